@@ -1,0 +1,71 @@
+"""The chip network: integers, shapes and wiring, ready for a chip. Frozen, without torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Destination:
+    """Where a core sends its events: the layer's number, behind a sum pooling of its own."""
+
+    layer: int
+    pool: tuple[int, int] = (1, 1)
+    feature_shift: int = 0
+
+
+@dataclass(frozen=True)
+class ChipLayer:
+    """One core: convolution, integrate-and-fire neurons, sum pooling.
+
+    Attributes:
+        name: of the float network's layer.
+        weight: int8, ``[f, c, ky, kx]``; a linear layer is a convolution over its whole input map.
+        stride, padding: (y, x).
+        input_shape: (c, y, x).
+        threshold, min_v_mem: 16-bit integers.
+        reset: ``subtract`` the threshold or return to ``zero``.
+        scale: chip integers per unit of the float network: ``v_mem = state / scale``.
+        destinations: at most two; none means that the events are read out.
+        core: number of the core it is placed on, or None.
+    """
+
+    name: str
+    weight: np.ndarray
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    input_shape: tuple[int, int, int]
+    threshold: int
+    min_v_mem: int
+    reset: str = "subtract"
+    scale: float = 1.0
+    destinations: tuple[Destination, ...] = ()
+    core: int | None = None
+
+    @property
+    def output_shape(self) -> tuple[int, int, int]:
+        """(f, y, x) of the neurons, before pooling."""
+        f, _, ky, kx = self.weight.shape
+        _, height, width = self.input_shape
+        return (
+            f,
+            (height + 2 * self.padding[0] - ky) // self.stride[0] + 1,
+            (width + 2 * self.padding[1] - kx) // self.stride[1] + 1,
+        )
+
+
+@dataclass(frozen=True)
+class ChipNetwork:
+    """Layers in topological order; layer 0 takes the sensor's events, the last one is read out.
+
+    Neuron ``k`` of the last layer (its map is 1 x 1) is class ``k``.
+    """
+
+    layers: tuple[ChipLayer, ...]
+    input_shape: tuple[int, int, int]
+
+    @property
+    def n_classes(self) -> int:
+        return int(np.prod(self.layers[-1].output_shape))

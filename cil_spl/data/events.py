@@ -1,0 +1,142 @@
+"""Events and recordings: the one event array type, checked once, at the door.
+
+An event is (x, y, t, p): pixel column and row, microseconds since the recording began, polarity
+(1 = ON, 0 = OFF). Many recordings lie one after another in one flat array, so that a batch is a
+gather and nothing is held twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cil_spl.errors import RequestError
+
+EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int32), ("p", np.int8)])
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A set of event recordings.
+
+    Attributes:
+        events: flat array of dtype ``EVENT``, may be a read-only memory map.
+        start, stop: where recording ``i`` lies: ``events[start[i]:stop[i]]``. Shape ``[R]``.
+        target: what the task asks for, here class numbers. Shape ``[R]``, int64.
+        name: what messages and figures call a recording. Shape ``[R]``, str.
+        origin: identity of the digit or scene behind it, for example ``mnist/train/17``; empty
+            where unknown. Two recordings of one origin show the same thing. Shape ``[R]``, str.
+        sensor_size: (width, height, polarities), as tonic has it.
+        classes: the names of the classes, in the order of their numbers.
+    """
+
+    events: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    target: np.ndarray
+    name: np.ndarray
+    origin: np.ndarray
+    sensor_size: tuple[int, int, int]
+    classes: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Events of recording ``i``."""
+        return self.events[self.start[i] : self.stop[i]]
+
+    def subset(self, index: np.ndarray | Sequence[int]) -> Recordings:
+        """The recordings ``index``, in that order; events are shared, not copied."""
+        index = np.asarray(index, dtype=np.int64)
+        picked = {field: getattr(self, field)[index] for field in ("start", "stop", "target", "name", "origin")}
+        return replace(self, **picked)
+
+    def gather(self, index: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+        """Events of the recordings ``index`` one after another, and their offsets ``[B + 1]``."""
+        index = np.asarray(index, dtype=np.int64)
+        offsets = np.zeros(len(index) + 1, np.int64)
+        np.cumsum(self.stop[index] - self.start[index], out=offsets[1:])
+        events = np.empty(offsets[-1], EVENT)
+        for at, i in enumerate(index):
+            events[offsets[at] : offsets[at + 1]] = self[i]
+        return events, offsets
+
+
+@dataclass(frozen=True)
+class Splits:
+    """One experience: what is trained on, chosen on and reported on."""
+
+    train: Recordings
+    val: Recordings
+    test: Recordings
+
+
+def check_events(events: np.ndarray, sensor_size: tuple[int, int, int], name: str = "recording") -> np.ndarray:
+    """Check one recording and return it as ``EVENT``.
+
+    Args:
+        events: structured array with fields x, y, t (microseconds) and p, of any numeric type;
+            p may be boolean.
+        sensor_size: (width, height, polarities).
+        name: what the message calls the recording.
+
+    Raises:
+        RequestError: a field is missing, a value is not a finite whole number, an event lies
+            outside the sensor, time is negative, too large for 32 bits, or runs backwards. The
+            message names the recording and the first such event.
+    """
+    missing = [f for f in EVENT.names or () if f not in (events.dtype.names or ())]
+    if missing:
+        raise RequestError(f"{name}: the event array has no field {', '.join(missing)} (needs x, y, t, p)")
+    width, height, polarities = sensor_size
+    limits = {"x": width - 1, "y": height - 1, "t": np.iinfo(np.int32).max, "p": polarities - 1}
+    if polarities == 1:
+        limits["p"] = 1
+    out = np.empty(len(events), EVENT)
+    for field, top in limits.items():
+        values = events[field]
+        if values.dtype.kind == "f":
+            bad = ~np.isfinite(values) | (values != np.floor(values))
+            _refuse(bad, events, name, field, "is not a whole number")
+        low = values < 0 if values.dtype.kind in "if" else np.zeros(len(values), bool)
+        _refuse(low | (values > top), events, name, field, f"is outside 0..{top}")
+        out[field] = values
+    if len(out) > 1:
+        backwards = np.concatenate([[False], out["t"][1:] < out["t"][:-1]])
+        _refuse(backwards, events, name, "t", "is before the event ahead of it: time runs backwards")
+    return out
+
+
+def _refuse(bad: np.ndarray, events: np.ndarray, name: str, field: str, why: str) -> None:
+    if bad.any():
+        i = int(np.argmax(bad))
+        raise RequestError(f"{name}: event {i} has {field}={events[field][i]}, which {why}")
+
+
+def from_list(
+    recordings: Sequence[np.ndarray],
+    target: Sequence[int] | np.ndarray,
+    sensor_size: tuple[int, int, int],
+    classes: Sequence[str],
+    names: Sequence[str] | None = None,
+    origins: Sequence[str] | None = None,
+) -> Recordings:
+    """Recordings from separate event arrays; each is checked."""
+    names = [f"recording {i}" for i in range(len(recordings))] if names is None else list(names)
+    origins = [""] * len(recordings) if origins is None else list(origins)
+    checked = [check_events(e, sensor_size, n) for e, n in zip(recordings, names, strict=True)]
+    stop = np.cumsum([len(e) for e in checked], dtype=np.int64)
+    start = stop - np.array([len(e) for e in checked], dtype=np.int64)
+    return Recordings(
+        events=np.concatenate(checked) if checked else np.empty(0, EVENT),
+        start=start,
+        stop=stop,
+        target=np.asarray(target, np.int64),
+        name=np.asarray(names, dtype=str),
+        origin=np.asarray(origins, dtype=str),
+        sensor_size=sensor_size,
+        classes=tuple(classes),
+    )
