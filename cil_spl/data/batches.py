@@ -1,0 +1,162 @@
+"""Batches of recordings: the same events, after augmentation, as a flat list for a chip and as frames for a network.
+
+The only place where data meets torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from cil_spl.data.augment import Augment, augment_events
+from cil_spl.data.events import EVENT, Recordings
+from cil_spl.data.frames import bin_edges, check_bins, frames
+from cil_spl.errors import RequestError
+
+
+class FramesConfig(Protocol):
+    """What ``conf/config.yaml`` keeps under ``frames``."""
+
+    @property
+    def bins(self) -> int: ...
+    @property
+    def by(self) -> str: ...
+    @property
+    def duration_us(self) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B recordings.
+
+    Attributes:
+        events: flat array of dtype ``EVENT``, after augmentation. Shape ``[N]``.
+        offsets: recording ``b`` is ``events[offsets[b]:offsets[b + 1]]``. int64 ``[B + 1]``.
+        edges_us: bin edges in microseconds. int64 ``[B, T + 1]``.
+        frames: counts of just these events. float32 ``[T, B, C, H, W]``.
+        target: class numbers, 0 where padded. int64 ``[B]``.
+        mask: False marks padding, a recording without events that does not count. bool ``[B]``.
+        index: place of each recording in the set, -1 where padded. int64 ``[B]``.
+    """
+
+    events: np.ndarray
+    offsets: np.ndarray
+    edges_us: np.ndarray
+    frames: torch.Tensor
+    target: torch.Tensor
+    mask: torch.Tensor
+    index: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+
+class Batches:
+    """A set of recordings, batch by batch, the same for the same seed and epoch.
+
+    Args:
+        recordings: the set.
+        batch_size: recordings a batch, on each rank.
+        frames: bins, by and duration_us of ``bin_edges``.
+        shuffle: draw a new order each epoch, from (seed, epoch); otherwise the order of the set.
+        seed: of the order and of the augmentation.
+        augment: changes to the events, drawn from (seed, epoch, recording); None for none.
+        drop_last: leave out a last batch that is not full.
+        pad: fill the last batch up to ``batch_size`` with padding.
+        rank, world: this process takes every ``world``-th recording of the order from ``rank``. All ranks make
+            the same number of equally large batches, so some may end with one padded recording, whatever ``pad``.
+        limit: at most so many batches an epoch; None for all.
+
+    Raises:
+        RequestError: the set is empty, or a size makes no sense.
+    """
+
+    def __init__(
+        self,
+        recordings: Recordings,
+        batch_size: int,
+        frames: FramesConfig,
+        *,
+        shuffle: bool = False,
+        seed: int = 0,
+        augment: Augment | None = None,
+        drop_last: bool = False,
+        pad: bool = False,
+        rank: int = 0,
+        world: int = 1,
+        limit: int | None = None,
+    ) -> None:
+        check_bins(frames.bins, frames.by, frames.duration_us)
+        if len(recordings) == 0:
+            raise RequestError("the set has no recordings, so there are no batches to make of it")
+        if batch_size < 1:
+            raise RequestError(f"trainer.batch_size={batch_size}: needs at least 1")
+        if limit is not None and limit < 1:
+            raise RequestError(f"trainer.limit_batches={limit}: needs at least 1, or null for all")
+        if not 0 <= rank < world:
+            raise RequestError(f"rank {rank} of {world}: allowed is 0..{world - 1}")
+        self.recordings, self.batch_size, self.frames = recordings, batch_size, frames
+        self.shuffle, self.seed, self.augment = shuffle, seed, augment
+        self.drop_last, self.pad, self.rank, self.world, self.limit = drop_last, pad, rank, world, limit
+        if len(self) == 0:
+            raise RequestError(
+                f"trainer.batch_size={batch_size} on {world} rank(s) is more than the {len(recordings)} recordings "
+                "of the set, and an unfilled last batch is left out: choose a smaller one"
+            )
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        if self.drop_last:
+            n = len(self.recordings) // self.world // self.batch_size
+        else:
+            n = -(-len(self.recordings) // (self.world * self.batch_size))
+        return n if self.limit is None else min(n, self.limit)
+
+    def epoch(self, n: int = 0) -> Iterator[Batch]:
+        """The batches of epoch ``n``."""
+        order = np.arange(len(self.recordings))
+        if self.shuffle:
+            order = np.random.default_rng([self.seed, n]).permutation(len(order))
+        order = np.concatenate([order, np.full(-len(order) % self.world, -1)])[self.rank :: self.world]
+        for i in range(len(self)):
+            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            if self.pad:
+                index = np.concatenate([index, np.full(self.batch_size - len(index), -1)])
+            yield self._batch(index, n)
+
+    def _batch(self, index: np.ndarray, epoch: int) -> Batch:
+        real = index >= 0
+        events, offsets = _gather(self.recordings, index)
+        sensor_size = self.recordings.sensor_size
+        if self.augment is not None:
+            seeds = [(self.seed, epoch, int(i)) for i in np.maximum(index, 0)]
+            events, offsets = augment_events(events, offsets, sensor_size, self.augment, seeds)
+        edges_us = bin_edges(events, offsets, self.frames.bins, self.frames.by, self.frames.duration_us)
+        target = np.where(real, self.recordings.target[index], 0)
+        return Batch(
+            events=events,
+            offsets=offsets,
+            edges_us=edges_us,
+            frames=torch.from_numpy(frames(events, offsets, edges_us, sensor_size)),
+            target=torch.from_numpy(target.astype(np.int64)),
+            mask=torch.from_numpy(real),
+            index=index.astype(np.int64),
+        )
+
+
+def _gather(recordings: Recordings, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """``Recordings.gather``, where -1 stands for an empty recording."""
+    start = np.where(index >= 0, recordings.start[index], 0)
+    stop = np.where(index >= 0, recordings.stop[index], 0)
+    offsets = np.zeros(len(index) + 1, np.int64)
+    np.cumsum(stop - start, out=offsets[1:])
+    # As opaque bytes numpy copies a recording in one go; as records it goes field by field, ten times slower.
+    opaque = np.dtype((np.void, EVENT.itemsize))
+    source, out = recordings.events.view(opaque), np.empty(offsets[-1], opaque)
+    for b in range(len(index)):
+        out[offsets[b] : offsets[b + 1]] = source[start[b] : stop[b]]
+    return out.view(EVENT), offsets

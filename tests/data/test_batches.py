@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cil_spl.data.augment import Augment
+from cil_spl.data.batches import Batches
+from cil_spl.data.events import EVENT, from_list
+from cil_spl.errors import RequestError
+
+FRAMES = SimpleNamespace(bins=3, by="time", duration_us=None)
+
+
+def recordings(n=10, seed=0):
+    rng = np.random.default_rng(seed)
+    arrays = []
+    for i in range(n):
+        e = np.zeros(20 + 7 * i, EVENT)
+        e["x"], e["y"], e["p"] = rng.integers(0, 8, len(e)), rng.integers(0, 6, len(e)), rng.integers(0, 2, len(e))
+        e["t"] = np.sort(rng.integers(0, 1000, len(e)))
+        arrays.append(e)
+    return from_list(arrays, np.arange(n) % 3, (8, 6, 2), "abc")
+
+
+def test_a_batch_holds_its_recordings():
+    data = recordings()
+    batches = list(Batches(data, 4, FRAMES).epoch(0))
+    assert [len(b) for b in batches] == [4, 4, 2]
+    for batch in batches:
+        assert batch.frames.shape == (3, len(batch), 2, 6, 8)
+        assert batch.frames.dtype == torch.float32
+        assert batch.target.tolist() == data.target[batch.index].tolist()
+        assert batch.mask.all()
+        for b, i in enumerate(batch.index):
+            np.testing.assert_array_equal(batch.events[batch.offsets[b] : batch.offsets[b + 1]], data[i])
+            assert batch.frames[:, b].sum() == len(data[i])
+            assert batch.edges_us[b, -1] == data[i]["t"][-1] + 1
+
+
+def test_order_follows_seed_and_epoch():
+    def order(seed, epoch, shuffle=True):
+        loader = Batches(recordings(30), 4, FRAMES, shuffle=shuffle, seed=seed)
+        return np.concatenate([b.index for b in loader.epoch(epoch)]).tolist()
+
+    assert order(0, 0) == order(0, 0)
+    assert sorted(order(0, 0)) == list(range(30))
+    assert len({tuple(order(s, e)) for s in (0, 1) for e in (0, 1)}) == 4
+    assert order(0, 0, shuffle=False) == list(range(30))
+
+
+def test_padding_is_masked_and_empty():
+    *_, last = Batches(recordings(), 4, FRAMES, pad=True).epoch(0)
+    assert last.mask.tolist() == [True, True, False, False]
+    assert last.index.tolist() == [8, 9, -1, -1]
+    assert last.frames.shape[1] == 4
+    assert last.frames[:, 2:].sum() == 0
+    assert last.offsets[2] == last.offsets[4] == len(last.events)
+    assert (np.diff(last.edges_us) >= 0).all()
+
+
+def test_drop_last_and_limit():
+    data = recordings()
+    assert [len(b) for b in Batches(data, 4, FRAMES, drop_last=True).epoch(0)] == [4, 4]
+    assert [len(b) for b in Batches(data, 4, FRAMES, limit=1).epoch(0)] == [4]
+    assert len(Batches(data, 4, FRAMES, limit=9)) == 3
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 25), st.integers(1, 7), st.integers(1, 4), st.booleans(), st.booleans())
+def test_ranks_share_the_set(n, batch_size, world, pad, drop_last):
+    data = recordings(n)
+    if drop_last and n // world < batch_size:
+        with pytest.raises(RequestError, match="batch_size"):
+            Batches(data, batch_size, FRAMES, world=world, drop_last=True)
+        return
+    per_rank = [
+        list(
+            Batches(data, batch_size, FRAMES, shuffle=True, pad=pad, drop_last=drop_last, rank=rank, world=world).epoch(
+                3
+            )
+        )
+        for rank in range(world)
+    ]
+    sizes = [[len(b) for b in batches] for batches in per_rank]
+    assert all(s == sizes[0] for s in sizes)  # ranks step together
+    loader = Batches(data, batch_size, FRAMES, pad=pad, drop_last=drop_last, world=world)
+    assert len(sizes[0]) == len(loader)
+    seen = np.concatenate([b.index[b.mask.numpy()] for batches in per_rank for b in batches])
+    assert len(set(seen.tolist())) == len(seen)
+    if drop_last:
+        assert sizes[0] == [batch_size] * (n // world // batch_size)
+        assert all(b.mask.all() for batches in per_rank for b in batches)
+    else:
+        assert sorted(seen) == list(range(n))
+
+
+def test_frames_show_the_augmented_events_and_no_other():
+    data = recordings()
+    kind = Augment(shift=2, drop=0.3, jitter_us=50)
+    for epoch in (0, 1):
+        for batch in Batches(data, 4, FRAMES, augment=kind, seed=5, pad=True).epoch(epoch):
+            assert batch.frames.sum((0, 2, 3, 4)).tolist() == np.diff(batch.offsets).tolist()
+            pixels = np.zeros((6, 8))
+            np.add.at(pixels, (batch.events["y"], batch.events["x"]), 1)
+            np.testing.assert_array_equal(batch.frames.sum((0, 1, 2)).numpy(), pixels)
+
+
+def test_augmentation_follows_seed_epoch_and_recording_not_batch():
+    data, kind = recordings(), Augment(drop=0.5)
+
+    def events_of(i, batch_size, seed, epoch):
+        for batch in Batches(data, batch_size, FRAMES, augment=kind, seed=seed, shuffle=True).epoch(epoch):
+            for b in np.flatnonzero(batch.index == i):
+                return batch.events[batch.offsets[b] : batch.offsets[b + 1]].tolist()
+        return None
+
+    assert events_of(7, 4, 0, 0) == events_of(7, 3, 0, 0)
+    assert events_of(7, 4, 0, 0) != events_of(7, 4, 0, 1)
+    assert events_of(7, 4, 0, 0) != events_of(7, 4, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"limit": 0}, "limit_batches=0"),
+        ({"rank": 2, "world": 2}, "rank 2"),
+        ({"batch_size": 11, "drop_last": True}, "batch_size=11"),
+        ({"frames": SimpleNamespace(bins=0, by="time", duration_us=None)}, "bins=0"),
+        ({"recordings": recordings(0)}, "no recordings"),
+    ],
+)
+def test_bad_settings_name_the_key(arguments, names):
+    with pytest.raises(RequestError, match=names):
+        Batches(**{"recordings": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
