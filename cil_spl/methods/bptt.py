@@ -1,0 +1,99 @@
+"""Back-propagation through time with surrogate gradients.
+
+Paper: E. O. Neftci, H. Mostafa, F. Zenke, "Surrogate Gradient Learning in Spiking Neural Networks", IEEE Signal
+Processing Magazine 36(6), 2019; the multi-spike form and its surrogate are those of sinabs (P. Weidel, S. Sheik,
+arXiv:2111.01456).
+
+Events are summed into T frames, the network is unrolled over them, and psi stands in for the derivative of a spike:
+
+    u_l[t] = alpha v_l[t-1] + W_l s_{l-1}[t]
+    s_l[t] = floor(u_l[t] / theta),   v_l[t] = max(u_l[t] - theta s_l[t], v_min)
+    delta_l[t] = (W_{l+1}^T delta_{l+1}[t]) psi(u_l[t]) + alpha delta_l[t+1] (1 - theta psi(u_l[t]))
+    dL/dW_l = sum_t delta_l[t] s_{l-1}[t]^T
+
+    symbol   name here              meaning
+    T        frames.bins            time steps
+    u, v     current + v_mem        membrane before and after the spike test
+    theta    spike_threshold        v_min: min_v_mem, the lower clip
+    psi      surrogate_grad_fn      derivative used in the backward pass
+    alpha    exp(-1 / tau_mem)      1 for integrate-and-fire
+
+Differences from the paper: several spikes a step by default; the reset is not detached; output neurons hand their
+gradient straight through (psi = 1, no clip), because an output that never fires would otherwise lose its class for good.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from cil_spl import evaluate as ev
+from cil_spl.data.batches import Batch
+from cil_spl.fit import Update, Weights, fit
+from cil_spl.forward import forward
+from cil_spl.models.init import scale_to_rate
+from cil_spl.setting import Setting, Trained
+
+
+def train(
+    setting: Setting,
+    *,
+    lr: float = 2e-3,
+    loss: str = "counts",
+    count_scale: float = 0.25,
+    straight_through_output: bool = True,
+    init_rate: float = 1.0,
+) -> Trained:
+    """Train a spiking network by BPTT.
+
+    Args:
+        setting: the run.
+        lr: learning rate.
+        loss: on the ``counts`` of the whole recording, or on those of each of its ``steps``, averaged.
+        count_scale: factor on the counts before the softmax (an inverse temperature).
+        straight_through_output: whether the gradient of the output neurons passes unchanged.
+        init_rate: mean input to a neuron's threshold, in units of its spread, that fresh weights are scaled to; see
+            :func:`cil_spl.models.init.scale_to_rate`.
+    """
+    (data,) = setting.experiences
+    net = setting.build("snn")
+    batches = setting.batches(data.train, train=True)
+    scale_to_rate(net, next(batches.epoch(0)).frames.to(setting.device), init_rate)
+    output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
+    steps = setting.trainer.epochs * len(batches)
+    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+
+    def step(batch: Batch) -> dict[str, float | Tensor]:
+        out, _, _ = forward(net, batch.frames.to(setting.device), straight_through=output)
+        target = batch.target.to(setting.device)
+        value = loss_of(setting, out, target, loss, count_scale)
+        value.backward()
+        update()
+        right = (out.detach().sum(0).argmax(1) == target).float().mean()
+        return {"loss": value.detach(), "accuracy": right}
+
+    val = setting.batches(data.val, train=False)
+
+    def score() -> dict[str, float]:
+        seen = ev.evaluate(ev.stepped_answer(net, setting.plan, setting.device), val.epoch(0), setting.task)
+        setting.watch(net, seen)
+        return {name: seen.metrics[name] for name in ("accuracy", "silent", "synops") if name in seen.metrics}
+
+    fit(
+        step=step,
+        score=score,
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        trainer=setting.trainer,
+        monitor=setting.task.monitor,
+        folder=setting.folder,
+        log=setting.log,
+    )
+    return Trained(setting.finish(net))
+
+
+def loss_of(setting: Setting, out: Tensor, target: Tensor, loss: str, count_scale: float) -> Tensor:
+    """Loss on output counts. Shape: out (T, B, K)."""
+    if loss == "counts":
+        return setting.task.loss(count_scale * out.sum(0), target)
+    return torch.stack([setting.task.loss(count_scale * o, target) for o in out]).mean()

@@ -1,0 +1,160 @@
+"""Train a CNN on accumulated frames, then run it with integrate-and-fire neurons.
+
+Paper: P. U. Diehl et al., "Fast-classifying, high-accuracy spiking deep networks through weight and threshold
+balancing", IJCNN 2015; percentile instead of maximum: B. Rueckauer et al., Frontiers in Neuroscience 11:682, 2017.
+
+The firing rate of an integrate-and-fire neuron is a sampled rectifier, so weights carry over when each layer is scaled
+such that its activations fit the rates that a neuron can reach:
+
+    lambda_l = p-th percentile of the rectified outputs of layer l on training data
+    W_l <- W_l lambda_{l-1} / lambda_l,   lambda_0 = 1 / gain
+
+    symbol     name here       meaning
+    lambda_l   activation      what counts as full activity of layer l, one number a layer
+    p          percentile      99 by default: outliers may saturate
+    gain       gains           how many events a recording a fully active neuron makes; chosen on validation data
+
+The frame sums a whole recording, so that a CNN's activation corresponds to a count, and the gain says how many events
+"fully active" is. With a small gain rounding costs, with a large one the order of events and saturation: the best is
+chosen on validation recordings, on the deployment target where it runs spikes.
+
+Differences from the papers: no biases (the chip has none); the CNN's output is not rectified while it is trained, since
+a rectified output that is never positive gets no gradient; the gain is chosen and not fixed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from cil_spl import evaluate as ev
+from cil_spl.data.batches import Batch, Batches
+from cil_spl.fit import Update, Weights, fit
+from cil_spl.models.build import build
+from cil_spl.models.init import scale_to_rate
+from cil_spl.setting import Setting, Trained
+
+
+def train(
+    setting: Setting,
+    *,
+    lr: float = 2e-3,
+    percentile: float = 99.0,
+    gains: Sequence[float] = (1, 2, 4, 8, 16, 32, 64),
+    normalize_batches: int = 8,
+    init_rate: float = 1.0,
+) -> Trained:
+    """Train a CNN and convert it.
+
+    Args:
+        setting: the run.
+        lr: learning rate.
+        percentile: of the activations, that becomes full activity.
+        gains: events a recording of a fully active neuron, to choose from.
+        normalize_batches: batches of training recordings on which the percentiles are taken.
+        init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
+    """
+    (data,) = setting.experiences
+    net = setting.build("cnn")
+    batches = setting.batches(data.train, train=True, bins=1)
+    scale_to_rate(net, next(batches.epoch(0)).frames.to(setting.device), init_rate)
+    steps = setting.trainer.epochs * len(batches)
+    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+
+    def step(batch: Batch) -> dict[str, float | Tensor]:
+        out = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        target = batch.target.to(setting.device)
+        value = setting.task.loss(out, target)
+        value.backward()
+        update()
+        return {"loss": value.detach(), "accuracy": (out.argmax(1) == target).float().mean()}
+
+    val = setting.batches(data.val, train=False, bins=1)
+
+    def score() -> dict[str, float]:
+        seen = ev.evaluate(ev.cnn_answer(net, setting.plan, setting.device), val.epoch(0), setting.task)
+        setting.watch(net, seen)
+        return {"accuracy": seen.metrics["accuracy"]}
+
+    fit(
+        step=step,
+        score=score,
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        trainer=setting.trainer,
+        monitor=setting.task.monitor,
+        folder=setting.folder,
+        log=setting.log,
+    )
+    ann = setting.finish(net)
+    plain = setting.batches(data.train, train=False, bins=1)
+    activation = activations(ann, plain, percentile, normalize_batches, setting.device)
+    spiking, notes = choose_gain(setting, ann, activation, gains)
+    return Trained(spiking, ann=ann, notes=notes)
+
+
+@torch.no_grad()
+def activations(
+    net: nn.Sequential, batches: Batches, percentile: float, n_batches: int, device: torch.device
+) -> dict[str, float]:
+    """The given percentile of each weight layer's rectified outputs, zeros left out, over some batches.
+
+    Zeros are left out because most of an event camera's map is empty, and a percentile over emptiness is zero.
+    """
+    seen: dict[str, list[Tensor]] = {}
+    for i, batch in enumerate(batches.epoch(0)):
+        if i == n_batches:
+            break
+        x = batch.frames[0].to(device)  # 1 B C H W -> B C H W
+        for name, module in net.named_children():
+            x = module(x)
+            if isinstance(module, (nn.Conv2d, nn.Linear)):
+                positive = x[x > 0]
+                # A quantile of all values would hold them all at once; a thousand a batch say as much.
+                every = max(1, positive.numel() // 100_000)
+                seen.setdefault(name, []).append(positive[::every].cpu())
+    found = {}
+    for name, parts in seen.items():
+        values = torch.cat(parts).sort().values
+        at = min(len(values) - 1, round(percentile / 100 * (len(values) - 1))) if len(values) else -1
+        found[name] = float(values[at]) if len(values) else 1.0
+    return found
+
+
+@torch.no_grad()
+def convert(setting: Setting, ann: nn.Sequential, activation: dict[str, float], gain: float) -> nn.Sequential:
+    """The spiking network whose fully active neurons make ``gain`` events a recording."""
+    net = build(setting.plan, family="snn", neuron=setting.neuron).to(setting.device)
+    threshold = float(setting.neuron["spike_threshold"])
+    before = 1.0  # events per unit of the layer's input in the CNN
+    for name, module in ann.named_children():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            now = gain / activation[name]
+            net.get_submodule(name).weight.copy_(module.weight * threshold * now / before)
+            before = now
+    return net
+
+
+def choose_gain(
+    setting: Setting, ann: nn.Sequential, activation: dict[str, float], gains: Sequence[float]
+) -> tuple[nn.Sequential, dict[str, float]]:
+    """The conversion with the best validation score, on the target where it runs spikes, else in time steps."""
+    val = setting.batches(setting.experiences[0].val, train=False)
+    best: tuple[float, float, nn.Sequential] | None = None
+    notes: dict[str, float] = {}
+    for gain in gains:
+        net = convert(setting, ann, activation, gain)
+        if setting.deployed is not None:
+            score = setting.deployed(net, val)
+        else:
+            answer = ev.stepped_answer(net, setting.plan, setting.device)
+            score = ev.evaluate(answer, val.epoch(0), setting.task).metrics[setting.task.monitor]
+        notes[f"val/gain_{gain:g}"] = score
+        if best is None or score > best[0]:
+            best = (score, gain, net)
+    if best is None:
+        raise ValueError("method.gains is empty")
+    notes["chosen/gain"] = best[1]
+    return best[2], notes

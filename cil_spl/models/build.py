@@ -1,0 +1,108 @@
+"""From a plan to a network, and the plan from a config's list of layers."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sinabs.layers as sl
+from torch import nn
+
+from cil_spl import neurons
+from cil_spl.errors import RequestError
+from cil_spl.models.plan import Layer, Plan, pair
+
+BLOCK_KEYS = {
+    "conv": ("conv", "kernel", "stride", "padding", "pool", "pool_kind", "name"),
+    "linear": ("linear", "name"),
+}
+
+
+def plan_from(
+    name: str, blocks: Sequence[Mapping[str, Any]], input_shape: tuple[int, int, int], n_classes: int
+) -> Plan:
+    """The plan of a config's ``model.layers``.
+
+    Each block is ``{conv: features, kernel, stride, padding, pool}`` or ``{linear: features}``; behind each
+    stand neurons, then the pooling. ``linear: classes`` means one output a class.
+
+    Raises:
+        RequestError: an unknown key or an impossible shape; the message names the block.
+    """
+    layers: list[Layer] = []
+    flat = False
+    for i, block in enumerate(blocks, start=1):
+        kind = next((kind for kind in BLOCK_KEYS if kind in block), None)
+        where = f"model.layers[{i - 1}]"
+        if kind is None:
+            raise RequestError(f"{where}={dict(block)}: needs `conv: FEATURES` or `linear: FEATURES`")
+        unknown = [key for key in block if key not in BLOCK_KEYS[kind]]
+        if unknown:
+            raise RequestError(f"{where}.{unknown[0]}={block[unknown[0]]}: allowed are {', '.join(BLOCK_KEYS[kind])}")
+        features = n_classes if block[kind] == "classes" else block[kind]
+        if not isinstance(features, int) or features < 1:
+            raise RequestError(f"{where}.{kind}={features}: needs a whole number of features from 1, or `classes`")
+        tag = block.get("name", f"{kind}{i}")
+        if kind == "conv":
+            kernel = pair(block.get("kernel", 3))
+            params = {"out_channels": features, "kernel_size": kernel}
+            params |= {"stride": pair(block.get("stride", 1)), "padding": pair(block.get("padding", 0))}
+        else:
+            params = {"out_features": features}
+            if not flat:
+                layers.append(Layer("flatten", "flatten"))
+                flat = True
+        layers += [Layer(tag, kind, params), Layer(f"spike{i}", "neuron")]
+        pool = block.get("pool", 1)
+        if pair(pool) != (1, 1):
+            pool_kind = block.get("pool_kind", "avgpool")
+            if pool_kind not in ("avgpool", "sumpool"):
+                raise RequestError(f"{where}.pool_kind={pool_kind}: allowed are avgpool, sumpool")
+            layers.append(Layer(f"pool{i}", pool_kind, {"kernel_size": pair(pool)}))
+    plan = Plan(name, input_shape, tuple(layers))
+    output = plan.shapes()[layers[-1].name] if layers else ()
+    if output != (n_classes,):
+        raise RequestError(f"model.layers: the last layer gives {output}, but the data set has {n_classes} classes")
+    return plan
+
+
+def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bool = False) -> nn.Sequential:
+    """Make the network of a chain, with fresh weights and no biases.
+
+    Args:
+        family: ``snn`` puts sinabs neurons behind the weights, ``cnn`` rectifiers.
+        neuron: arguments of :func:`cil_spl.neurons.make`.
+        output_relu: whether a CNN's output is rectified. Off while it is trained: a rectified output that
+            is never positive gets no gradient, and its class is lost.
+    """
+    if not plan.is_chain():
+        raise RequestError(f"model {plan.name}: only chains of layers can be built so far")
+    shapes = plan.shapes()
+    modules: OrderedDict[str, nn.Module] = OrderedDict()
+    last_neuron = max((i for i, layer in enumerate(plan.layers) if layer.kind == "neuron"), default=-1)
+    for i, layer in enumerate(plan.layers):
+        source = shapes[plan.inputs(i)[0]]
+        if layer.kind == "neuron":
+            if family == "snn":
+                modules[layer.name] = neurons.make(**neuron)
+            else:
+                modules[layer.name] = nn.ReLU() if i != last_neuron or output_relu else nn.Identity()
+        else:
+            modules[layer.name] = _module(layer, source)
+    return nn.Sequential(modules)
+
+
+def _module(layer: Layer, source: tuple[int, ...]) -> nn.Module:
+    p = layer.params
+    if layer.kind == "conv":
+        return nn.Conv2d(source[0], p["out_channels"], p["kernel_size"], p["stride"], p["padding"], bias=False)
+    if layer.kind == "linear":
+        return nn.Linear(source[0], p["out_features"], bias=False)
+    if layer.kind == "avgpool":
+        return nn.AvgPool2d(p["kernel_size"])
+    if layer.kind == "sumpool":
+        return sl.SumPool2d(p["kernel_size"])
+    if layer.kind == "flatten":
+        return nn.Flatten()
+    raise RequestError(f"model layer {layer.name}: kind {layer.kind!r} cannot be built")

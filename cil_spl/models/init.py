@@ -1,0 +1,41 @@
+"""Fresh weights at a scale at which the neurons fire.
+
+With the usual initialisation a deep spiking network is silent or saturated, depending on how many events a frame holds,
+and a silent network has almost no gradient. Data sets the scale instead: layer by layer, the weights are multiplied so
+that the input current of the neurons, over a batch, has a given spread in thresholds (cf. layer-sequential unit-variance
+initialisation, D. Mishkin, J. Matas, ICLR 2016).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from cil_spl import neurons
+
+
+@torch.no_grad()
+def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> None:
+    """Scale each weight layer so that its output, where it is not zero, has standard deviation ``spread``.
+
+    Shape:
+        frames: (T, B, C, H, W).
+    """
+    steps, batch = frames.shape[:2]
+    x = frames
+    for module in net.children():
+        if neurons.is_spiking(module):
+            x, _, _ = neurons.step(module, x)
+            continue
+        out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            # Neurons that no event reaches say nothing about the scale.
+            alive = out[out != 0]
+            std = alive.std() if alive.numel() > 1 else out.new_tensor(0.0)
+            if std > 0:
+                aware = parametrize.is_parametrized(module, "weight")
+                weight = module.parametrizations.weight.original if aware else module.weight
+                weight.mul_(spread / std)
+                out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))
+        x = out

@@ -1,0 +1,192 @@
+"""The straight line: config → data → model → train → quantise → deploy → evaluate → track."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from torch import nn
+
+from cil_spl import evaluate as ev
+from cil_spl import figures, schema, track
+from cil_spl.chip.interchange import save
+from cil_spl.data import datasets
+from cil_spl.data.batches import Batches
+from cil_spl.errors import RequestError
+from cil_spl.fit import Trainer, write_checkpoint
+from cil_spl.models.build import plan_from
+from cil_spl.models.plan import Plan
+from cil_spl.models.presets import PRESETS
+from cil_spl.neurons import weights_of
+from cil_spl.quantize import stepped
+from cil_spl.setting import Frames, Setting, Trained
+
+
+def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
+    """Train, quantise, deploy, evaluate and track one run; everything it leaves lies in ``folder``.
+
+    Returns:
+        the run's row.
+
+    Raises:
+        RequestError: before any work, if the config, the data or the chip cannot do it.
+    """
+    folder = Path(folder)
+    cfg = schema.check(cfg)
+    plan = plan_of(cfg)
+    target = instantiate(cfg.target)
+    warnings = target.place(plan)
+    with track.open(cfg, folder, tags={"backend": target.backend}) as record:
+        for text in warnings:
+            record.warn(text)
+        settle(cfg)
+        experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
+        setting = setting_of(cfg, plan, experiences, target, record, folder)
+        trained = schema.locate(cfg.method._target_)(setting, **hyperparameters(cfg.method))
+        evaluations, extra = deploy(cfg, setting, trained, target, record, folder)
+        metrics = {
+            f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
+        }
+        metrics |= extra | dict(trained.notes or {})
+        row = row_of(cfg, target, metrics)
+        figures.draw(folder, record, evaluations, setting, trained)
+        record.finish(metrics, row)
+    return row
+
+
+def check(cfg: DictConfig) -> tuple[DictConfig, Plan, list[str]]:
+    """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
+    cfg = schema.check(cfg)
+    plan = plan_of(cfg)
+    return cfg, plan, instantiate(cfg.target).place(plan)
+
+
+def plan_of(cfg: DictConfig) -> Plan:
+    """The network's plan; needs no data."""
+    width, height, polarities = datasets.preprocessed_sensor_size(cfg.dataset)
+    blocks = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
+    name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
+    return plan_from(name, blocks, (polarities, height, width), cfg.dataset.n_classes)  # type: ignore[arg-type]
+
+
+def settle(cfg: DictConfig) -> None:
+    """Seed everything and settle threads."""
+    random.seed(cfg.seed)
+    np.random.seed(cfg.seed)  # noqa: NPY002  (libraries draw from it)
+    torch.manual_seed(cfg.seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    if cfg.trainer.threads is not None:
+        torch.set_num_threads(cfg.trainer.threads)
+
+
+def setting_of(
+    cfg: DictConfig, plan: Plan, experiences: tuple[Any, ...], target: Any, record: track.Record, folder: Path
+) -> Setting:
+    """What the method is handed."""
+    trainer = {key: value for key, value in cfg.trainer.items() if key not in ("device", "threads")}
+    setting = Setting(
+        plan=plan,
+        experiences=experiences,
+        task=instantiate(cfg.task),
+        neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
+        aware=cfg.quantize.aware or cfg.model.aware,
+        trainer=Trainer(**trainer),  # type: ignore[arg-type]
+        frames=Frames(**cfg.frames),
+        seed=cfg.seed,
+        device=device_of(cfg.trainer.device),
+        folder=folder / "checkpoints",
+        log=record.log,
+        warn=record.warn,
+        augment=cfg.dataset.get("augment"),
+    )
+    if target.runs != "spikes":
+        return setting
+
+    def deployed(net: nn.Sequential, batches: Batches) -> float:
+        chip, _ = target.quantize(net, plan)
+        target.load(chip, plan, net)
+        return ev.evaluate(target.answer, batches.epoch(0), setting.task).metrics[setting.task.monitor]
+
+    return replace(setting, deployed=deployed)
+
+
+def deploy(
+    cfg: DictConfig, setting: Setting, trained: Trained, target: Any, record: track.Record, folder: Path
+) -> tuple[dict[str, ev.Evaluation], dict[str, float]]:
+    """Quantise, load and evaluate, each network on the same test recordings."""
+    plan, task = setting.plan, setting.task
+    test = setting.experiences[-1].test
+
+    def judge(answer: ev.Answer, bins: int | None = None) -> ev.Evaluation:
+        return ev.evaluate(answer, setting.batches(test, train=False, bins=bins).epoch(0), task)
+
+    write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
+    extra: dict[str, float] = {}
+    if target.runs == "cnn":
+        ann = trained.ann if trained.ann is not None else trained.net
+        calibration = setting.batches(setting.experiences[-1].train, train=False, bins=1)
+        float32, int8 = target.load_cnn(ann.cpu(), plan, calibration)
+        found = {"float": judge(float32, 1), "quantized": judge(int8, 1)}
+        found["deployed"] = found["float"] if target.precision == "float32" else found["quantized"]
+        return found, {f"deployed/{k}": v for k, v in target.storage(plan, ann).items()}
+    chip, warnings = target.quantize(trained.net, plan)
+    for text in warnings:
+        record.warn(text)
+    save(chip, folder / "chip.npz")
+    found = {}
+    if trained.ann is not None:
+        found["float"] = judge(ev.cnn_answer(trained.ann, plan, setting.device), 1)
+        found["spiking"] = judge(ev.stepped_answer(trained.net, plan, setting.device))
+    else:
+        found["float"] = judge(ev.stepped_answer(trained.net, plan, setting.device))
+    found["quantized"] = judge(ev.stepped_answer(stepped(chip, plan, trained.net), plan))
+    target.load(chip, plan, trained.net)
+    found["deployed"] = judge(target.answer)
+    extra["deployed/parameters"] = float(sum(layer.weight.size for layer in chip.layers))
+    return found, extra
+
+
+def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str, Any]:
+    """The line that a run ends with."""
+    row: dict[str, Any] = {
+        "method": cfg.method.name,
+        "model": cfg.model.name,
+        "dataset": cfg.dataset.name,
+        "target": cfg.target.name,
+        "backend": target.backend,
+        "seed": cfg.seed,
+    }
+    if cfg.get("test_dataset"):
+        row["dataset"] += f" → {cfg.test_dataset.name}"
+    for key in ("float/accuracy", "spiking/accuracy", "quantized/accuracy", "deployed/accuracy", "deployed/synops"):
+        if key in metrics:
+            row[key] = metrics[key]
+    row["drop"] = metrics["float/accuracy"] - metrics["deployed/accuracy"]
+    row["n"] = int(metrics["deployed/n"])
+    return row
+
+
+def hyperparameters(node: DictConfig) -> dict[str, Any]:
+    """A method's own keys."""
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in ("_target_", "name")}
+
+
+def device_of(name: str) -> torch.device:
+    """The device to train on.
+
+    Raises:
+        RequestError: ``cuda`` where there is none.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise RequestError("trainer.device=cuda: torch finds no CUDA device here; use trainer.device=cpu or auto")
+    return torch.device(name)

@@ -1,0 +1,138 @@
+"""What the pipeline hands to every method: plain values and a few functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import nn
+
+from cil_spl import evaluate as ev
+from cil_spl.data.batches import Batch, Batches
+from cil_spl.data.events import Recordings, Splits
+from cil_spl.fit import Trainer
+from cil_spl.models.build import build
+from cil_spl.models.plan import Plan
+from cil_spl.neurons import Observation
+from cil_spl.quantize import bake, make_aware
+from cil_spl.task import Task
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How events become frames; the config group ``frames``."""
+
+    bins: int = 10
+    by: str = "time"
+    duration_us: int | None = None
+
+
+class Observer(Protocol):
+    """Another machine that does the forward pass; to a method it is just where values come from."""
+
+    def load(self, net: nn.Sequential) -> None:
+        """Give it the network's present weights."""
+
+    def open(self, batch: Batch) -> None:
+        """Let it run a batch."""
+
+    def window(self, t: int) -> dict[str, Observation]:
+        """What it saw in time step ``t``, by spiking layer, shapes ``[1, B, ...]``."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method ends with.
+
+    Attributes:
+        net: the spiking network, an ordinary sinabs one; or a CNN where nothing spikes.
+        ann: the CNN it was converted from, where there was one.
+        notes: what the method chose on validation, for the record.
+    """
+
+    net: nn.Sequential
+    ann: nn.Sequential | None = None
+    notes: Mapping[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run as a method sees it.
+
+    Attributes:
+        experiences: one as a rule, several for continual learning.
+        neuron: arguments of :func:`cil_spl.neurons.make`.
+        aware: whether to train with fake-quantised weights (``quantize.aware``).
+        deployed: score of a spiking network on the deployment target, for choices on validation data; None where
+            the target runs no spiking network.
+        folder: where checkpoints go.
+        log: metrics of an epoch; warn: what a person should be told, once.
+    """
+
+    plan: Plan
+    experiences: tuple[Splits, ...]
+    task: Task
+    neuron: Mapping[str, Any]
+    aware: bool
+    trainer: Trainer
+    frames: Frames
+    seed: int
+    device: torch.device
+    folder: Path
+    log: Callable[[dict[str, float], int], None]
+    warn: Callable[[str], None]
+    augment: Any = None
+    observer: Observer | None = None
+    deployed: Callable[[nn.Sequential, Batches], float] | None = None
+
+    def build(self, family: str) -> nn.Sequential:
+        """A fresh network of the plan, aware of the chip's rounding where asked, on the device."""
+        net = build(self.plan, family=family, neuron=self.neuron)
+        if self.aware:
+            make_aware(
+                net, self.plan, spike_threshold=self.neuron["spike_threshold"], min_v_mem=self.neuron["min_v_mem"]
+            )
+        return net.to(self.device)
+
+    def finish(self, net: nn.Sequential) -> nn.Sequential:
+        """The trained network as an ordinary one."""
+        bake(net)
+        return net
+
+    def batches(self, recordings: Recordings, *, train: bool, bins: int | None = None) -> Batches:
+        """Batches of recordings: shuffled and augmented for training, plain for evaluation."""
+        frames = self.frames if bins is None else replace(self.frames, bins=bins)
+        if not train:
+            return Batches(recordings, self.trainer.eval_batch_size, frames, seed=self.seed)
+        ranks = dist.is_available() and dist.is_initialized()
+        return Batches(
+            recordings,
+            self.trainer.batch_size,
+            frames,
+            shuffle=True,
+            seed=self.seed,
+            augment=self.augment,
+            rank=dist.get_rank() if ranks else 0,
+            world=dist.get_world_size() if ranks else 1,
+            limit=self.trainer.limit_batches,
+        )
+
+    def watch(self, net: nn.Sequential, seen: ev.Evaluation) -> None:
+        """Warn of what usually goes wrong: silent layers, classes never answered, weights above threshold."""
+        for layer, events in seen.events.items():
+            if not events.any():
+                self.warn(
+                    f"layer {layer} is silent: not one event in {len(events)} recordings; lower its threshold or raise "
+                    "model.init_gain"
+                )
+        present = set(seen.target.tolist())
+        missing = sorted(present - set(seen.decision.tolist()))
+        if missing:
+            names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
+            self.warn(f"never answered on validation: class {names}")
+        for text in ev.heavy_weights(net, self.plan):
+            self.warn(f"weights above threshold in {text}: on a chip such neurons lag behind and keep firing")

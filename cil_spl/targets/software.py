@@ -1,0 +1,40 @@
+"""The time-stepped network as its own target: what a simulation without a chip reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from cil_spl import evaluate as ev
+from cil_spl.chip.network import ChipNetwork
+from cil_spl.models.plan import Plan
+from cil_spl.quantize import quantize, stepped
+
+
+class Software:
+    """The quantised network in time steps.
+
+    Attributes:
+        backend: says in output and record what ran.
+        runs: ``spikes``, or ``cnn`` where only a CNN can be deployed.
+    """
+
+    runs = "spikes"
+    backend = "stepped"
+
+    def __init__(self, *, name: str = "software", **_: Any) -> None:
+        self.name = name
+
+    def place(self, plan: Plan) -> list[str]:
+        """Nothing to place; warnings for the person."""
+        return []
+
+    def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
+        """By the chip's rule, without a core for each layer."""
+        return quantize(net, plan)
+
+    def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
+        """Take a network."""
+        self.answer = ev.stepped_answer(stepped(chip, plan, like), plan, torch.device("cpu"))
