@@ -36,9 +36,12 @@ class Augment:
     drop: float = 0.0
 
     def __post_init__(self) -> None:
-        for field, most in (("shift", 64), ("rotate_degrees", 180), ("jitter_us", 1e6)):
-            if not 0 <= getattr(self, field) <= most:
-                raise RequestError(f"dataset.augment.{field}={getattr(self, field)}: allowed is 0 to {most:g}")
+        for field in fields(self):
+            if not isinstance(getattr(self, field.name), (int, float)):
+                raise RequestError(f"dataset.augment.{field.name}={getattr(self, field.name)}: needs a number")
+        for name, most in (("shift", 64), ("rotate_degrees", 180), ("jitter_us", 1e6)):
+            if not 0 <= getattr(self, name) <= most:
+                raise RequestError(f"dataset.augment.{name}={getattr(self, name)}: allowed is 0 to {most:g}")
         if self.shift != int(self.shift):
             raise RequestError(f"dataset.augment.shift={self.shift}: needs a whole number of pixels")
         if not 0 <= self.drop < 1:

@@ -156,7 +156,7 @@ def _gather(recordings: Recordings, index: np.ndarray) -> tuple[np.ndarray, np.n
     np.cumsum(stop - start, out=offsets[1:])
     # As opaque bytes numpy copies a recording in one go; as records it goes field by field, ten times slower.
     opaque = np.dtype((np.void, EVENT.itemsize))
-    source, out = recordings.events.view(opaque), np.empty(offsets[-1], opaque)
+    source, out = np.asarray(recordings.events).view(opaque), np.empty(offsets[-1], opaque)
     for b in range(len(index)):
         out[offsets[b] : offsets[b + 1]] = source[start[b] : stop[b]]
     return out.view(EVENT), offsets

@@ -101,6 +101,7 @@ def test_config():
     for config, names in [
         ({"shift": -1}, "shift=-1"),
         ({"drop": 1.0}, "drop=1"),
+        ({"drop": "much"}, "drop=much"),
         ({"spin": 3}, "augment.spin"),
         ({"shift": 1.5}, "shift=1.5"),
         ({"jitter_us": float("nan")}, "jitter_us=nan"),

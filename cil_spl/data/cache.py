@@ -1,0 +1,226 @@
+"""Recordings kept on disk: made once, found again by everything they were made from.
+
+A cached set is a folder named by the hash of its key. It is written under another name and renamed when complete, so
+that a reader sees all of it or nothing; a lock lets runs that start together make it once. Events are memory-mapped:
+runs side by side share them.
+
+The folder is ``$CILSPL_CACHE`` or the user's cache folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cil_spl.data.events import EVENT, Recordings
+from cil_spl.errors import RequestError
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1  # of the files below; another number makes everything anew
+_ARRAYS = ("events", "start", "stop", "target", "name", "origin")
+
+
+def folder() -> Path:
+    """Where cached sets lie; it need not exist yet."""
+    import platformdirs
+
+    return Path(os.environ.get("CILSPL_CACHE") or platformdirs.user_cache_dir("cilspl")).expanduser().absolute()
+
+
+def fingerprint(sources: Iterable[Path]) -> str:
+    """A hash of the names, sizes and modification times of files and of all files in folders; absent ones count too.
+
+    Contents are not read: that would take as long as making the set.
+    """
+    digest = hashlib.sha256()
+    for source in sources:
+        files = [source]
+        if source.is_dir():
+            # os.walk, not rglob: tens of thousands of files in a second.
+            files = sorted(Path(where, name) for where, _, names in os.walk(source) for name in names)
+        for file in files:
+            size, mtime = -1, -1
+            if file.exists():
+                stat = file.stat()
+                size, mtime = stat.st_size, stat.st_mtime_ns
+            digest.update(json.dumps([str(file.absolute()), size, mtime]).encode())
+    return digest.hexdigest()
+
+
+def code_fingerprint(*modules: str) -> str:
+    """A hash of the source text of modules of this package's data folder, so that changed code makes sets anew."""
+    digest = hashlib.sha256()
+    for module in sorted(modules):
+        digest.update((Path(__file__).parent / f"{module}.py").read_bytes())
+    return digest.hexdigest()
+
+
+def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings]]) -> dict[str, Recordings]:
+    """The sets of recordings that belong to ``key``, from the cache, or made and kept there.
+
+    Args:
+        key: everything that the result depends on, as plain values; any change makes another set.
+        make: makes them, by name. Called only where they are not in the cache yet. What it raises goes through, and
+            nothing is kept.
+
+    Returns:
+        Sets by name, with read-only, memory-mapped events.
+
+    Raises:
+        RequestError: the cache folder cannot be written, or is full.
+    """
+    import filelock
+
+    text = json.dumps({"format": FORMAT, **key}, sort_keys=True, separators=(",", ":"))
+    digest = hashlib.sha256(text.encode()).hexdigest()[:40]
+    entry = folder() / digest
+    found = _load(entry)
+    if found is not None:
+        return found
+    try:
+        (folder() / "locks").mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder() / "locks" / f"{digest}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            log.info("another process is making the same data set; waiting for it")
+            lock.acquire()
+    except OSError as error:
+        raise _unwritable(error) from error
+    try:
+        found = _load(entry)  # the process that held the lock may have made it
+        if found is None:
+            _sweep(digest)
+            _store(make(), entry, json.loads(text))
+            found = _load(entry)
+    finally:
+        lock.release()
+    assert found is not None, f"{entry} was written and cannot be read"
+    return found
+
+
+def identity(recordings: Recordings) -> str | None:
+    """What tells these recordings from all other cached ones; None where their events are not from the cache."""
+    if not isinstance(recordings.events, np.memmap) or recordings.events.filename is None:
+        return None
+    digest = hashlib.sha256(f"{recordings.events.filename}|{recordings.sensor_size}|{recordings.classes}".encode())
+    for field in _ARRAYS[1:]:
+        digest.update(np.ascontiguousarray(getattr(recordings, field)).tobytes())
+    return digest.hexdigest()
+
+
+def size() -> int:
+    """Bytes in the cache."""
+    return sum(f.stat().st_size for f in folder().rglob("*") if f.is_file()) if folder().is_dir() else 0
+
+
+def clear() -> int:
+    """Remove every cached set but those being made right now; returns how many bytes that freed."""
+    import filelock
+
+    before = size()
+    digests = {p.name.removeprefix(".half-")[:40] for p in folder().glob("*") if p.name != "locks"}
+    for digest in sorted(digests):
+        lock = filelock.FileLock(folder() / "locks" / f"{digest}.lock")
+        (folder() / "locks").mkdir(exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            continue
+        try:
+            if (folder() / digest).exists():
+                # Renamed first, so that nobody finds a set that is half removed.
+                (folder() / digest).rename(folder() / f".half-{digest}-cleared")
+            _sweep(digest)
+        finally:
+            lock.release()
+    return before - size()
+
+
+def _sweep(digest: str) -> None:
+    """Remove what a killed process left of this set; call with its lock held."""
+    for half in folder().glob(f".half-{digest}*"):
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) -> None:
+    half = entry.with_name(f".half-{entry.name}-{os.getpid()}")
+    packed = {name: _packed(recordings) for name, recordings in sets.items()}
+    needed = sum(array.nbytes for arrays in packed.values() for array in arrays.values())
+    try:
+        free = shutil.disk_usage(entry.parent).free
+        if free < needed:
+            raise OSError(errno.ENOSPC, f"{free} bytes are free")
+        half.mkdir()
+        about: dict[str, Any] = {"format": FORMAT, "key": key, "sets": {}}
+        for name, arrays in packed.items():
+            for field, array in arrays.items():
+                np.save(half / f"{name}.{field}.npy", array, allow_pickle=False)
+            about["sets"][name] = {
+                "sensor_size": list(sets[name].sensor_size),
+                "classes": list(sets[name].classes),
+                "bytes": {field: (half / f"{name}.{field}.npy").stat().st_size for field in arrays},
+            }
+        (half / "about.json").write_text(json.dumps(about, indent=1))
+        if entry.exists():  # damaged: _load refused it
+            shutil.rmtree(entry)
+        half.rename(entry)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise RequestError(
+                f"no room in {entry.parent}: the data set needs {needed} bytes there ({error}); "
+                "make room, run `cilspl data --clear`, or set CILSPL_CACHE to another folder"
+            ) from error
+        raise _unwritable(error) from error
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+
+
+def _packed(recordings: Recordings) -> dict[str, np.ndarray]:
+    """The arrays to keep, with just these recordings' events, in order and without gaps."""
+    stop = np.cumsum(recordings.stop - recordings.start, dtype=np.int64)
+    start = stop - (recordings.stop - recordings.start)
+    arrays = {field: np.asarray(getattr(recordings, field)) for field in _ARRAYS} | {"start": start, "stop": stop}
+    if not (np.array_equal(start, recordings.start) and len(recordings.events) == (stop[-1] if len(stop) else 0)):
+        arrays["events"] = recordings.gather(np.arange(len(recordings)))[0]
+    return arrays
+
+
+def _load(entry: Path) -> dict[str, Recordings] | None:
+    """The sets in a folder; None where it is absent, of another format, or damaged."""
+    try:
+        about = json.loads((entry / "about.json").read_text())
+        if about["format"] != FORMAT:
+            return None
+        sets = {}
+        for name, facts in about["sets"].items():
+            files = {field: entry / f"{name}.{field}.npy" for field in _ARRAYS}
+            if any(files[field].stat().st_size != facts["bytes"][field] for field in _ARRAYS):
+                return None
+            arrays = {field: np.load(file) for field, file in files.items() if field != "events"}
+            events = np.load(files["events"], mmap_mode="r")
+            if events.dtype != EVENT:
+                return None
+            sets[name] = Recordings(
+                events=events,
+                sensor_size=tuple(facts["sensor_size"]),
+                classes=tuple(facts["classes"]),
+                **arrays,
+            )
+    except (OSError, ValueError, KeyError):
+        return None
+    return sets
+
+
+def _unwritable(error: OSError) -> RequestError:
+    return RequestError(f"the cache folder {folder()} cannot be written ({error}); set CILSPL_CACHE to another folder")
