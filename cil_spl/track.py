@@ -20,7 +20,7 @@ import subprocess
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -425,6 +425,7 @@ class Record:
     def __init__(self, folder: Path, info: dict[str, Any], copy: _Copy | None, silent: bool = False) -> None:
         self.folder, self.info = folder, info
         self._copy, self._silent = copy, silent
+        self._sent: set[Path] = set()
 
     @property
     def run_id(self) -> str | None:
@@ -450,18 +451,28 @@ class Record:
             self._copy.tags(told)
 
     def artifact(self, path: Path | str) -> None:
-        """Copy a file of the run folder to the store, now."""
+        """Copy a file of the run folder to the store now, not only when the run ends."""
         if self._copy is not None:
-            self._copy.artifact(Path(path).resolve())
+            path = Path(path).resolve()
+            self._sent.add(path)
+            self._copy.artifact(path)
 
-    def finish(self, metrics: Mapping[str, float], row: Mapping[str, Any], warnings: list[str] | None = None) -> None:
+    def warn(self, text: str) -> None:
+        """Tell the person, and keep it with the run; the same words once only."""
+        if text not in self.info["warnings"]:
+            self.info["warnings"].append(text)
+            if not self._silent:
+                _log.warning("%s", text)
+
+    def finish(self, metrics: Mapping[str, float], row: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """The final figures: ``metrics`` flat, ``row`` as the results table wants it."""
         self.info["metrics"] = _finite(metrics)
         self.info["row"] = {
             k: None if isinstance(v, float) and not math.isfinite(v) else v.item() if hasattr(v, "item") else v
             for k, v in row.items()
         }
-        self.info["warnings"] = list(warnings or [])
+        for text in warnings:
+            self.warn(text)
         self._write()
 
     def _write(self) -> None:
@@ -472,6 +483,9 @@ class Record:
         self.info.update(status=status, ended=_now(), error=error)
         self._write()
         if self._copy is not None:
+            for path in _artifacts(self.folder):
+                if path not in self._sent:
+                    self.artifact(path)
             self._copy.end(self.info)
             if self._copy.lost is not None:
                 self.info["warnings"].append(f"the tracking store was lost: {self._copy.lost}")
@@ -479,7 +493,7 @@ class Record:
 
 
 @contextlib.contextmanager
-def open(config: Any, folder: Path | str) -> Iterator[Record]:
+def open(config: Any, folder: Path | str, tags: Mapping[str, object] | None = None) -> Iterator[Record]:
     """Open the record of one run; the store is checked here, before any work.
 
     An exception ends the run as failed, Ctrl-C and SIGTERM as killed. Of several ranks only rank 0
@@ -488,6 +502,7 @@ def open(config: Any, folder: Path | str) -> Iterator[Record]:
     Args:
         config: the composed config, a ``DictConfig`` or a plain dict.
         folder: the run folder; made where it is missing.
+        tags: besides those read from the config.
 
     Raises:
         RequestError: the folder holds a run already, or the store cannot be used.
@@ -518,7 +533,7 @@ def open(config: Any, folder: Path | str) -> Iterator[Record]:
         uri = store_uri(tracking.get("uri"))
         client = connect(uri)
     folder.mkdir(parents=True, exist_ok=True)
-    info["tags"] = _tags(config)
+    info["tags"] = _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
     from omegaconf import OmegaConf
 
     OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
@@ -628,6 +643,16 @@ def _parent(folder: Path, uri: str) -> str | None:
 # from the folder to the store, and back
 
 
+def _artifacts(folder: Path) -> list[Path]:
+    """What the store gets of a folder: config, weights, chip network, figures; no checkpoints, nothing hidden."""
+    own = {folder / RUN_FILE, folder / METRICS_FILE}
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and path not in own and not path.relative_to(folder).parts[0].startswith((".", "checkpoints"))
+    ]
+
+
 def restore(folder: Path | str, uri: str | None = None) -> str:
     """Make the tracking copy of a run again from its folder.
 
@@ -659,10 +684,8 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     for line in read_metrics(folder):
         step, when = line.pop("step"), line.pop("time", info["started"])
         copy.metrics(line, step, _millis(when))
-    for file in sorted(folder.rglob("*")):
-        inside = file.relative_to(folder)
-        if file.is_file() and not inside.parts[0].startswith(".") and file.name not in (RUN_FILE, METRICS_FILE):
-            copy.artifact(file)
+    for file in _artifacts(folder):
+        copy.artifact(file)
     copy.end(info)
     if copy.lost is not None:
         raise RequestError(f"tracking.uri={uri}: the store was lost while the copy was made ({copy.lost}); try again")

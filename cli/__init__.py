@@ -1,6 +1,96 @@
-"""The command line."""
+"""The command line: the first word chooses a subcommand; nothing heavy is imported before that."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+from cil_spl import __version__
+from cil_spl.errors import RequestError
+
+DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
+
+COMMANDS = {
+    "run": "train, quantise, deploy, evaluate and track; -m sweeps",
+    "table": "results table of the tracked runs, grouped over seeds",
+    "data": "describe, fetch or picture a data set; size of the cache",
+    "predict": "classify a recording of your own with a tracked network",
+    "validate": "compose and cross-check a config without running it",
+    "ls": "what there is: methods, models, datasets, targets, experiments",
+    "restore": "make the tracking copy of a run again from its folder",
+    "doctor": "versions, devices, tracking store, folders",
+}
+
+HELP = f"""\
+cilspl {__version__}: train spiking networks with a neuromorphic chip in the loop
+
+Usage: cilspl COMMAND [...]
+
+{chr(10).join(f"  {name:<10}{text}" for name, text in COMMANDS.items())}
+
+  cilspl COMMAND --help     what a command takes
+  cilspl --version          this version
+  eval "$(cilspl -sc install=bash)"   tab completion (zsh and fish alike)
+
+Begin with:  cilspl run
+A run is named by its id, the beginning of it, or its folder.
+Exit codes: 0 done, 1 the run failed, 2 the request was wrong.
+"""
 
 
-def main() -> None:
-    """Entry point of the console script."""
-    raise SystemExit("not yet")
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point of the console script; returns the exit code."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words:
+        sys.stderr.write(HELP)
+        return WRONG
+    if words[0] == "help":
+        words = [*words[1:2], "--help"]
+    word, rest = words[0], words[1:]
+    if word in ("-h", "--help"):
+        sys.stdout.write(HELP)
+        return DONE
+    if word in ("-V", "--version"):
+        print(f"cilspl {__version__}")
+        return DONE
+    if word in ("-sc", "--shell-completion", "--shell_completion"):
+        return _guarded("complete", words)
+    if word not in COMMANDS:
+        return _unknown(word)
+    return _guarded(word, rest)
+
+
+def _guarded(word: str, rest: list[str]) -> int:
+    """Run a subcommand; a person's mistake is one message, not a traceback."""
+    try:
+        return int(import_module(f"cil_spl.cli.{word}").main(rest))
+    except RequestError as error:
+        complain(str(error))
+        return WRONG
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    except BrokenPipeError:  # `cilspl table | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def complain(text: str) -> None:
+    """A message to the person, on stderr."""
+    print(f"cilspl: {text}", file=sys.stderr)
+
+
+def _unknown(word: str) -> int:
+    import difflib
+
+    near = difflib.get_close_matches(word, COMMANDS, n=1)
+    if near:
+        hint = f"did you mean `cilspl {near[0]}`?"
+    elif "=" in word or word in ("-m", "--multirun", "--cfg"):
+        hint = f"did you mean `cilspl run {word}`?"
+    else:
+        hint = f"there are: {', '.join(COMMANDS)}"
+    complain(f"{word}: no such command; {hint}")
+    return WRONG

@@ -1,0 +1,84 @@
+"""What a person sees in the terminal; NO_COLOR and the terminal's width are kept."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+ACCURACIES = {
+    "float/accuracy": "Float",
+    "spiking/accuracy": "Spiking",
+    "quantized/accuracy": "Quantised",
+    "deployed/accuracy": "Deployed",
+}
+_UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
+
+
+def console(stderr: bool = False, width: int | None = None) -> Console:
+    """A console; with NO_COLOR set it sends no control sequence at all."""
+    from rich.console import Console
+
+    colors: Any = None if os.environ.get("NO_COLOR") else "auto"
+    return Console(stderr=stderr, color_system=colors, highlight=False, markup=False, width=width)
+
+
+def percent(value: float | None) -> str:
+    """A fraction in percent, two places."""
+    return "–" if value is None else f"{100 * value:.2f}"
+
+
+def unit_of(value: float) -> tuple[float, str]:
+    """The divisor and letter that a large number is written with."""
+    return next(((size, letter) for size, letter in _UNITS if abs(value) >= size), (1.0, ""))
+
+
+def amount(value: float | None) -> str:
+    """A count in three figures or so: 1234567 → 1.23M."""
+    if value is None:
+        return "–"
+    size, letter = unit_of(value)
+    return f"{value / size:.2f}{letter}" if letter else f"{value:.0f}"
+
+
+def where(target: object, backend: object) -> str:
+    """``speck (simulator)``; the back end only where there is a choice."""
+    return str(target) if backend in (None, "", "None", "null", target) else f"{target} ({backend})"
+
+
+def shortened(path: Path | str) -> str:
+    """A path as it reads from where the person stands."""
+    path = Path(path)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = None) -> None:
+    """The end of a run: its row, its warnings, where it lies."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    out = out or console()
+    row = info["row"]
+    about = [row.get("method"), row.get("model"), row.get("dataset"), where(row.get("target"), row.get("backend"))]
+    out.print()
+    out.print(" · ".join(str(part) for part in [*about, f"seed {row.get('seed')}"] if part is not None), style="bold")
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    cells = []
+    for key, title in ACCURACIES.items():
+        if row.get(key) is not None:
+            table.add_column(f"{title} %", justify="right")
+            cells.append(percent(row[key]))
+    table.add_column("Drop", justify="right")
+    table.add_column("Synops", justify="right")
+    table.add_column("Recordings", justify="right")
+    cells += [percent(row.get("drop")), amount(row.get("deployed/synops")), str(row.get("n", "–"))]
+    table.add_row(*cells)
+    out.print(table)
+    out.print()
+    for text in info.get("warnings", []):
+        out.print(f"! {text}", style="yellow")
+    out.print(f"run {(info.get('run_id') or '(not tracked)')[:12]}  {shortened(folder)}", soft_wrap=True)

@@ -1,0 +1,128 @@
+"""Hydra's and OmegaConf's complaints in a person's words: key, value, what is allowed."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+
+from cil_spl.errors import RequestError
+
+
+def request_behind(error: BaseException | None) -> RequestError | None:
+    """The RequestError that an error was raised from, where there is one (Hydra wraps what it calls)."""
+    while error is not None:
+        if isinstance(error, RequestError):
+            return error
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return None
+
+
+def explain(error: BaseException, overrides: Sequence[str], config_dir: str | None = None) -> str:
+    """One message for an error of composing a config.
+
+    Args:
+        error: of Hydra or OmegaConf.
+        overrides: the words of the command line, to name the value that was given.
+        config_dir: where to look for groups besides the shipped ones.
+    """
+    request = request_behind(error)
+    if request is not None:
+        return str(request)
+    text = "\n".join(str(e) for e in _chain(error) if str(e))
+    config_dir = config_dir or _option(overrides, "--config-dir", "-cd")
+
+    unread = getattr(error, "override", None)
+    if unread is not None and getattr(error, "message", None) is not None:
+        return f"{unread}: cannot be read ({error.message}); quote what is special to the shell or to Hydra"  # type: ignore[attr-defined]
+
+    missing = re.search(r"Could not find '([\w/.-]+)'", text)
+    if missing and "Available options in" in text:
+        options = re.findall(r"^\t([\w.-]+)$", text, re.M)
+        group, _, name = missing[1].rpartition("/")
+        return f"{group}={name}: no such choice; {_nearest(name, options)}"
+
+    unknown = re.search(r"Could not override '([^']+)'", text)
+    if unknown:
+        key = unknown[1].split("@")[0]
+        return f"{_given(key, overrides)}: no such key; {_keys_near(key, config_dir)}"
+
+    merging = re.search(r"Error merging override (\S+)", text)
+    if merging:
+        reason = [line for line in text.splitlines() if line and not line.startswith(("Error merging", " "))]
+        return f"{merging[1]}: {reason[0] if reason else 'cannot be merged'}"
+
+    lines = [line.strip() for line in text.splitlines()]
+    ends = ("Config search path", "Search path", "Set the environment variable", "See https", "object_type")
+    kept: list[str] = []
+    for line in lines:
+        if line.startswith(ends):
+            break
+        if line and line not in kept:
+            kept.append(line)
+    return "\n  ".join(kept) or type(error).__name__
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    found: list[BaseException] = []
+    step: BaseException | None = error
+    while step is not None and step not in found:
+        found.append(step)
+        step = step.__cause__
+    return found
+
+
+def _given(key: str, overrides: Sequence[str]) -> str:
+    """The override as it was written, with its value."""
+    return next((word for word in overrides if word.lstrip("+~").split("=")[0].split("@")[0] == key), key)
+
+
+def _option(words: Sequence[str], *names: str) -> str | None:
+    for at, word in enumerate(words):
+        head, _, tail = word.partition("=")
+        if head in names:
+            return tail or (words[at + 1] if at + 1 < len(words) else None)
+    return None
+
+
+def _keys_near(key: str, config_dir: str | None) -> str:
+    """What could have been meant: keys of the default config, and groups."""
+    keys = known_keys(config_dir)
+    parent, _, leaf = key.rpartition(".")
+    beside = sorted({k[len(parent) + 1 :].split(".")[0] for k in keys if k.startswith(f"{parent}.")} if parent else ())
+    if beside:
+        return _nearest(leaf, beside, parent)
+    tops = sorted({k.split(".")[0] for k in keys})
+    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.7) or [k for k in keys if k.endswith(f".{key}")]
+    if near:
+        return f"did you mean {near[0]}? `cilspl run --cfg job` lists all"
+    return f"{_nearest(key.split('.')[0], tops)}; `cilspl run --cfg job` lists all"
+
+
+def known_keys(config_dir: str | None = None) -> list[str]:
+    """Every key of the default config, with dots."""
+    from hydra.errors import HydraException
+    from omegaconf import DictConfig
+
+    from cil_spl.cli.compose import composed
+
+    def walk(node: DictConfig, prefix: str) -> list[str]:
+        found = []
+        for key in node:
+            child = node._get_node(key)
+            found.append(f"{prefix}{key}")
+            if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():
+                found += walk(child, f"{prefix}{key}.")
+        return found
+
+    try:
+        return walk(composed([], config_dir=config_dir), "")
+    except HydraException:  # the config itself is broken: no advice to give
+        return []
+
+
+def _nearest(word: str, allowed: Sequence[str], parent: str = "") -> str:
+    near = difflib.get_close_matches(word, allowed, n=1)
+    dot = f"{parent}." if parent else ""
+    hint = f"did you mean {dot}{near[0]}? " if near else ""
+    return f"{hint}allowed are {', '.join(allowed)}"

@@ -1,0 +1,216 @@
+"""``cilspl run``: Hydra's command line around the pipeline."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import hydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from cil_spl import track
+from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain
+from cil_spl.cli.explain import explain, request_behind
+from cil_spl.errors import RequestError
+
+RUN_DIR = "CILSPL_RUN_DIR"
+_ONLY_SHOWS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion", "--version"}
+
+
+class _Now:
+    """What this process is running; read by :func:`main` once Hydra is done."""
+
+    reserve = False  # whether asking for a folder makes it
+    code = DONE
+    folder: Path | None = None
+    sweep: Path | None = None
+
+
+class JobError(Exception):
+    """A run of a sweep that has already said what was wrong."""
+
+
+def folder(path: str) -> str:
+    """The resolver ``cilspl.folder``: ``path``, or the next free one beside it, made at once.
+
+    Two runs that start in the same second thus never share a folder. ``CILSPL_RUN_DIR`` goes over it.
+    """
+    fixed = os.environ.get(RUN_DIR)
+    if fixed:
+        return fixed
+    if not _Now.reserve:
+        return path
+    for number in range(1, 10_000):
+        free = Path(path if number == 1 else f"{path}-{number}")
+        try:
+            free.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise RequestError(f"hydra.run.dir={free}: cannot be made: {error}") from error
+        return str(free)
+    raise RequestError(f"hydra.run.dir={path}: taken, with every number behind it")
+
+
+OmegaConf.register_new_resolver("cilspl.folder", folder, use_cache=True, replace=True)
+
+
+class Sweep(Callback):
+    """Makes the parent run of a sweep, which also checks the store before the first run starts."""
+
+    def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
+        _Now.sweep = Path(config.hydra.sweep.dir).resolve()
+        plain = OmegaConf.to_container(config.tracking, resolve=True)
+        assert isinstance(plain, dict)
+        tracking = {**plain, "uri": track.store_uri(config.tracking.uri)}
+        try:
+            track.open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
+        except RequestError as error:
+            complain(str(error))
+            shutil.rmtree(_Now.sweep, ignore_errors=True)
+            raise SystemExit(WRONG) from error  # Hydra turns any Exception here into a warning
+
+
+def task(cfg: DictConfig) -> float | None:
+    """One run, called by Hydra, perhaps in another process.
+
+    Returns:
+        the validation score, where the run logged one: what a sweeper may optimise.
+    """
+    job = HydraConfig.get()
+    here = Path(job.runtime.output_dir)
+    start = job.runtime.cwd
+    if start not in sys.path:
+        sys.path.append(start)  # a person's own modules, named by `extensions`
+    _Now.folder = here
+    cfg.tracking.uri = track.store_uri(cfg.tracking.uri, Path(start))
+    single = job.mode == RunMode.RUN
+    try:
+        from cil_spl import schema
+
+        schema.check(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
+        from cil_spl import pipeline
+
+        pipeline.run(cfg, here)
+    except Exception as error:
+        code = _tell(error)
+        if code == WRONG and single:
+            _sweep_up(here)
+        elif code == WRONG:
+            track.refuse(cfg, here, request_behind(error) or error)
+        if single:
+            _Now.code = code
+            return None
+        raise JobError(f"{here}: {error}") from None
+    if int(os.environ.get("RANK", "0")) == 0:
+        from cil_spl import report, runs
+
+        report.show_row(runs.read(here).info, here)
+    scores = [line["val/accuracy"] for line in track.read_metrics(here) if line.get("val/accuracy") is not None]
+    return max(scores) if scores else None
+
+
+def _tell(error: Exception) -> int:
+    """Say what was wrong, and whose mistake it was: the exit code."""
+    request = request_behind(error)
+    if request is not None:
+        complain(str(request))
+        return WRONG
+    if isinstance(error, OmegaConfBaseException | HydraException):
+        complain(explain(error, []))
+        return WRONG if isinstance(error, OmegaConfBaseException) else _trace(error)
+    return _trace(error)
+
+
+def _trace(error: Exception) -> int:
+    if isinstance(error, OSError) and error.errno is not None:  # a full disk, a lost mount: no fault of the code
+        complain(f"the run failed: {error}")
+    else:
+        traceback.print_exception(error)
+        complain(f"the run failed: {track.describe(error)}")
+    return FAILED
+
+
+def _sweep_up(here: Path) -> None:
+    """A request refused before any work leaves no folder behind."""
+    if {path.name for path in here.iterdir()} <= {".hydra", "run.log"}:
+        shutil.rmtree(here, ignore_errors=True)
+
+
+def main(argv: list[str]) -> int:
+    """``cilspl run``; returns the exit code."""
+    rank = int(os.environ.get("RANK", "0"))
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not os.environ.get(RUN_DIR):
+        if rank == 0:
+            complain(f"several ranks need one folder: {RUN_DIR}=runs/NAME torchrun ...")
+        return WRONG
+    if os.environ.get("MLFLOW_TRACKING_URI"):
+        os.environ["MLFLOW_TRACKING_URI"] = track.anchor(os.environ["MLFLOW_TRACKING_URI"])
+    return hydra_main(argv, program="cilspl run")
+
+
+def hydra_main(argv: list[str], program: str) -> int:
+    """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
+    shows = any(word.split("=")[0] in _ONLY_SHOWS for word in argv)
+    _Now.reserve, _Now.code, _Now.folder, _Now.sweep = not shows, DONE, None, None
+    started = time.time()
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    sys.argv = [program, *argv]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
+    try:
+        hydra.main(config_path="pkg://cil_spl.conf", config_name="config", version_base="1.3")(task)()
+    except JobError:
+        pass
+    except KeyboardInterrupt as error:
+        track.close_sweep(_Now.sweep, "killed") if _Now.sweep else None
+        kept = _Now.folder is not None and (_Now.folder / track.RUN_FILE).exists()
+        complain(f"interrupted; {_Now.folder} is marked killed" if kept else "interrupted before the run began")
+        return 143 if isinstance(error, track.Terminated) else INTERRUPTED
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
+    except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
+        if full == "1":
+            raise
+        complain(explain(error, argv))
+        return WRONG
+    finally:
+        sys.argv = before
+        if full is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = full
+    if _Now.sweep is not None:
+        return _sum_up(_Now.sweep, started)
+    return _Now.code
+
+
+def _sum_up(sweep: Path, started: float) -> int:
+    """Close a sweep: how many runs got where; the worst of them is the exit code."""
+    from cil_spl import report, runs
+
+    jobs = [path.parent.parent for path in sweep.rglob(".hydra/overrides.yaml") if path.stat().st_mtime >= started - 1]
+    worst, finished = DONE, 0
+    for job in sorted(jobs, key=lambda path: (len(path.name), path.name)):
+        try:
+            info = runs.read(job).info
+        except RequestError:
+            info = {"status": "failed", "error": "ended without a record"}
+        if info["status"] == "finished":
+            finished += 1
+            continue
+        lines = str(info["error"]).splitlines() or [info["status"]]
+        complain(f"{report.shortened(job)} {info['status']}: {lines[0]}")
+        worst = FAILED if worst == FAILED or not info.get("refused") else WRONG
+    track.close_sweep(sweep, "finished" if worst == DONE else "failed")
+    print(f"{finished} of {len(jobs)} runs finished; `cilspl table --from {report.shortened(sweep)}` compares them")
+    return worst

@@ -1,0 +1,53 @@
+"""``cilspl table``: the results table of the tracked runs."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from cil_spl.errors import RequestError
+
+
+def main(argv: list[str]) -> int:
+    from cil_spl.table import FORMATS
+
+    parser = argparse.ArgumentParser(
+        prog="cilspl table",
+        description="Results table of the tracked runs. Runs that differ only in the seed make one row; "
+        "parameters that tell rows of one name apart are listed as settings.",
+    )
+    parser.add_argument("--format", choices=FORMATS, default="text")
+    parser.add_argument("--experiment", metavar="NAME", help="runs of this experiment only (tracking.experiment)")
+    parser.add_argument(
+        "--filter",
+        metavar="KEY=VALUE",
+        nargs="+",
+        action="extend",
+        default=[],
+        help="only runs where a column or parameter has this value, or one of several: method=bptt,conversion",
+    )
+    parser.add_argument("--from", dest="folder", metavar="FOLDER", help="read run folders below here, not the store")
+    parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
+    parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
+    given = parser.parse_args(argv)
+
+    from cil_spl import runs, table, track
+
+    if given.folder is not None:
+        if not Path(given.folder).is_dir():
+            raise RequestError(f"--from {given.folder}: no such folder")
+        found = [run.info for run in runs.scan(given.folder)]
+        if given.experiment is not None:
+            found = [info for info in found if info["params"].get("tracking.experiment") == given.experiment]
+    else:
+        uri = track.anchor(given.uri) if given.uri else track.store_uri()
+        found = track.stored_runs(uri, given.experiment)
+    text = table.render(table.tabulate(found, given.filter), given.format)
+    if given.output is None:
+        print(text, end="")
+        return 0
+    try:
+        Path(given.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--output {given.output}: cannot be written ({error})") from error
+    return 0

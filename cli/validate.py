@@ -1,0 +1,50 @@
+"""``cilspl validate``: compose and cross-check configs without running them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cilspl validate",
+        description="Compose a config as `cilspl run` would, check it, and place its network on the chip, "
+        "without running. Commas stand for several runs, as in a sweep.",
+    )
+    parser.add_argument("overrides", nargs="*", help="as for `cilspl run`")
+    parser.add_argument("--multirun", "-m", action="store_true", help="no difference: commas are taken as a sweep")
+    parser.add_argument("--config-dir", "-cd", metavar="DIR", help="your own YAML groups")
+    parser.add_argument("--config-name", "-cn", metavar="NAME", default="config")
+    given = parser.parse_args(argv)
+
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cil_spl.cli.compose import composed, every
+    from cil_spl.cli.explain import explain
+    from cil_spl.errors import RequestError
+
+    sys.path.append(os.getcwd())  # a person's own modules
+    try:
+        configs = [
+            (words, composed(words, given.config_dir, given.config_name))
+            for words in every(given.overrides, given.config_dir)
+        ]
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RequestError(explain(error, given.overrides, given.config_dir)) from error
+
+    from cil_spl import schema
+
+    for _, cfg in configs:
+        schema.check(cfg)  # all of them before torch is imported for the first
+    from cil_spl import pipeline
+
+    for words, cfg in configs:
+        checked, _, warnings = pipeline.check(cfg)
+        names = [f"{group}={checked[group].name}" for group in ("method", "model", "dataset", "target")]
+        print(f"valid: {' '.join(names)} seed={checked.seed}" + (f"   ({' '.join(words)})" if words else ""))
+        for text in warnings:
+            print(f"  ! {text}")
+    return 0
