@@ -43,7 +43,7 @@ def forward(
     x = frames
     for name, module in net.named_children():
         if neurons.is_spiking(module):
-            x, _, state[name] = neurons.step(
+            x, state[name] = neurons.step(
                 module, x, state.get(name), observed.get(name), straight_through=name in straight_through
             )
         else:

@@ -20,6 +20,7 @@ import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
 
+from cil_spl import fused
 from cil_spl.errors import RequestError
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
@@ -109,7 +110,7 @@ def step(
     v_mem: Tensor | None = None,
     observed: Observation | None = None,
     straight_through: bool = False,
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     """Run a layer of neurons through all time steps.
 
     Args:
@@ -122,19 +123,21 @@ def step(
             bound. For output neurons: one that never fires would otherwise learn nothing.
 
     Returns:
-        spikes and states after each step, and the state after the last.
+        spikes of every step, and the states after the last.
 
     Shape:
-        current, spikes, states: (T, B, ...); v_mem: (B, ...).
+        current, spikes: (T, B, ...); v_mem: (B, ...).
     """
     threshold, low = layer.spike_threshold, layer.min_v_mem
     alpha = layer.alpha_mem_calculated.to(current.device)
     leaky = not isinstance(layer, sl.IAF)
     if leaky and layer.norm_input:
         current = current * (1 - alpha)
+    if observed is None and fused.supports(layer, current):
+        return fused.step(layer, current, v_mem, straight_through)
     v = torch.zeros_like(current[0]) if v_mem is None else v_mem
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
-    spikes, states = [], []
+    spikes = []
     for t in range(current.shape[0]):
         u = alpha * v + current[t] if leaky else v + current[t]
         if observed is None:
@@ -150,8 +153,7 @@ def step(
         if observed is not None and observed.v_mem is not None:
             v = substitute(v, observed.v_mem[t])
         spikes.append(s)
-        states.append(v)
-    return torch.stack(spikes), torch.stack(states), v
+    return torch.stack(spikes), v
 
 
 def substitute(twin: Tensor, observed: Tensor) -> Tensor:
@@ -237,7 +239,7 @@ class _Substitute(torch.autograd.Function):
 class _StraightClip(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, v: Tensor, low: Tensor) -> Tensor:
-        return torch.maximum(v, low)
+        return torch.relu(v - low) + low  # sinabs' arithmetic, to the bit
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]

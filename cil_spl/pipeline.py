@@ -17,7 +17,8 @@ from cil_spl import evaluate as ev
 from cil_spl import figures, schema, track
 from cil_spl.chip.interchange import save
 from cil_spl.data import datasets
-from cil_spl.data.batches import Batches
+from cil_spl.data.batches import Batch, Batches
+from cil_spl.data.events import Recordings
 from cil_spl.errors import RequestError
 from cil_spl.fit import Trainer, write_checkpoint
 from cil_spl.models.build import plan_from
@@ -55,7 +56,14 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         }
         metrics |= extra | dict(trained.notes or {})
         row = row_of(cfg, target, metrics)
-        figures.draw(folder, record, evaluations, setting, trained)
+        test = setting.experiences[-1].test
+        figures.draw(
+            folder / "figures",
+            track.read_metrics(folder),
+            evaluations,
+            test.classes,
+            example_of(target, next(setting.batches(test.subset([0]), train=False).epoch(0)), test),
+        )
         record.finish(metrics, row)
     return row
 
@@ -170,6 +178,15 @@ def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str,
     row["drop"] = metrics["float/accuracy"] - metrics["deployed/accuracy"]
     row["n"] = int(metrics["deployed/n"])
     return row
+
+
+def example_of(target: Any, batch: Batch, recordings: Recordings) -> dict[str, Any] | None:
+    """One recording and the output events that it caused, for the picture; None where nothing spikes."""
+    if target.runs != "spikes":
+        return None
+    output_us, output_class = target.output_events(batch)
+    title = f"{recordings.name[0]}: class {recordings.classes[int(recordings.target[0])]}"
+    return {"events": batch.events, "output_us": output_us, "output_class": output_class, "title": title}
 
 
 def hyperparameters(node: DictConfig) -> dict[str, Any]:

@@ -2,8 +2,8 @@
 
 With the usual initialisation a deep spiking network is silent or saturated, depending on how many events a frame holds,
 and a silent network has almost no gradient. Data sets the scale instead: layer by layer, the weights are multiplied so
-that the input current of the neurons, over a batch, has a given spread in thresholds (cf. layer-sequential unit-variance
-initialisation, D. Mishkin, J. Matas, ICLR 2016).
+that the input current of the neurons, over a batch, has a given spread in thresholds (cf. layer-sequential
+unit-variance initialisation, D. Mishkin, J. Matas, ICLR 2016).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
     x = frames
     for module in net.children():
         if neurons.is_spiking(module):
-            x, _, _ = neurons.step(module, x)
+            x, _ = neurons.step(module, x)
             continue
         out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
         if isinstance(module, (nn.Conv2d, nn.Linear)):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
 from cil_spl import evaluate as ev
 from cil_spl.chip.network import ChipNetwork
+from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan
 from cil_spl.quantize import quantize, stepped
 
@@ -37,4 +39,10 @@ class Software:
 
     def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
         """Take a network."""
-        self.answer = ev.stepped_answer(stepped(chip, plan, like), plan, torch.device("cpu"))
+        self.answer: ev.Answer = ev.stepped_answer(stepped(chip, plan, like), plan, torch.device("cpu"))
+
+    def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Times (microseconds, the end of the bin) and classes of one recording's output events."""
+        counts = self.answer(batch).counts[0].astype(int)  # T K
+        t, k = np.nonzero(counts)
+        return np.repeat(batch.edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])

@@ -79,3 +79,9 @@ class Speck:
             decision_us=a.decision_us,
             saturations={name: a.saturations[:, i] for i, name in enumerate(names)},
         )
+
+    def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Times (microseconds) and classes of one recording's output events."""
+        a = run(self.chip, batch.events, batch.offsets, batch.edges_us, record=("output",), die=self.die)
+        assert a.output is not None
+        return a.output.t, a.output.k
