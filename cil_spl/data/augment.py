@@ -48,12 +48,14 @@ class Augment:
             raise RequestError(f"dataset.augment.drop={self.drop}: allowed is 0 <= drop < 1")
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any] | None) -> Augment | None:
+    def from_config(cls, config: Mapping[str, Any] | Augment | None) -> Augment | None:
         """From the keys of ``dataset.augment``; None where nothing is changed.
 
         Raises:
             RequestError: an unknown key or a value out of range.
         """
+        if isinstance(config, Augment):
+            return None if config == cls() else config
         known = [f.name for f in fields(cls)]
         for key in config or {}:
             if key not in known:

@@ -5,9 +5,9 @@ The only place where data meets torch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -64,7 +64,8 @@ class Batches:
         frames: bins, by and duration_us of ``bin_edges``.
         shuffle: draw a new order each epoch, from (seed, epoch); otherwise the order of the set.
         seed: of the order and of the augmentation.
-        augment: changes to the events, drawn from (seed, epoch, recording); None for none.
+        augment: changes to the events, or the keys of ``dataset.augment``, drawn from (seed, epoch, recording); None
+            for none.
         drop_last: leave out a last batch that is not full.
         pad: fill the last batch up to ``batch_size`` with padding.
         rank, world: this process takes every ``world``-th recording of the order from ``rank``. All ranks make
@@ -83,7 +84,7 @@ class Batches:
         *,
         shuffle: bool = False,
         seed: int = 0,
-        augment: Augment | None = None,
+        augment: Augment | Mapping[str, Any] | None = None,
         drop_last: bool = False,
         pad: bool = False,
         rank: int = 0,
@@ -100,7 +101,7 @@ class Batches:
         if not 0 <= rank < world:
             raise RequestError(f"rank {rank} of {world}: allowed is 0..{world - 1}")
         self.recordings, self.batch_size, self.frames = recordings, batch_size, frames
-        self.shuffle, self.seed, self.augment = shuffle, seed, augment
+        self.shuffle, self.seed, self.augment = shuffle, seed, Augment.from_config(augment)
         self.drop_last, self.pad, self.rank, self.world, self.limit = drop_last, pad, rank, world, limit
         if len(self) == 0:
             raise RequestError(

@@ -97,8 +97,8 @@ def saccade_mnist_recordings(
     made = []
     n_classes = 0
     for split, stem, limit, first in (("train", "train", n_train, 0), ("test", "t10k", n_test, 1 << 32)):
-        images_file = _find(Path(root), f"{stem}-images-idx3-ubyte", download)
-        labels_file = _find(Path(root), f"{stem}-labels-idx1-ubyte", download)
+        images_file = idx_file(Path(root), f"{stem}-images-idx3-ubyte", download)
+        labels_file = idx_file(Path(root), f"{stem}-labels-idx1-ubyte", download)
         images, target = read_idx(images_file), read_idx(labels_file).astype(np.int64)
         if images.ndim != 3 or target.ndim != 1 or len(images) != len(target):
             raise RequestError(
@@ -180,7 +180,7 @@ def read_idx(file: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
 
 
-def _find(root: Path, name: str, download: bool) -> Path:
+def idx_file(root: Path, name: str, download: bool) -> Path:
     """The idx file ``name`` in one of the places where it may be."""
     for folder in (root, root / "MNIST" / "raw"):
         for file in (folder / name, folder / f"{name}.gz"):

@@ -1,0 +1,418 @@
+"""Data sets by name, and what happens to any of them between its files and training.
+
+A data set is a function that takes keywords and returns ``Splits``; a config names it in ``_target_``. It returns
+recordings as the sensor gave them; ``load`` does the rest for all of them alike: pre-processing, what is left out,
+the check for leaks, the validation split.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cil_spl.data import cache, recorded
+from cil_spl.data import nmnist as nmnist_files
+from cil_spl.data import preprocess as stage
+from cil_spl.data.augment import Augment
+from cil_spl.data.events import Recordings, Splits
+from cil_spl.data.splits import stratified_split
+from cil_spl.errors import RequestError
+
+log = logging.getLogger(__name__)
+
+# Keys of every data set that `load` sees to; a data set's function gets the others.
+COMMON = ("name", "sensor_size", "n_classes", "val_fraction", "split", "exclude_indices", "preprocess", "augment")
+
+
+def event_digits(*, simulator: Mapping[str, Any] | None = None, simulator_seed: int = 0) -> Splits:
+    """scikit-learn's handwritten digits as simulated recordings, 34 x 34 x 2; needs no files.
+
+    Args:
+        simulator: parameters of the saccade simulator that differ from its defaults.
+        simulator_seed: of the simulator's random numbers.
+    """
+    from cil_spl.data.simulated import event_digits_recordings
+
+    settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed}
+    return _cached(
+        {"dataset": "event_digits", **settings},
+        (),
+        ("simulated", "saccades"),
+        lambda: event_digits_recordings(seed=simulator_seed, simulator=_plain(simulator)),
+    )
+
+
+def saccade_mnist(
+    *,
+    root: str,
+    download: bool = True,
+    n_train: int | None = None,
+    n_test: int | None = None,
+    simulator: Mapping[str, Any] | None = None,
+    simulator_seed: int = 0,
+) -> Splits:
+    """Images in MNIST's file format as simulated recordings, 34 x 34 x 2.
+
+    Args:
+        root: folder with the four idx files.
+        download: fetch MNIST there if they are absent.
+        n_train, n_test: only so many, in the classes' proportions; None for all.
+        simulator: parameters of the saccade simulator that differ from its defaults.
+        simulator_seed: of the simulator's random numbers.
+
+    Raises:
+        RequestError: a file is missing, cut off or foreign; it is named.
+    """
+    from cil_spl.data.simulated import idx_file, saccade_mnist_recordings
+
+    settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed, "n_train": n_train, "n_test": n_test}
+    folder = _folder(root)
+    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
+    files = [idx_file(folder, name, download) for name in names]  # fetched before their fingerprint is taken
+    return _cached(
+        {"dataset": "saccade_mnist", **settings},
+        files,
+        ("simulated", "saccades"),
+        lambda: saccade_mnist_recordings(
+            folder,
+            n_train=n_train,
+            n_test=n_test,
+            seed=simulator_seed,
+            simulator=_plain(simulator),
+        ),
+    )
+
+
+def nmnist(*, root: str, download: bool = True, test_digits_from: str = "auto") -> Splits:
+    """N-MNIST in its official layout, or any part of it, 34 x 34 x 2, ten classes.
+
+    Args:
+        root: holds ``Train`` and ``Test``, or a folder ``NMNIST`` that does.
+        download: fetch it through tonic if it is absent.
+        test_digits_from: which MNIST images ``Test`` shows: ``auto``, ``train`` or ``test``, see ``nmnist.read``.
+
+    Raises:
+        RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
+    """
+    at = _folder(root)
+    folder = nmnist_files.find(at)
+    if folder is None:
+        _absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
+        folder = recorded.fetch("NMNIST", at, 1200, [{"train": True}, {"train": False}])
+    return _cached(
+        {"dataset": "nmnist", "test_digits_from": test_digits_from},
+        [folder / name for name in nmnist_files.FOLDERS.values()],
+        ("nmnist",),
+        lambda: nmnist_files.read(folder, test_digits_from),
+    )
+
+
+def dvs_gesture(*, root: str, download: bool = True) -> Splits:
+    """The IBM gestures, 128 x 128 x 2, 11 classes.
+
+    Args:
+        root: holds ``ibmGestureTrain`` and ``ibmGestureTest``, or a folder ``DVSGesture`` that does.
+        download: fetch it through tonic if it is absent.
+
+    Raises:
+        RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
+    """
+    at, parts = _folder(root), ("ibmGestureTrain", "ibmGestureTest")
+    folder = next((f for f in (at, at / "DVSGesture") if any((f / p).is_dir() for p in parts)), None)
+    if folder is None:
+        _absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
+        folder = recorded.fetch("DVSGesture", at, 2900, [{"train": True}, {"train": False}])
+    return _cached(
+        {"dataset": "dvs_gesture"},
+        [folder / part for part in parts],
+        ("recorded",),
+        lambda: recorded.read_dvs_gesture(folder),
+    )
+
+
+def cifar10_dvs(*, root: str, download: bool = True) -> Splits:
+    """CIFAR10-DVS, 128 x 128 x 2, ten classes; every tenth recording of a class is a test recording.
+
+    Args:
+        root: holds a folder a class, or a folder ``CIFAR10DVS`` that does.
+        download: fetch it through tonic if it is absent.
+
+    Raises:
+        RequestError: the folder is missing or empty, a file cut off or foreign, or the package ``aedat`` is missing.
+    """
+    at = _folder(root)
+    folder = next((f for f in (at, at / "CIFAR10DVS") if any(f.glob("*/*.aedat4"))), None)
+    if folder is None:
+        _absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
+        folder = recorded.fetch("CIFAR10DVS", at, 8300, [{}])
+    return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
+
+
+def check(dataset: Mapping[str, Any], group: str = "dataset") -> None:
+    """Refuse a config of a data set whose keys or values make no sense, before any file is opened.
+
+    Args:
+        dataset: the keys of the config group.
+        group: what messages call it.
+
+    Raises:
+        RequestError: names the key, its value and what is allowed.
+    """
+    config = _plain(dataset)
+    function = _function(config, group)
+    known = inspect.signature(function).parameters
+    own = {k: v for k, v in config.items() if k not in COMMON and k != "_target_"}
+    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+        for key, value in own.items():
+            if key not in known:
+                raise RequestError(f"{group}.{key}={value}: no such key; allowed are {', '.join([*COMMON, *known])}")
+    for key, parameter in known.items():
+        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and own.get(key) is None:
+            raise RequestError(f"{group}.{key}={own.get(key)}: this data set needs it")
+    sensor_size = config.get("sensor_size")
+    if not (isinstance(sensor_size, list) and [type(v) for v in sensor_size] == [int] * 3 and min(sensor_size) > 0):
+        raise RequestError(f"{group}.sensor_size={sensor_size}: needs [width, height, polarities]")
+    if type(config.get("n_classes")) is not int or config["n_classes"] < 2:
+        raise RequestError(f"{group}.n_classes={config.get('n_classes')}: needs a whole number, at least 2")
+    fraction = config.get("val_fraction", 0.1)
+    if not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
+        raise RequestError(f"{group}.val_fraction={fraction}: allowed is 0 <= val_fraction < 1")
+    if config.get("split", "test") not in ("train", "test", "all"):
+        raise RequestError(f"{group}.split={config['split']}: allowed are train, test and all")
+    if group == "dataset" and config.get("split", "test") != "test":
+        raise RequestError(f"dataset.split={config['split']}: it is for test_dataset.split; leave it at test")
+    preprocessed_sensor_size(config)
+    Augment.from_config(config.get("augment"))
+    _listed(config.get("exclude_indices"))
+
+
+def preprocessed_sensor_size(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(width, height, polarities) of what a network gets, from the config of a data set alone.
+
+    Raises:
+        RequestError: the pre-processing is not allowed or does not go with ``sensor_size``.
+    """
+    config = _plain(dataset)
+    return stage.preprocessed_sensor_size(tuple(config["sensor_size"]), config.get("preprocess"))
+
+
+def load(
+    dataset: Mapping[str, Any], test_dataset: Mapping[str, Any] | None = None, seed: int = 0
+) -> tuple[Splits, ...]:
+    """The experiences that a config asks for, one as a rule, ready for training.
+
+    Recordings are pre-processed as ``dataset.preprocess`` says, those of ``test_dataset`` as well.
+
+    Args:
+        dataset: a config of group ``dataset``.
+        test_dataset: another one, whose ``split`` becomes the test set.
+        seed: of the validation split.
+
+    Raises:
+        RequestError: a config that makes no sense, files that are missing or damaged, a split without recordings, or
+            training recordings of a digit that is also in the test set.
+    """
+    config = _plain(dataset)
+    check(config)
+    sets = _call(config, "dataset")
+    experiences = sets if isinstance(sets, tuple) else (sets,)
+    test = None
+    if test_dataset is not None:
+        test = _test_from(_plain(test_dataset), config)
+    return tuple(_ready(splits, test, config, seed) for splits in experiences)
+
+
+def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed: int) -> Splits:
+    """One experience: pre-processed, without what is left out, checked, split."""
+    parts = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
+    parts = _preprocessed(parts, config.get("preprocess"))
+    train, val = parts["train"], parts["val"]
+    test = parts["test"] if test is None else test
+    if not len(test):
+        raise RequestError(f"dataset={config.get('name')} has no test recordings; name others: dataset@test_dataset=…")
+    wanted = _listed(config.get("exclude_indices"))
+    if wanted is not None:
+        train, val = (_without(part, wanted, test) for part in (train, val))
+    if not len(train):
+        raise RequestError(
+            f"dataset={config.get('name')} has no training recordings (left out: dataset.exclude_indices)"
+        )
+    for part in (train, val):
+        _check_leaks(part, test)
+    if not len(val):
+        first, second = stratified_split(train.target, config.get("val_fraction", 0.1), seed)
+        train, val = train.subset(first), train.subset(second)
+    return Splits(train, val, test)
+
+
+def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
+    check(config, "test_dataset")
+    own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
+    if own not in (stage.Preprocess(), theirs):
+        raise RequestError(
+            "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
+        )
+    for key, value in (("sensor_size", config["sensor_size"]), ("n_classes", config["n_classes"])):
+        if value != training[key]:
+            raise RequestError(f"test_dataset.{key}={value}: dataset.{key} is {training[key]}; they must be the same")
+    sets = _call(config, "test_dataset")
+    if isinstance(sets, tuple):
+        raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
+    split = config.get("split", "test")
+    named = {"train": [sets.train, sets.val], "test": [sets.test]}
+    picked = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
+    if not picked:
+        raise RequestError(f"test_dataset={config.get('name')} has no recordings in split={split}")
+    parts = _preprocessed({str(i): part for i, part in enumerate(picked)}, training.get("preprocess"))
+    return _joined(list(parts.values()))
+
+
+def _call(config: dict[str, Any], group: str) -> Splits | tuple[Splits, ...]:
+    function = _function(config, group)
+    sets = function(**{k: v for k, v in config.items() if k not in COMMON and k != "_target_"})
+    for splits in sets if isinstance(sets, tuple) else (sets,):
+        for part in (splits.train, splits.val, splits.test):
+            if tuple(part.sensor_size) != tuple(config["sensor_size"]):
+                raise RequestError(
+                    f"{group}.sensor_size={config['sensor_size']}: the recordings are of {list(part.sensor_size)}"
+                )
+            if len(part.classes) != config["n_classes"] or (len(part) and part.target.max() >= config["n_classes"]):
+                raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
+    return sets
+
+
+def _function(config: Mapping[str, Any], group: str) -> Any:
+    from hydra.utils import get_method
+
+    target = config.get("_target_")
+    try:
+        return get_method(str(target))
+    except Exception as error:
+        raise RequestError(f"{group}._target_={target}: no such function ({error})") from error
+
+
+def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:
+    """Training and test recordings through the cache; the validation set is left to ``load``."""
+
+    def sets() -> dict[str, Recordings]:
+        made = make()
+        return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
+
+    full = {**key, "sources": cache.fingerprint(sources), "code": cache.code_fingerprint("events", *code)}
+    kept = cache.load_or_make(full, sets)
+    return Splits(kept["train"], kept["train"].subset([]), kept["test"])
+
+
+def _preprocessed(parts: dict[str, Recordings], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
+    settings = stage.Preprocess.from_config(preprocess)
+    identities = {name: cache.identity(part) for name, part in parts.items()}
+
+    def make() -> dict[str, Recordings]:
+        return {name: stage.preprocess_recordings(part, settings) for name, part in parts.items()}
+
+    if settings == stage.Preprocess() or None in identities.values():
+        return make()
+    code = cache.code_fingerprint("events", "preprocess")
+    return cache.load_or_make({"preprocess": asdict(settings), "of": identities, "code": code}, make)
+
+
+def _joined(parts: list[Recordings]) -> Recordings:
+    if len(parts) == 1:
+        return parts[0]
+    flat = [part.gather(np.arange(len(part))) for part in parts]
+    ends = np.cumsum([0, *(len(events) for events, _ in flat)])
+    return replace(
+        parts[0],
+        events=np.concatenate([events for events, _ in flat]),
+        start=np.concatenate([offsets[:-1] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
+        stop=np.concatenate([offsets[1:] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
+        target=np.concatenate([part.target for part in parts]),
+        name=np.concatenate([part.name for part in parts]),
+        origin=np.concatenate([part.origin for part in parts]),
+    )
+
+
+def _listed(exclude: Any) -> set[str] | str | None:
+    """``dataset.exclude_indices``: None, the word ``test_dataset``, or a set of origins and their endings."""
+    if exclude is None or exclude == "test_dataset":
+        return exclude
+    if isinstance(exclude, str):
+        try:
+            lines = Path(exclude).expanduser().read_text().splitlines()
+        except (OSError, ValueError) as error:
+            raise RequestError(
+                f"dataset.exclude_indices={exclude}: no such text file ({error}); allowed are null, a list, a file "
+                "with one entry a line, and the word test_dataset"
+            ) from error
+        return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
+    if isinstance(exclude, Sequence) and all(isinstance(e, (str, int)) and not isinstance(e, bool) for e in exclude):
+        return {str(e) for e in exclude}
+    raise RequestError(
+        f"dataset.exclude_indices={exclude}: allowed are null, a list like [train/5, 17], a file with one entry a "
+        "line, and the word test_dataset"
+    )
+
+
+def _without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recordings:
+    """The recordings whose origin is not wanted: ``mnist/train/5`` answers to itself, to ``train/5`` and to ``5``."""
+    if not len(part):
+        return part
+    if isinstance(wanted, str):
+        out = np.isin(part.origin, test.origin[test.origin != ""])
+    else:
+        out = np.array([any(tail in wanted for tail in _tails(o)) for o in part.origin.tolist()])
+        if not out.any():
+            log.warning("dataset.exclude_indices names %d origins; no training recording is of them", len(wanted))
+    log.info("dataset.exclude_indices leaves out %d of %d training recordings", out.sum(), len(part))
+    return part.subset(np.flatnonzero(~out))
+
+
+def _tails(origin: str) -> list[str]:
+    steps = origin.split("/")
+    return ["/".join(steps[i:]) for i in range(len(steps))] if origin else []
+
+
+def _check_leaks(part: Recordings, test: Recordings) -> None:
+    both = np.isin(part.origin, test.origin) & (part.origin != "")
+    if not both.any():
+        return
+    i = int(np.argmax(both))
+    j = int(np.argmax(test.origin == part.origin[i]))
+    raise RequestError(
+        f"{both.sum()} of {len(part)} training recordings show what is also in the test set, for example "
+        f"{part.origin[i]} ({part.name[i]} in training, {test.name[j]} in the test set); leave them out of training "
+        "with dataset.exclude_indices=test_dataset"
+    )
+
+
+def _folder(root: Any) -> Path:
+    if not isinstance(root, (str, Path)) or not str(root):
+        raise RequestError(f"dataset.root={root}: needs the folder that holds the data set")
+    return Path(root).expanduser()
+
+
+def _absent(root: Path, download: bool, what: str) -> None:
+    if not download:
+        why = "does not exist"
+        if root.is_dir():
+            why = f"does not hold {what}" if any(root.iterdir()) else "is empty"
+        raise RequestError(
+            f"dataset.root={root} {why}; set dataset.root to the folder of the data set, or dataset.download=true"
+        )
+
+
+def _plain(config: Any) -> Any:
+    """Plain dictionaries and lists, of OmegaConf's or any other mapping."""
+    if config is None:
+        return None
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        return OmegaConf.to_container(config, resolve=True)
+    return OmegaConf.to_container(OmegaConf.create(dict(config)), resolve=True)
