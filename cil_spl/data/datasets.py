@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -275,7 +276,10 @@ def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
 
 def _call(config: dict[str, Any], group: str) -> Splits | tuple[Splits, ...]:
     function = _function(config, group)
-    sets = function(**{k: v for k, v in config.items() if k not in COMMON and k != "_target_"})
+    try:
+        sets = function(**{k: v for k, v in config.items() if k not in COMMON and k != "_target_"})
+    except RequestError as error:  # the function does not know which of the two groups it serves
+        raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
     for splits in sets if isinstance(sets, tuple) else (sets,):
         for part in (splits.train, splits.val, splits.test):
             if tuple(part.sensor_size) != tuple(config["sensor_size"]):
