@@ -13,7 +13,8 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
@@ -90,7 +91,7 @@ def saccade_mnist(
     )
 
 
-def nmnist(*, root: str, download: bool = True, test_digits_from: str = "auto") -> Splits:
+def nmnist(*, root: str, download: bool = True, test_digits_from: Literal["auto", "train", "test"] = "auto") -> Splits:
     """N-MNIST in its official layout, or any part of it, 34 x 34 x 2, ten classes.
 
     Args:
@@ -173,6 +174,11 @@ def check(dataset: Mapping[str, Any], group: str = "dataset") -> None:
         for key, value in own.items():
             if key not in known:
                 raise RequestError(f"{group}.{key}={value}: no such key; allowed are {', '.join([*COMMON, *known])}")
+    hints = get_type_hints(function)
+    for key, value in own.items():
+        if key in hints and not _fits(value, hints[key]):
+            words = str(getattr(known[key], "annotation", hints[key])).replace("typing.", "")
+            raise RequestError(f"{group}.{key}={value}: needs {words}")
     for key, parameter in known.items():
         if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and own.get(key) is None:
             raise RequestError(f"{group}.{key}={own.get(key)}: this data set needs it")
@@ -299,6 +305,20 @@ def _function(config: Mapping[str, Any], group: str) -> Any:
         return get_method(str(target))
     except Exception as error:
         raise RequestError(f"{group}._target_={target}: no such function ({error})") from error
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of an annotated type; types that isinstance cannot judge pass."""
+    kind = get_origin(hint) or hint
+    if kind in (Union, UnionType):
+        return any(_fits(value, h) for h in get_args(hint))
+    if kind is Literal:
+        return value in get_args(hint)
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind in (bool, Any)
+    if kind is float:
+        return isinstance(value, (int, float))
+    return not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:
