@@ -21,7 +21,9 @@ from cil_spl.track import as_text
 
 # Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
 # threads work at it. What lies there does: the number of test recordings is compared.
-IGNORED = ("seed", "name", "extensions", "dataset.root", "test_dataset.root", "trainer.threads", "target.threads")
+IGNORED = ("seed", "name", "extensions", "trainer.threads", "target.threads") + tuple(
+    f"{group}.{key}" for group in ("dataset", "test_dataset") for key in ("root", "download")
+)
 IGNORED_GROUPS = ("tracking.",)
 # The columns that name a row; everything else that differs is listed as a setting.
 IDENTITY = ("method", "model", "dataset", "target", "backend", "bins")
@@ -80,7 +82,9 @@ def tabulate(runs: Iterable[Mapping[str, Any]], filters: Sequence[str] = ()) -> 
     groups: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     repeated = 0
     for run in kept:  # the newest first: it counts where a seed was run twice
-        key = (tuple(identity(run).items()), tuple(sorted(configuration(run).items())), str(run["row"].get("n")))
+        n = run["row"].get("n")
+        data = ("" if n is None else f"{float(n):.0f}", run["tags"].get("data", ""))
+        key = (tuple(identity(run).items()), tuple(sorted(configuration(run).items())), *data)
         seeds = groups.setdefault(key, {})
         seed = str(run["row"].get("seed", run["params"].get("seed")))
         repeated += seed in seeds
@@ -251,10 +255,13 @@ def _text(table: Table, width: int | None) -> str:
         above = [f"{heads[i]}: {cells[0][i]}" for i in agreed]
         heads = [head for i, head in enumerate(heads) if i not in agreed]
         cells = [[cell for i, cell in enumerate(row) if i not in agreed] for row in cells]
+    if _natural_width(heads, cells) > out.width:
+        heads = [head.replace(" (%)", "\n(%)") for head in heads]
+        cells = [[cell.replace(" ± ", "\n± ") for cell in row] for row in cells]
     grid = Rich(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    for i, head in enumerate(heads):
-        number = i >= len(heads) - sum(h.endswith("(%)") or h == "Synops" for h in heads) or head in ("Bins", "Seeds")
-        grid.add_column(head, justify="right" if number or head == "n" else "left", overflow="fold")
+    for head in heads:
+        number = _is_number(head)
+        grid.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
     for row in cells:
         grid.add_row(*row)
     with out.capture() as capture:
@@ -268,14 +275,17 @@ def _text(table: Table, width: int | None) -> str:
     return capture.get()
 
 
+def _is_number(head: str) -> bool:
+    return head.endswith("(%)") or head in ("Synops", "Bins", "Seeds", "n")
+
+
 def _natural_width(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
     return sum(max(len(head), *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(heads))
 
 
 def _markdown(table: Table, _width: int | None) -> str:
     heads, cells = columns(table)
-    numbers = len(heads) - sum(head.endswith("(%)") or head == "Synops" for head in heads)
-    rule = ["---:" if i >= numbers or head in ("Bins", "Seeds", "n") else "---" for i, head in enumerate(heads)]
+    rule = ["---:" if _is_number(head) else "---" for head in heads]
     lines = [heads, rule, *([cell.replace("|", "\\|") for cell in row] for row in cells)]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return body + "\n\n" + "\n".join(f"{note}  " for note in table.notes) + "\n"
@@ -324,8 +334,7 @@ _LATEX = str.maketrans(
 
 def _latex(table: Table, _width: int | None) -> str:
     heads, cells = columns(table)
-    numbers = len(heads) - sum(head.endswith("(%)") or head == "Synops" for head in heads)
-    form = "".join("r" if i >= numbers or head in ("Bins", "Seeds", "n") else "l" for i, head in enumerate(heads))
+    form = "".join("r" if _is_number(head) else "l" for head in heads)
     lines = [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in (heads, *cells)]
     body = "\n".join(["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"])
     notes = "\n".join(f"% {note}" for note in table.notes)

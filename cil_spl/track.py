@@ -228,13 +228,18 @@ def _store_trouble(uri: str) -> Iterator[None]:
 
 
 def _client(uri: str) -> Any:
+    _quiet()
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _quiet() -> None:
+    """Settings that MLflow reads when it is imported; those of the person stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes
-    from mlflow.tracking import MlflowClient
-
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _probe(uri: str) -> None:
@@ -284,7 +289,7 @@ def _check_schema(path: Path) -> None:
         raise RequestError(
             f"tracking.uri={uri}: a database of something else (no MLflow tables in it); name another file"
         )
-    _client(uri)  # imports MLflow
+    _quiet()
     import mlflow
     from mlflow.store.db import utils
 

@@ -45,7 +45,7 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown[1].split("@")[0]
-        return f"{_given(key, overrides)}: no such key; {_keys_near(key, config_dir)}"
+        return f"{_given(key, overrides)}: no such key; {_keys_near(key, overrides, config_dir)}"
 
     merging = re.search(r"Error merging override (\S+)", text)
     if merging:
@@ -85,9 +85,9 @@ def _option(words: Sequence[str], *names: str) -> str | None:
     return None
 
 
-def _keys_near(key: str, config_dir: str | None) -> str:
-    """What could have been meant: keys of the default config, and groups."""
-    keys = known_keys(config_dir)
+def _keys_near(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    """What could have been meant: keys of the config with the groups that were chosen."""
+    keys = known_keys([word for word in overrides if re.fullmatch(r"[\w@/]+=[\w/-]+", word)], config_dir)
     parent, _, leaf = key.rpartition(".")
     beside = sorted({k[len(parent) + 1 :].split(".")[0] for k in keys if k.startswith(f"{parent}.")} if parent else ())
     if beside:
@@ -99,8 +99,8 @@ def _keys_near(key: str, config_dir: str | None) -> str:
     return f"{_nearest(key.split('.')[0], tops)}; `cilspl run --cfg job` lists all"
 
 
-def known_keys(config_dir: str | None = None) -> list[str]:
-    """Every key of the default config, with dots."""
+def known_keys(choices: Sequence[str], config_dir: str | None = None) -> list[str]:
+    """Every key, with dots, of the config with these choices of groups, or of the default one."""
     from hydra.errors import HydraException
     from omegaconf import DictConfig
 
@@ -115,10 +115,12 @@ def known_keys(config_dir: str | None = None) -> list[str]:
                 found += walk(child, f"{prefix}{key}.")
         return found
 
-    try:
-        return walk(composed([], config_dir=config_dir), "")
-    except HydraException:  # the config itself is broken: no advice to give
-        return []
+    for words in (choices, ()):
+        try:
+            return walk(composed(words, config_dir=config_dir), "")
+        except HydraException:  # one of the choices is the mistake, or the config itself is broken
+            continue
+    return []
 
 
 def _nearest(word: str, allowed: Sequence[str], parent: str = "") -> str:

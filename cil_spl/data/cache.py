@@ -179,7 +179,7 @@ def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) 
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise RequestError(
                 f"no room in {entry.parent}: the data set needs {needed} bytes there ({error}); "
-                "make room, run `cilspl data --clear`, or set CILSPL_CACHE to another folder"
+                "make room, run `cilspl data clear`, or set CILSPL_CACHE to another folder"
             ) from error
         raise _unwritable(error) from error
     finally:

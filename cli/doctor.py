@@ -1,0 +1,132 @@
+"""``cilspl doctor``: what is installed, what is connected, where things go; samna is looked at, never imported."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+
+from cil_spl import __version__
+from cil_spl.errors import RequestError
+
+PACKAGES = ("torch", "sinabs", "tonic", "numba", "numpy", "mlflow", "hydra-core", "omegaconf", "scikit-learn")
+OK, NOTE, WRONG = "ok", "--", "!!"
+Line = tuple[str, str, str]
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cilspl doctor",
+        description="Versions, which samna, devices, the tracking store, writable folders. "
+        "Exits with 1 when something that a run needs is missing.",
+    )
+    parser.parse_args(argv)
+    bad = 0
+    for check in (versions, computing, chip, tracking, folders):
+        for mark, name, text in check():
+            bad += mark == WRONG
+            print(f"{mark} {name:<12} {text}", flush=True)
+    print("all that a run needs is there" if not bad else f"{bad} marked !! need attention")
+    return 1 if bad else 0
+
+
+def versions() -> Iterator[Line]:
+    yield OK, "cilspl", f"{__version__} in {Path(__file__).resolve().parent}"
+    yield OK, "Python", f"{platform.python_version()} on {platform.system()} {platform.machine()}"
+    for name in PACKAGES:
+        try:
+            yield OK, name, importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            yield WRONG, name, "not installed; pip install cilspl brings it"
+
+
+def computing() -> Iterator[Line]:
+    try:
+        import numba
+        import torch
+    except ImportError as error:
+        yield WRONG, "computing", str(error)
+        return
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = f"{torch.get_num_threads()} of torch, {numba.config.NUMBA_NUM_THREADS} of numba"
+    yield OK, "threads", f"{threads}, on {cores} cores"
+    if torch.cuda.is_available():
+        cards = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
+        yield OK, "CUDA", cards
+    else:
+        yield NOTE, "CUDA", "no device (not needed; trainer.device=cpu)"
+
+
+def chip() -> Iterator[Line]:
+    kind, text = samna()
+    yield (OK if kind == "real" else NOTE), "samna", text
+    if kind == "real":
+        yield NOTE, "boards", "listed only on request: target.backend=device opens samna"
+    else:
+        yield NOTE, "boards", "cannot be listed without the real samna; target=speck runs on the simulator"
+
+
+def samna() -> tuple[str, str]:
+    """``absent``, ``stub``, ``foreign`` (compiled for another Python or system) or ``real``, and what to say of it."""
+    try:
+        found = importlib.metadata.distribution("samna")
+    except importlib.metadata.PackageNotFoundError:
+        return "absent", "not installed (not needed; the simulator runs without it)"
+    names = [file.name for file in found.files or []]
+    if any(name.endswith(tuple(EXTENSION_SUFFIXES)) for name in names):
+        return "real", f"{found.version}, the real one, compiled for this Python"
+    if any(name.endswith((".so", ".pyd", ".dylib")) or ".so." in name for name in names):
+        return "foreign", f"{found.version}, compiled for another Python or system; install it anew from the vendor"
+    return "stub", f"{found.version}, the registry's stub: importing it would start pip, so nothing here does"
+
+
+def tracking() -> Iterator[Line]:
+    from cil_spl import track
+
+    uri = track.store_uri()
+    path = track.sqlite_path(uri)
+    if path is not None and not path.exists():
+        yield _folder("tracking", path.parent, f"{uri}, not there yet; the first run makes it")
+        return
+    try:
+        client = track.connect(uri)
+        runs = len(client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000))
+        yield OK, "tracking", f"{uri}, {runs}{'+' if runs == 1000 else ''} runs"
+    except RequestError as error:
+        yield WRONG, "tracking", str(error)
+
+
+def folders() -> Iterator[Line]:
+    from cil_spl.data import cache
+
+    yield _attempt("cache", lambda: _folder("cache", cache.folder(), f"{cache.folder()}, {megabytes(cache.size())}"))
+    yield _folder("runs", Path("runs").resolve(), str(Path("runs").resolve()))
+
+
+def megabytes(size: int) -> str:
+    """Bytes as a person reads them."""
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
+
+
+def _attempt(name: str, line: Callable[[], Line]) -> Line:
+    try:
+        return line()
+    except OSError as error:
+        return WRONG, name, str(error)
+
+
+def _folder(name: str, folder: Path, text: str) -> Line:
+    """Whether a file can be made there, or in the nearest folder above that exists."""
+    there = folder
+    while not there.exists() and there != there.parent:
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there):
+            return OK, name, f"{text}, writable"
+    except OSError as error:
+        return WRONG, name, f"{text}: cannot be written ({error.strerror or error})"
