@@ -17,6 +17,7 @@ from cil_spl import evaluate as ev
 from cil_spl import figures, schema, track
 from cil_spl.chip.interchange import save
 from cil_spl.data import datasets
+from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
 from cil_spl.errors import RequestError
@@ -111,7 +112,7 @@ def setting_of(
         folder=folder / "checkpoints",
         log=record.log,
         warn=record.warn,
-        augment=cfg.dataset.get("augment"),
+        augment=Augment.from_config(cfg.dataset.get("augment")),
     )
     if target.runs != "spikes":
         return setting

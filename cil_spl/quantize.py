@@ -27,6 +27,8 @@ from cil_spl.models.plan import Plan, Stage, pair, stages
 
 WEIGHT_BITS = 8
 STATE_BITS = 16
+# A sum of integers is often just the threshold; in float32 it may come out a hair below, and a spike is lost.
+NUDGE = 1e-6
 
 
 def scale_to_fit(values: Tensor, bits: int) -> Tensor:
@@ -84,7 +86,7 @@ class FakeQuantize(nn.Module):
         theta = weight.new_tensor(self.spike_threshold)
         with torch.no_grad():
             integers = to_integers(weight / self.fold, theta, weight.new_tensor(self.min_v_mem))
-            rounded = integers.weight * (theta / integers.threshold) * self.fold
+            rounded = integers.weight * (theta / integers.threshold * (1 + NUDGE)) * self.fold
         return _Rounded.apply(weight, rounded)
 
 
