@@ -74,6 +74,8 @@ class Update:
             )
         else:
             self.optimizer = torch.optim.Adam(self.params, lr=lr, weight_decay=trainer.weight_decay)
+        # What an earlier stage left in these gradients is not ours to step along.
+        self.optimizer.zero_grad(set_to_none=True)
         factor = schedule(trainer.schedule, total_steps, trainer.warmup_steps)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
@@ -120,6 +120,12 @@ class Setting:
             world=dist.get_world_size() if ranks else 1,
             limit=self.trainer.limit_batches,
         )
+
+    def sample(self, bins: int | None = None) -> Tensor:
+        """Frames of some training recordings, alike on every rank, to scale fresh weights by. (T, B, C, H, W)."""
+        frames = self.frames if bins is None else replace(self.frames, bins=bins)
+        batches = Batches(self.experiences[0].train, 64, frames, shuffle=True, seed=self.seed)
+        return next(batches.epoch(0)).frames.to(self.device)
 
     def watch(self, net: nn.Sequential, seen: ev.Evaluation) -> None:
         """Warn of what usually goes wrong: silent layers, classes never answered, weights above threshold."""

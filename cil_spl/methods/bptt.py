@@ -58,7 +58,7 @@ def train(
     (data,) = setting.experiences
     net = setting.build("snn")
     batches = setting.batches(data.train, train=True)
-    scale_to_rate(net, next(batches.epoch(0)).frames.to(setting.device), init_rate)
+    scale_to_rate(net, setting.sample(), init_rate)
     output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
     steps = setting.trainer.epochs * len(batches)
     update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)

@@ -59,7 +59,7 @@ def train(
     (data,) = setting.experiences
     net = setting.build("cnn")
     batches = setting.batches(data.train, train=True, bins=1)
-    scale_to_rate(net, next(batches.epoch(0)).frames.to(setting.device), init_rate)
+    scale_to_rate(net, setting.sample(bins=1), init_rate)
     steps = setting.trainer.epochs * len(batches)
     update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
 

@@ -1,0 +1,239 @@
+"""The proof of the seams: SLTT in forty lines, a toy method of two stages, killed and resumed, and on two ranks.
+
+Neither touches the pipeline, the trainer or the forward pass: what they need is there.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from cil_spl import evaluate as ev
+from cil_spl.data.batches import Batch
+from cil_spl.data.events import EVENT, Splits, from_list
+from cil_spl.fit import Trainer, Update, Weights, fit
+from cil_spl.forward import forward
+from cil_spl.models.build import plan_from
+from cil_spl.models.init import scale_to_rate
+from cil_spl.setting import Frames, Setting, Trained
+from cil_spl.task import classification
+
+
+# --- SLTT (Meng et al., ICCV 2023): BPTT without the temporal edges; memory does not grow with T ---
+def sltt(setting: Setting, *, lr: float = 2e-2, count_scale: float = 0.5) -> Trained:
+    (data,) = setting.experiences
+    net = setting.build("snn")
+    batches = setting.batches(data.train, train=True)
+    scale_to_rate(net, setting.sample())
+    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=setting.trainer.epochs * len(batches))
+
+    def step(batch: Batch) -> dict[str, float | Tensor]:
+        total = sltt_gradient(net, batch, setting, count_scale)
+        update()
+        return {"loss": total}
+
+    fit(
+        step=step,
+        score=lambda: score(setting, net),
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        trainer=setting.trainer,
+        monitor="accuracy",
+        folder=setting.folder,
+        log=setting.log,
+    )
+    return Trained(setting.finish(net))
+
+
+def sltt_gradient(net: torch.nn.Sequential, batch: Batch, setting: Setting, count_scale: float) -> float:
+    state: dict[str, Tensor] = {}
+    total = 0.0
+    for frame in batch.frames:
+        detached = {name: v.detach() for name, v in state.items()}
+        out, state, _ = forward(net, frame[None], detached, straight_through=[[*dict(net.named_children())][-1]])
+        loss = setting.task.loss(count_scale * out[0], batch.target) / len(batch.frames)
+        loss.backward()
+        total += float(loss.detach())
+    return total
+
+
+# --- a toy of two stages: first the output layer alone, then everything ---
+def two_stages(setting: Setting, *, lr: float = 2e-2) -> Trained:
+    (data,) = setting.experiences
+    net = setting.build("snn")
+    batches = setting.batches(data.train, train=True)
+    scale_to_rate(net, setting.sample())
+    epochs = setting.trainer.epochs
+    output = [*dict(net.named_children())][-1:]
+    for number, names in enumerate((["linear2"], ["conv1", "linear2"])):
+        params = [net.get_submodule(name).weight for name in names]
+        update = Update(params, setting.trainer, lr=lr, total_steps=epochs * len(batches))
+
+        def step(batch: Batch, update: Update = update) -> dict[str, float | Tensor]:
+            out, _, _ = forward(net, batch.frames, straight_through=output)
+            loss = setting.task.loss(0.5 * out.sum(0), batch.target)
+            loss.backward()
+            update()
+            return {"loss": loss.detach()}
+
+        fit(
+            step=step,
+            score=lambda: score(setting, net),
+            batches=batches,
+            keep={"net": Weights(net), "update": update},
+            trainer=setting.trainer,
+            monitor="accuracy",
+            folder=setting.folder,
+            log=setting.log,
+            stage=f"stage{number}",
+            first_epoch=number * epochs,
+        )
+    return Trained(setting.finish(net))
+
+
+def score(setting: Setting, net: torch.nn.Sequential) -> dict[str, float]:
+    val = setting.batches(setting.experiences[0].val, train=False)
+    return {
+        "accuracy": ev.evaluate(ev.stepped_answer(net, setting.plan), val.epoch(0), setting.task).metrics["accuracy"]
+    }
+
+
+METHODS = {"sltt": sltt, "two_stages": two_stages}
+
+
+def make_setting(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> Setting:
+    """Three classes: a bar on the left, in the middle, on the right, with noise."""
+    rng = np.random.default_rng(0)
+    recordings, target = [], []
+    for i in range(96):
+        k, n = i % 3, 60
+        events = np.zeros(n, EVENT)
+        noise = rng.random(n) < 0.15
+        events["x"] = np.where(noise, rng.integers(0, 9, n), 3 * k + rng.integers(0, 3, n))
+        events["y"], events["p"] = rng.integers(0, 8, n), rng.integers(0, 2, n)
+        events["t"] = np.sort(rng.integers(0, 10_000, n))
+        recordings.append(events)
+        target.append(k)
+    made = from_list(recordings, target, (9, 8, 2), ("left", "middle", "right"))
+    data = Splits(made.subset(range(60)), made.subset(range(60, 78)), made.subset(range(78, 96)))
+    plan = plan_from("toy", [{"conv": 4, "kernel": 3, "pool": 2}, {"linear": "classes"}], (2, 8, 9), 3)
+    options = {"epochs": 4, "batch_size": 12, "schedule": "constant"} | trainer
+    torch.manual_seed(0)
+    return Setting(
+        plan=plan,
+        experiences=(data,),
+        task=classification(),
+        neuron={"spike_threshold": 1.0, "min_v_mem": -1.0},
+        aware=False,
+        trainer=Trainer(**options),
+        frames=Frames(bins=4),
+        seed=0,
+        device=torch.device("cpu"),
+        folder=folder,
+        log=log,
+        warn=lambda _: None,
+    )
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_learns(name: str, tmp_path: Path) -> None:
+    lines: list[dict[str, float]] = []
+    setting = make_setting(tmp_path, lambda metrics, epoch: lines.append(metrics | {"epoch": epoch}))
+    trained = METHODS[name](setting)
+    test = setting.batches(setting.experiences[0].test, train=False)
+    seen = ev.evaluate(ev.stepped_answer(trained.net, setting.plan), test.epoch(0), setting.task)
+    assert seen.metrics["accuracy"] > 0.8
+    assert [line["epoch"] for line in lines] == list(range(1, (8 if name == "two_stages" else 4) + 1))
+
+
+def test_sltt_is_bptt_with_the_states_detached(tmp_path: Path) -> None:
+    """The gradient of T separate backward passes equals that of one pass over the graph cut between steps."""
+    setting = make_setting(tmp_path)
+    net = setting.build("snn")
+    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+    scale_to_rate(net, batch.frames)
+    sltt_gradient(net, batch, setting, 0.5)
+    found = [p.grad.clone() for p in net.parameters() if p.grad is not None]
+    net.zero_grad()
+    state: dict[str, Tensor] = {}
+    losses = []
+    for frame in batch.frames:
+        cut = {k: v.detach() for k, v in state.items()}
+        out, state, _ = forward(net, frame[None], cut, straight_through=["spike2"])
+        losses.append(setting.task.loss(0.5 * out[0], batch.target))
+    torch.stack(losses).mean().backward()
+    expected = [p.grad for p in net.parameters() if p.grad is not None]
+    assert len(found) == 2
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
+
+
+class _KilledError(Exception):
+    pass
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("epoch", [1, 3, 6])
+def test_resumed_after_a_kill_gives_the_same_weights(name: str, epoch: int, tmp_path: Path) -> None:
+    """Cut off in any stage, a run goes on from its last epoch and ends as if nothing had been."""
+    whole = METHODS[name](make_setting(tmp_path / "whole")).net
+
+    def kill(_: dict[str, float], at: int) -> None:
+        if at == epoch:
+            raise _KilledError
+
+    if epoch > 4 and name == "sltt":
+        pytest.skip("one stage of four epochs")
+    with pytest.raises(_KilledError):
+        METHODS[name](make_setting(tmp_path / "cut", kill))
+    resumed = METHODS[name](make_setting(tmp_path / "cut")).net
+    for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_a_finished_fit_is_not_done_again(tmp_path: Path) -> None:
+    sltt(make_setting(tmp_path))
+    again: list[int] = []
+    sltt(make_setting(tmp_path, lambda _, epoch: again.append(epoch)))
+    assert again == []
+
+
+def test_two_ranks_keep_equal_weights_and_match_one(tmp_path: Path) -> None:
+    """Two ranks with half the batch each take the steps that one rank takes with the whole."""
+    port = 20000 + os.getpid() % 20000
+    ranks = []
+    for rank in range(2):
+        env = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+        env |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+        ranks.append(subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env))
+    assert [process.wait(timeout=120) for process in ranks] == [0, 0]
+    a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    alone = make_setting(tmp_path / "alone", epochs=2)
+    whole = Weights(sltt(alone).net).state_dict()
+    for name in a:
+        assert torch.equal(a[name], b[name])
+        torch.testing.assert_close(a[name], whole[name], rtol=1e-3, atol=1e-4)
+
+
+def _rank(folder: Path) -> None:
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo")
+    rank = dist.get_rank()
+    setting = make_setting(folder / f"checkpoints{rank}", epochs=2, batch_size=6)
+    net = sltt(replace(setting)).net
+    torch.save(Weights(net).state_dict(), folder / f"rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+if __name__ == "__main__":
+    _rank(Path(sys.argv[1]))
