@@ -21,7 +21,7 @@ SHIPPED = {".py", ".yaml", ".typed"}
 def tracked(*folders: str) -> list[str]:
     """Files of the tree that git has, or would take."""
     if not (ROOT / ".git").exists():
-        found = [p for f in folders or (".",) for p in (ROOT / f).rglob("*")]
+        found = [p for f in folders or (".",) for p in ((ROOT / f).rglob("*") if (ROOT / f).is_dir() else [ROOT / f])]
         return [p.relative_to(ROOT).as_posix() for p in found if p.is_file() and "__pycache__" not in p.parts]
     asked = ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders]
     names = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.split("\0")
