@@ -21,8 +21,16 @@ from cil_spl.track import as_text
 
 # Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
 # threads work at it. What lies there does: the number of test recordings is compared.
-IGNORED = ("seed", "name", "extensions", "trainer.threads", "target.threads") + tuple(
-    f"{group}.{key}" for group in ("dataset", "test_dataset") for key in ("root", "download")
+IGNORED = (
+    "seed",
+    "name",
+    "extensions",
+    "trainer.threads",
+    "target.threads",
+    "dataset.root",
+    "dataset.download",
+    "test_dataset.root",
+    "test_dataset.download",
 )
 IGNORED_GROUPS = ("tracking.",)
 # The columns that name a row; everything else that differs is listed as a setting.

@@ -530,14 +530,14 @@ def open(config: Any, folder: Path | str, tags: Mapping[str, object] | None = No
     if int(os.environ.get("RANK", "0")) != 0:
         yield Record(folder, info, None, silent=True)
         return
-    if (folder / RUN_FILE).exists():
-        raise RequestError(f"the folder {folder} holds a run already; choose another hydra.run.dir, or delete it")
+    _unclaimed(folder)
     tracking = config.get("tracking") or {}
     client, uri = None, ""
     if tracking.get("enabled", True):
         uri = store_uri(tracking.get("uri"))
         client = connect(uri)
     folder.mkdir(parents=True, exist_ok=True)
+    _claim(folder)
     info["tags"] = _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
     from omegaconf import OmegaConf
 
@@ -545,8 +545,12 @@ def open(config: Any, folder: Path | str, tags: Mapping[str, object] | None = No
     copy = None
     if client is not None:
         experiment = str(tracking.get("experiment") or DEFAULT_EXPERIMENT)
-        with _store_trouble(uri):
-            copy = _Copy.start(client, uri, experiment, info, folder, _parent(folder, uri))
+        try:
+            with _store_trouble(uri):
+                copy = _Copy.start(client, uri, experiment, info, folder, _parent(folder, uri))
+        except BaseException:
+            (folder / RUN_FILE).unlink()
+            raise
         info["run_id"] = copy.run_id
     record = Record(folder, info, copy)
     record._write()
@@ -563,6 +567,19 @@ def open(config: Any, folder: Path | str, tags: Mapping[str, object] | None = No
             raise
         else:
             record._end("finished", None)
+
+
+def _unclaimed(folder: Path) -> None:
+    if (folder / RUN_FILE).exists():
+        raise RequestError(f"the folder {folder} holds a run already; choose another hydra.run.dir, or delete it")
+
+
+def _claim(folder: Path) -> None:
+    """Of two runs that want one folder, one gets it."""
+    try:
+        (folder / RUN_FILE).touch(exist_ok=False)
+    except FileExistsError:
+        _unclaimed(folder)
 
 
 def describe(error: BaseException) -> str:

@@ -52,6 +52,19 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
         reason = [line for line in text.splitlines() if line and not line.startswith(("Error merging", " "))]
         return f"{merging[1]}: {reason[0] if reason else 'cannot be merged'}"
 
+    unresolved = re.search(r"Interpolation key '([^']+)' not found", text)
+    if unresolved:
+        word = next((w for w in overrides if "${" + unresolved[1] in w), "${" + unresolved[1] + "}")
+        return f"{word}: there is no key {unresolved[1]}; `cilspl run --cfg job` lists all"
+
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    if not isinstance(error, HydraException | OmegaConfBaseException):  # Hydra stumbled over it itself
+        return (
+            f"`{' '.join(overrides)}` cannot be read ({type(error).__name__}: {text}); HYDRA_FULL_ERROR=1 shows where"
+        )
+
     lines = [line.strip() for line in text.splitlines()]
     ends = ("Config search path", "Search path", "Set the environment variable", "See https", "object_type")
     kept: list[str] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -36,11 +38,13 @@ def main(argv: list[str]) -> int:
     kinds = [kind] if kind else list(KINDS)
     listed = {k: listing(roots, KINDS[k]) for k in kinds}
     width = max((len(name) for found in listed.values() for name in found), default=0)
+    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a pipe gets all
     for k, found in listed.items():
         if len(kinds) > 1:
             print(f"{k} ({KINDS[k]}=)")
-        for name, about in sorted(found.items()):
-            print(f"{'  ' if len(kinds) > 1 else ''}{name:<{width}}  {about}".rstrip())
+        for name, text in sorted(found.items()):
+            line = f"{'  ' if len(kinds) > 1 else ''}{name:<{width}}  {text}".rstrip()
+            print(line if room is None or len(line) <= room else f"{line[: room - 1]}…")
     return 0
 
 

@@ -24,13 +24,11 @@ from cil_spl.cli.explain import explain, request_behind
 from cil_spl.errors import RequestError
 
 RUN_DIR = "CILSPL_RUN_DIR"
-_ONLY_SHOWS = {"--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "-sc", "--shell-completion", "--version"}
 
 
 class _Now:
     """What this process is running; read by :func:`main` once Hydra is done."""
 
-    reserve = False  # whether asking for a folder makes it
     code = DONE
     folder: Path | None = None
     sweep: Path | None = None
@@ -38,31 +36,6 @@ class _Now:
 
 class JobError(Exception):
     """A run of a sweep that has already said what was wrong."""
-
-
-def folder(path: str) -> str:
-    """The resolver ``cilspl.folder``: ``path``, or the next free one beside it, made at once.
-
-    Two runs that start in the same second thus never share a folder. ``CILSPL_RUN_DIR`` goes over it.
-    """
-    fixed = os.environ.get(RUN_DIR)
-    if fixed:
-        return fixed
-    if not _Now.reserve:
-        return path
-    for number in range(1, 10_000):
-        free = Path(path if number == 1 else f"{path}-{number}")
-        try:
-            free.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            raise RequestError(f"hydra.run.dir={free}: cannot be made: {error}") from error
-        return str(free)
-    raise RequestError(f"hydra.run.dir={path}: taken, with every number behind it")
-
-
-OmegaConf.register_new_resolver("cilspl.folder", folder, use_cache=True, replace=True)
 
 
 class Sweep(Callback):
@@ -154,6 +127,8 @@ def main(argv: list[str]) -> int:
         if rank == 0:
             complain(f"several ranks need one folder: {RUN_DIR}=runs/NAME torchrun ...")
         return WRONG
+    if not os.environ.get(RUN_DIR):
+        os.environ.pop(RUN_DIR, None)
     if os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = track.anchor(os.environ["MLFLOW_TRACKING_URI"])
     return hydra_main(argv, program="cilspl run")
@@ -161,8 +136,7 @@ def main(argv: list[str]) -> int:
 
 def hydra_main(argv: list[str], program: str) -> int:
     """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
-    shows = any(word.split("=")[0] in _ONLY_SHOWS for word in argv)
-    _Now.reserve, _Now.code, _Now.folder, _Now.sweep = not shows, DONE, None, None
+    _Now.code, _Now.folder, _Now.sweep = DONE, None, None
     started = time.time()
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     sys.argv = [program, *argv]

@@ -1,0 +1,45 @@
+"""``cilspl predict``: a recording of one's own, classified by the network of a run."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+
+def main(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="cilspl predict",
+        description="Classify a recording with the deployed network of a run. "
+        "Files: .bin (N-MNIST), .npy (structured x, y, t, p), .npz, .csv (x,y,t,p); times in microseconds.",
+    )
+    parser.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
+    parser.add_argument("files", metavar="FILE", nargs="+", help="recordings")
+    given = parser.parse_args(argv)
+
+    from cil_spl import runs
+    from cil_spl.data.files import read_recording
+    from cil_spl.errors import RequestError
+
+    run = runs.find(given.run)
+    if run.status != "finished":
+        raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one can be asked")
+    config = run.config()
+    size = tuple(int(n) for n in config.dataset.sensor_size)
+    recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
+
+    sys.path.append(os.getcwd())  # a person's own modules
+    from cil_spl import pipeline
+
+    net = pipeline.load_run(run)
+    for path, events in zip(given.files, recordings, strict=True):
+        answer = net.predict(events)
+        if len(given.files) > 1:
+            print(f"{path}:")
+        print(f"class          {answer.label if answer.decision >= 0 else 'none (' + answer.why + ')'}")
+        counts = "  ".join(f"{name}: {count:g}" for name, count in zip(net.classes, answer.counts, strict=True))
+        print(f"output events  {counts}")
+        if answer.decision_us is not None and answer.decision >= 0:
+            print(f"decided at     {answer.decision_us / 1000:.1f} ms")
+        print(f"input events   {len(events)}, over {(events['t'][-1] - events['t'][0]) / 1000:.1f} ms")
+    return 0

@@ -1,0 +1,123 @@
+"""A person at the command line, in this process; the pipeline behind it is a stand-in."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+import types
+from dataclasses import dataclass
+
+import pytest
+
+import cil_spl
+from cil_spl import cli, track
+from cil_spl.errors import RequestError
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A fresh store; making one takes seconds, copying none."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    track.connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """An empty folder to stand in."""
+    for name in ("MLFLOW_TRACKING_URI", "CILSPL_RUN_DIR", "RANK", "WORLD_SIZE", "NO_COLOR", "HYDRA_FULL_ERROR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def store(here, template):
+    """... with a tracking store in it."""
+    shutil.copy(template, here / "mlflow.db")
+    return here
+
+
+@dataclass
+class Said:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def cilspl(capsys, monkeypatch):
+    """Type a command."""
+
+    def type_in(*words: str) -> Said:
+        capsys.readouterr()
+        monkeypatch.setattr(sys, "argv", ["cilspl", *words])
+        try:
+            code = cli.main()
+        except SystemExit as end:  # argparse
+            code = end.code if isinstance(end.code, int) else 1
+        said = capsys.readouterr()
+        return Said(code, said.out, said.err)
+
+    return type_in
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """A pipeline that does, at once, what the run's name says; ``ran`` holds the configs it was given."""
+    stand_in = types.ModuleType("cil_spl.pipeline")
+    stand_in.ran = []
+
+    def run(cfg, folder):
+        stand_in.ran.append(cfg)
+        if cfg.name == "refuse":
+            raise RequestError("dataset.root=/nope: no such folder")
+        with track.open(cfg, folder, tags={"backend": "simulator"}) as record:
+            for epoch, score in enumerate((0.5, 0.75, 0.625)):
+                record.log({"val/accuracy": score}, epoch)
+            if cfg.name == "bug":
+                raise ZeroDivisionError("by zero")
+            if cfg.name == "full":
+                raise OSError(28, "No space left on device")
+            if cfg.name == "wrapped":
+                try:
+                    raise RequestError("method.x=1: not with this")
+                except RequestError as error:
+                    raise RuntimeError("Error in call to target") from error
+            if cfg.name == "interrupt":
+                raise KeyboardInterrupt
+            if cfg.name == "terminate":
+                os.kill(os.getpid(), signal.SIGTERM)
+            if cfg.name == "odd_seeds_fail" and cfg.seed % 2:
+                raise ZeroDivisionError("odd")
+            accuracy = 0.9 + 0.01 * cfg.seed
+            record.warn("layer conv2 is silent")
+            record.finish(
+                {"deployed/accuracy": accuracy},
+                {
+                    "method": cfg.method.name,
+                    "model": cfg.model.name,
+                    "dataset": cfg.dataset.name,
+                    "target": cfg.target.name,
+                    "backend": "simulator",
+                    "seed": cfg.seed,
+                    "float/accuracy": accuracy + 0.015,
+                    "quantized/accuracy": accuracy + 0.01,
+                    "deployed/accuracy": accuracy,
+                    "drop": 0.015,
+                    "deployed/synops": 1234567.0,
+                    "n": 360,
+                },
+            )
+        return record.info["row"]
+
+    def check(cfg):
+        return cfg, None, ["conv1: an odd map"]
+
+    stand_in.run, stand_in.check = run, check
+    monkeypatch.setitem(sys.modules, "cil_spl.pipeline", stand_in)
+    monkeypatch.setattr(cil_spl, "pipeline", stand_in, raising=False)
+    return stand_in
