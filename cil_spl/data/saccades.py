@@ -1,12 +1,13 @@
 """The saccade simulator: still images become recordings of an event camera that looks away and back.
 
 Orchard et al. (2015) showed MNIST digits on a screen to an ATIS camera on a pan-tilt unit, which made
-three saccades of 100 ms along a triangle. Here the same in software. With the image I (0..1), its
-position d(t) on the sensor, and the blur B of optics and photodiode, a pixel at x sees
+three saccades of 100 ms along a triangle. Here the same in software. With the light L of the screen
+(the image or its negative), its position d(t) on the sensor and the blur B of the optics, a pixel at x
+sees
 
-    v(x, t) = log( (B * I)(x - d(t)) + dark ),        tau dv'/dt = v - v'
+    v(x, t) = log( (B * L)(x - d(t)) + dark )
 
-and emits ON (OFF) when v' has risen (fallen) by the pixel's threshold since its last event, is then
+and emits ON (OFF) when v has risen (fallen) by the pixel's threshold since its last event, is then
 blind for the refractory time, and starts again from what it sees at the end of it.
 
     G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor, "Converting Static Image Datasets to Spiking
@@ -21,17 +22,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit, prange
+from scipy.interpolate import PchipInterpolator
+from scipy.special import ndtr
 
 from cil_spl.data.events import EVENT
 from cil_spl.errors import RequestError
 
 SENSOR_SIZE = (34, 34, 2)
 _UP = 4  # grid points a sensor pixel on which the blurred log image is held
-_CHUNK = 256  # images whose events are held in work arrays at once
+_CHUNK = 256  # recordings whose events are held in work arrays at once
+_SACCADE_MS = 100.0
+_WORK_EVENT = np.dtype([(name, EVENT[name]) for name in EVENT.names or ()], align=True)  # faster to write than packed
 
 
 @dataclass(frozen=True)
@@ -40,47 +45,54 @@ class Parameters:
 
     Attributes:
         path_ms, path_x_px, path_y_px: knots of the image's motion on the sensor; between them
-            monotone cubic (no overshoot). The recording lasts from 0 to the last knot.
-        path_jitter_px: standard deviation of a recording's constant shift, each axis.
-        time_jitter_ms: standard deviation of the moment at which a recording's motion starts.
+            monotone cubic (no overshoot). A recording lasts from 0 to the last knot. The default is
+            the motion that the real recordings show: down, up to the right, and back to the left,
+            with pan and tilt not quite together.
+        path_jitter_px: standard deviation of a recording's constant shift, along each axis.
+        time_jitter_ms: standard deviation of the moment of each saccade, one every 100 ms.
         pixel_pitch_px: side of an image pixel on the sensor.
+        negative: show the image's negative: a dark digit on a bright screen.
         blur_px: standard deviation of the optics' Gaussian blur.
-        dark: light of a black screen, where a white one has 1.
-        tau_us: time constant of the photoreceptor's low-pass.
-        threshold_on, threshold_off: change of log intensity that makes an event.
+        dark: light of a black screen, where a white one gives 1 more.
+        threshold_on, threshold_off: change of log light that makes an event.
         threshold_spread: standard deviation between the pixels of a sensor, relative.
         threshold_jitter: standard deviation from event to event in one pixel, relative.
+        start_spread: at the start a pixel has this share of the way to its next event, ON or OFF,
+            behind it at most, drawn evenly; 0 starts all pixels alike.
         refractory_us: time after an event during which a pixel is blind.
-        noise_hz: rate of events without cause in each pixel, half of them ON.
+        noise_on_hz, noise_off_hz: rate of a pixel's events without cause. Real ones are nearly all
+            ON: the pixel's reference leaks.
         sensor_seed: draws the thresholds of the sensor's pixels.
-        dt_us: step of the motion; within a step the log intensity runs straight, and events
-            have the exact time of the crossing.
+        dt_us: step of the motion. Within a step v runs straight, and an event has the time at
+            which the straight line crosses.
     """
 
     path_ms: tuple[float, ...] = (
-        0, 15, 25, 35, 45, 55, 65, 75, 85, 105, 120, 135, 145, 155, 165, 175, 190, 215, 228, 245, 255, 265, 275, 285,
-        295, 310,
+        0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230,
+        240, 250, 260, 270, 280, 290, 300, 315,
     )  # fmt: skip
     path_x_px: tuple[float, ...] = (
-        -2.6, -2.6, -2.6, -2.6, -2.5, -2.1, -1.6, -1.2, -1.0, -0.9, -0.5, 0.2, 0.9, 1.4, 1.7, 2.0, 2.3, 2.7, 2.7, 1.6,
-        0.6, -0.4, -1.2, -1.9, -2.3, -2.5,
+        -2.47, -2.50, -2.55, -2.62, -2.60, -2.44, -1.93, -1.28, -1.03, -0.97, -0.90, -0.79, -0.59, -0.12, 0.63,
+        1.20, 1.45, 1.83, 2.15, 2.30, 2.49, 2.73, 2.85, 2.64, 1.87, 0.85, -0.15, -1.15, -1.73, -2.14, -2.30, -2.24,
     )  # fmt: skip
     path_y_px: tuple[float, ...] = (
-        -2.0, -1.7, -1.0, -0.1, 1.0, 2.1, 3.0, 3.5, 3.6, 3.6, 3.5, 3.0, 1.9, 0.7, -0.4, -1.1, -1.5, -1.6, -1.6, -1.6,
-        -1.7, -1.7, -1.8, -1.8, -1.9, -1.9,
+        -1.84, -1.70, -1.33, -0.60, 0.47, 1.71, 2.74, 3.34, 3.60, 3.62, 3.55, 3.46, 3.48, 3.23, 2.41, 1.26, 0.06,
+        -0.99, -1.50, -1.57, -1.43, -1.44, -1.52, -1.70, -1.61, -1.65, -1.69, -1.71, -1.78, -1.80, -1.75, -1.82,
     )  # fmt: skip
-    path_jitter_px: float = 0.2
-    time_jitter_ms: float = 1.0
-    pixel_pitch_px: float = 0.95
-    blur_px: float = 0.7
-    dark: float = 0.1
-    tau_us: float = 1000.0
-    threshold_on: float = 0.3
-    threshold_off: float = 0.3
+    path_jitter_px: float = 0.1
+    time_jitter_ms: float = 2.0
+    pixel_pitch_px: float = 1.01
+    negative: bool = True
+    blur_px: float = 0.53
+    dark: float = 0.21
+    threshold_on: float = 0.224
+    threshold_off: float = 0.216
     threshold_spread: float = 0.1
-    threshold_jitter: float = 0.1
-    refractory_us: float = 5000.0
-    noise_hz: float = 0.3
+    threshold_jitter: float = 0.21
+    start_spread: float = 1.0
+    refractory_us: float = 450.0
+    noise_on_hz: float = 0.37
+    noise_off_hz: float = 0.015
     sensor_seed: int = 0
     dt_us: float = 1000.0
 
@@ -93,14 +105,38 @@ class Parameters:
             )
         if knots[0][0] != 0 or (np.diff(knots[0]) <= 0).any() or knots[0][-1] > 10_000:
             raise RequestError(f"simulator.path_ms={self.path_ms} must start at 0, rise, and end by 10000")
+        if np.abs(knots[1:]).max() > 100:
+            raise RequestError("simulator.path_x_px and path_y_px must stay within -100..100")
         positive = {"pixel_pitch_px", "blur_px", "dark", "threshold_on", "threshold_off", "dt_us"}
         for field in fields(self):
             value = getattr(self, field.name)
-            if field.name.startswith("path_") and field.name != "path_jitter_px":
+            if field.name in ("path_ms", "path_x_px", "path_y_px"):
                 continue
             if not np.isfinite(value) or value < 0 or (field.name in positive and value == 0):
                 bound = "above 0" if field.name in positive else "at least 0"
                 raise RequestError(f"simulator.{field.name}={value} must be a finite number, {bound}")
+        if self.start_spread > 1:
+            raise RequestError(f"simulator.start_spread={self.start_spread} must be at most 1")
+
+
+class _Scene(NamedTuple):
+    """What all recordings of one call share, as the compiled code takes it."""
+
+    path: np.ndarray  # position at each step, [steps + 1, 2], x and y
+    smear_x: np.ndarray  # light of each image column at each grid column, [G, w]
+    smear_y: np.ndarray
+    margin: int  # grid around the sensor, pixels
+    threshold: np.ndarray  # of each pixel, [2, H, W], OFF and ON
+    path_jitter_px: float
+    time_jitter_us: float
+    negative: bool
+    dark: float
+    threshold_jitter: float
+    start_spread: float
+    refractory_us: float
+    noise_on: float  # events a microsecond
+    noise_off: float
+    dt_us: float
 
 
 def simulate(
@@ -124,7 +160,6 @@ def simulate(
     Raises:
         RequestError: brightness outside 0..1 or not finite, or a shape other than ``[N, h, w]``.
     """
-    par = Parameters() if parameters is None else parameters
     image = np.asarray(image)
     if image.ndim != 3:
         raise RequestError(f"images have shape {image.shape}; the simulator takes [N, h, w]")
@@ -132,23 +167,7 @@ def simulate(
         raise RequestError(f"image brightness runs from {image.min()} to {image.max()}; the simulator takes 0 to 1")
     image = np.ascontiguousarray(image, np.float32)
     index = np.arange(len(image), dtype=np.int64) if index is None else np.asarray(index, np.int64)
-
-    path = _path(par)
-    margin = math.ceil(np.abs(path).max() + 6 * par.path_jitter_px) + 1
-    width, height, _ = SENSOR_SIZE
-    smear_x, smear_y = (_smear(side, n, margin, par) for side, n in ((width, image.shape[2]), (height, image.shape[1])))
-    spread = np.random.default_rng([par.sensor_seed, 34]).standard_normal((2, height, width))
-    # A threshold far below the others would fire without end.
-    threshold = np.maximum(1 + par.threshold_spread * spread, 0.3)
-    threshold *= np.array([par.threshold_off, par.threshold_on])[:, None, None]
-    sensor = (
-        threshold.astype(np.float32),
-        np.array([par.path_jitter_px, par.time_jitter_ms * 1000, par.threshold_jitter, par.noise_hz * 1e-6]),
-        1.0 if par.tau_us == 0 else -math.expm1(-par.dt_us / par.tau_us),
-        par.refractory_us,
-        par.dt_us,
-        par.dark,
-    )
+    scene = _scene(image.shape[1:], Parameters() if parameters is None else parameters)
 
     pieces = []
     counts = np.zeros(len(image), np.int64)
@@ -156,9 +175,9 @@ def simulate(
     for first in range(0, len(image), _CHUNK):
         part = slice(first, min(first + _CHUNK, len(image)))
         while True:
-            work = np.empty((part.stop - part.start, capacity), EVENT_ALIGNED)
-            _simulate(image[part], index[part], seed, path, smear_x, smear_y, margin, *sensor, work, counts[part])
-            if counts[part].max(initial=0) <= capacity:
+            work = np.empty((part.stop - part.start, capacity), _WORK_EVENT)
+            _simulate(image[part], index[part], seed, scene, work, counts[part])
+            if counts[part].max() <= capacity:
                 break
             capacity = int(counts[part].max())
         pieces.append(np.concatenate([w[:n] for w, n in zip(work, counts[part], strict=True)]).astype(EVENT))
@@ -171,10 +190,6 @@ def simulate(
         events[at - len(piece) : at] = piece
         at -= len(piece)
     return events, offsets
-
-
-# Numba writes aligned records faster than packed ones.
-EVENT_ALIGNED = np.dtype([(name, EVENT[name]) for name in EVENT.names or ()], align=True)
 
 
 def from_config(parameters: Mapping[str, Any] | None) -> Parameters:
@@ -193,26 +208,177 @@ def from_config(parameters: Mapping[str, Any] | None) -> Parameters:
     return Parameters(**given)
 
 
-def _path(par: Parameters) -> np.ndarray:
-    """Position of the image at each step, pixels. Shape ``[steps + 1, 2]``, x and y."""
-    from scipy.interpolate import PchipInterpolator
-
+def _scene(shape: tuple[int, ...], par: Parameters) -> _Scene:
     steps = math.ceil(par.path_ms[-1] * 1000 / par.dt_us)
     t_ms = np.minimum(np.arange(steps + 1) * par.dt_us / 1000, par.path_ms[-1])
-    return np.stack([PchipInterpolator(par.path_ms, k)(t_ms) for k in (par.path_x_px, par.path_y_px)], axis=1)
+    path = np.stack([PchipInterpolator(par.path_ms, k)(t_ms) for k in (par.path_x_px, par.path_y_px)], axis=1)
+    margin = math.ceil(np.abs(path).max() + 6 * par.path_jitter_px) + 1
+    width, height, _ = SENSOR_SIZE
+    spread = np.random.default_rng([par.sensor_seed, 34]).standard_normal((2, height, width))
+    # A threshold far below the others would fire without end.
+    threshold = np.maximum(1 + par.threshold_spread * spread, 0.3)
+    threshold *= np.array([par.threshold_off, par.threshold_on])[:, None, None]
+    return _Scene(
+        path=path,
+        smear_x=_smear(width, shape[1], margin, par),
+        smear_y=_smear(height, shape[0], margin, par),
+        margin=margin,
+        threshold=threshold.astype(np.float32),
+        path_jitter_px=float(par.path_jitter_px),
+        time_jitter_us=par.time_jitter_ms * 1000.0,
+        negative=bool(par.negative),
+        dark=float(par.dark),
+        threshold_jitter=float(par.threshold_jitter),
+        start_spread=float(par.start_spread),
+        refractory_us=float(par.refractory_us),
+        noise_on=par.noise_on_hz * 1e-6,
+        noise_off=par.noise_off_hz * 1e-6,
+        dt_us=float(par.dt_us),
+    )
 
 
 def _smear(side: int, n: int, margin: int, par: Parameters) -> np.ndarray:
     """Light of each image pixel (a box on the screen) at each grid point, along one axis. Shape ``[G, n]``."""
-    grid = (np.arange((side + 2 * margin) * _UP + 2) / _UP - margin) - (side - 1) / 2
+    grid = np.arange((side + 2 * margin) * _UP + 2) / _UP - margin - (side - 1) / 2
     edges = (np.arange(n + 1) - n / 2) * par.pixel_pitch_px
-    erf = np.vectorize(math.erf)
-    below = 0.5 * (1 + erf((edges[None, :] - grid[:, None]) / (par.blur_px * math.sqrt(2))))
-    return np.diff(below, axis=1).astype(np.float32)
+    return np.diff(ndtr((edges[None, :] - grid[:, None]) / par.blur_px), axis=1).astype(np.float32)
 
 
-@njit(inline="always")
-def _bits(state: np.ndarray) -> np.uint64:
+@njit(parallel=True, cache=True)
+def _simulate(
+    image: np.ndarray, index: np.ndarray, seed: int, scene: _Scene, out: np.ndarray, counts: np.ndarray
+) -> None:
+    for n in prange(len(image)):
+        counts[n] = _record(image[n], index[n], seed, scene, out[n])
+
+
+@njit(cache=True)
+def _record(image: np.ndarray, index: int, seed: int, scene: _Scene, out: np.ndarray) -> int:
+    """One recording into ``out``; returns how many events it has, even where they do not fit."""
+    path, margin, threshold, dt_us = scene.path, scene.margin, scene.threshold, scene.dt_us
+    height, width = threshold.shape[1:]
+    state = np.empty(1, np.uint64)
+    state[0] = np.uint64(seed)
+    state[0] = _bits(state) ^ np.uint64(index)
+    shift_x = min(max(_normal(state), -6.0), 6.0) * scene.path_jitter_px
+    shift_y = min(max(_normal(state), -6.0), 6.0) * scene.path_jitter_px
+    late = np.empty(int(len(path) * dt_us / (_SACCADE_MS * 1000)) + 3)  # of each saccade, steps
+    for s in range(len(late)):
+        late[s] = _normal(state) * scene.time_jitter_us / dt_us
+    light = _light(image, scene)
+
+    v = np.empty((height, width), np.float32)  # log light at the end of the last step
+    reference = np.empty((height, width), np.float32)  # log light at the last event
+    off, on = threshold[0].copy(), threshold[1].copy()  # as they are until the next event
+    blind = np.zeros((height, width))  # until when
+    noise = np.full((height, width), np.inf)  # when the next event without cause falls
+    noise_rate = scene.noise_on + scene.noise_off
+    if noise_rate > 0:
+        for y in range(height):
+            for x in range(width):
+                noise[y, x] = -math.log(_uniform(state)) / noise_rate
+
+    count = 0
+    for step in range(len(path)):
+        # A saccade's lateness holds at its middle and goes over into the next one's.
+        between = max(step * dt_us / (_SACCADE_MS * 1000) - 0.5, 0.0)
+        s = int(between)
+        at = step - late[s] * (1 + s - between) - late[s + 1] * (between - s)
+        at = min(max(at, 0.0), len(path) - 1.0)
+        k = min(int(at), len(path) - 2)
+        # Where on the grid the sensor's first pixel lies; all pixels share the fractions.
+        grid_x = (margin - shift_x - path[k, 0] * (1 + k - at) - path[k + 1, 0] * (at - k)) * _UP
+        grid_y = (margin - shift_y - path[k, 1] * (1 + k - at) - path[k + 1, 1] * (at - k)) * _UP
+        i0, j0 = math.floor(grid_x), math.floor(grid_y)
+        fx, fy = np.float32(grid_x - i0), np.float32(grid_y - j0)
+        one = np.float32(1)
+        w00, w01, w10, w11 = (one - fy) * (one - fx), (one - fy) * fx, fy * (one - fx), fy * fx
+        t0, t1 = (step - 1) * dt_us, step * dt_us
+        first = count  # event of this step
+        for y in range(height):
+            row0, row1 = light[j0 + _UP * y], light[j0 + _UP * y + 1]
+            for x in range(width):
+                i = i0 + _UP * x
+                v1 = w00 * row0[i] + w01 * row0[i + 1] + w10 * row1[i] + w11 * row1[i + 1]
+                v0 = v[y, x]
+                v[y, x] = v1
+                if step == 0:
+                    ahead = on[y, x] - _uniform(state) * (on[y, x] + off[y, x])
+                    reference[y, x] = v1 - scene.start_spread * ahead
+                    continue
+                change = v1 - reference[y, x]
+                if noise[y, x] > t1 and (blind[y, x] > t1 or (blind[y, x] <= t0 and -off[y, x] < change < on[y, x])):
+                    continue  # nothing can happen: the common case, decided quickly
+                t = t0
+                while True:
+                    if blind[y, x] > t:
+                        if blind[y, x] > t1:
+                            break
+                        t = blind[y, x]
+                        reference[y, x] = v0 + (v1 - v0) * (t - t0) / dt_us
+                    change = v1 - reference[y, x]
+                    polarity, level, crossing = -1, v1, np.inf
+                    if change >= on[y, x]:
+                        polarity, level = 1, reference[y, x] + on[y, x]
+                    elif change <= -off[y, x]:
+                        polarity, level = 0, reference[y, x] - off[y, x]
+                    if polarity >= 0:
+                        crossing = t1 if v1 == v0 else t0 + (level - v0) / (v1 - v0) * dt_us
+                        crossing = min(max(crossing, t), t1)
+                    if noise[y, x] <= min(crossing, t1):
+                        crossing = max(noise[y, x], t)
+                        level = v0 + (v1 - v0) * (crossing - t0) / dt_us
+                        polarity = 1 if _uniform(state) * noise_rate < scene.noise_on else 0
+                        noise[y, x] = crossing - math.log(_uniform(state)) / noise_rate
+                    elif polarity < 0:
+                        break
+                    t = crossing
+                    reference[y, x] = level
+                    blind[y, x] = t + scene.refractory_us
+                    if scene.threshold_jitter > 0:
+                        on[y, x] = threshold[1, y, x] * max(1 + scene.threshold_jitter * _normal(state), 0.3)
+                        off[y, x] = threshold[0, y, x] * max(1 + scene.threshold_jitter * _normal(state), 0.3)
+                    if count < len(out):
+                        _insert(out, first, count, x, y, int(t), polarity)
+                    count += 1
+    return count
+
+
+@njit(cache=True)
+def _insert(out: np.ndarray, first: int, count: int, x: int, y: int, t: int, p: int) -> None:
+    """Put an event among ``out[first:count]``, after those of the same time; a step holds few."""
+    j = count
+    while j > first and out[j - 1].t > t:
+        out[j].x, out[j].y, out[j].t, out[j].p = out[j - 1].x, out[j - 1].y, out[j - 1].t, out[j - 1].p
+        j -= 1
+    out[j].x, out[j].y, out[j].t, out[j].p = x, y, t, p
+
+
+@njit(cache=True)
+def _light(image: np.ndarray, scene: _Scene) -> np.ndarray:
+    """The blurred log light on the grid."""
+    smear_x, smear_y = scene.smear_x, scene.smear_y
+    h, w = image.shape
+    rows = np.zeros((len(smear_y), w), np.float32)
+    for j in range(len(smear_y)):
+        for y in range(h):
+            if smear_y[j, y] > 1e-7:
+                for x in range(w):
+                    rows[j, x] += smear_y[j, y] * image[y, x]
+    light = np.empty((len(smear_y), len(smear_x)), np.float32)
+    for i in range(len(smear_x)):
+        reach = np.flatnonzero(smear_x[i] > 1e-7)
+        first, stop = (reach[0], reach[-1] + 1) if len(reach) else (0, 0)
+        for j in range(len(smear_y)):
+            bright = np.float32(0)
+            for x in range(first, stop):
+                bright += smear_x[i, x] * rows[j, x]
+            light[j, i] = math.log((1 - bright if scene.negative else bright) + scene.dark)
+    return light
+
+
+@njit(cache=True)
+def _bits(state: np.ndarray) -> int:
     """Next 64 random bits (splitmix64)."""
     state[0] += np.uint64(0x9E3779B97F4A7C15)
     z = state[0]
@@ -221,178 +387,12 @@ def _bits(state: np.ndarray) -> np.uint64:
     return z ^ (z >> np.uint64(31))
 
 
-@njit(inline="always")
+@njit(cache=True)
 def _uniform(state: np.ndarray) -> float:
     """In (0, 1)."""
     return (float(_bits(state) >> np.uint64(12)) + 0.5) / 4503599627370496.0
 
 
-@njit(inline="always")
+@njit(cache=True)
 def _normal(state: np.ndarray) -> float:
     return math.sqrt(-2 * math.log(_uniform(state))) * math.cos(2 * math.pi * _uniform(state))
-
-
-@njit(inline="always")
-def _light(image: np.ndarray, smear_x: np.ndarray, smear_y: np.ndarray, dark: float) -> np.ndarray:
-    """The blurred log image on the fine grid."""
-    h, w = image.shape
-    rows = np.zeros((smear_y.shape[0], w), np.float32)
-    for i in range(rows.shape[0]):
-        for y in range(h):
-            if smear_y[i, y] > 1e-7:
-                for x in range(w):
-                    rows[i, x] += smear_y[i, y] * image[y, x]
-    light = np.empty((smear_y.shape[0], smear_x.shape[0]), np.float32)
-    for j in range(light.shape[1]):
-        first, last = w, 0
-        for x in range(w):
-            if smear_x[j, x] > 1e-7:
-                first, last = min(first, x), x + 1
-        for i in range(light.shape[0]):
-            total = np.float32(0)
-            for x in range(first, last):
-                total += smear_x[j, x] * rows[i, x]
-            light[i, j] = math.log(total + dark)
-    return light
-
-
-@njit(parallel=True, cache=True)
-def _simulate(
-    image,
-    index,
-    seed,
-    path,
-    smear_x,
-    smear_y,
-    margin,
-    threshold,
-    spreads,
-    gain,
-    refractory_us,
-    dt_us,
-    dark,
-    out,
-    counts,
-):  # type: ignore[no-untyped-def]
-    for n in prange(len(image)):
-        counts[n] = _record(
-            image[n],
-            index[n],
-            seed,
-            path,
-            smear_x,
-            smear_y,
-            margin,
-            threshold,
-            spreads,
-            gain,
-            refractory_us,
-            dt_us,
-            dark,
-            out[n],
-        )
-
-
-@njit(cache=True)
-def _record(
-    image, index, seed, path, smear_x, smear_y, margin, threshold, spreads, gain, refractory_us, dt_us, dark, out
-):  # type: ignore[no-untyped-def]
-    """One recording into ``out``; returns how many events it has, even where they do not fit."""
-    path_jitter, time_jitter_us, threshold_jitter, noise_rate = spreads
-    height, width = threshold.shape[1:]
-    state = np.empty(1, np.uint64)
-    state[0] = np.uint64(seed)
-    state[0] = _bits(state) ^ np.uint64(index)
-    state[0] = _bits(state)
-    shift_x = min(max(_normal(state), -6.0), 6.0) * path_jitter
-    shift_y = min(max(_normal(state), -6.0), 6.0) * path_jitter
-    late = _normal(state) * time_jitter_us / dt_us
-    light = _light(image, smear_x, smear_y, dark)
-
-    v = np.empty((height, width), np.float32)  # what the pixel sees now, low-passed log intensity
-    reference = np.empty((height, width), np.float32)  # what it saw at its last event
-    off, on = threshold[0].copy(), threshold[1].copy()  # its present thresholds
-    blind = np.zeros((height, width))  # until when
-    noise = np.empty((height, width))  # when its next event without cause falls
-    for y in range(height):
-        for x in range(width):
-            noise[y, x] = -math.log(_uniform(state)) / noise_rate if noise_rate > 0 else np.inf
-
-    count = 0
-    for step in range(len(path)):
-        at = min(max(step - late, 0.0), len(path) - 1.0)
-        k = min(int(at), len(path) - 2)
-        f = at - k
-        gx = (margin - shift_x - path[k, 0] * (1 - f) - path[k + 1, 0] * f) * _UP
-        gy = (margin - shift_y - path[k, 1] * (1 - f) - path[k + 1, 1] * f) * _UP
-        ix, iy = math.floor(gx), math.floor(gy)
-        fx, fy = np.float32(gx - ix), np.float32(gy - iy)
-        a, b, c, d = (1 - fy) * (1 - fx), (1 - fy) * fx, fy * (1 - fx), fy * fx
-        t0, t1 = (step - 1) * dt_us, step * dt_us
-        first = count  # of this step
-        for y in range(height):
-            up, down = light[iy + _UP * y], light[iy + _UP * y + 1]
-            for x in range(width):
-                i = ix + _UP * x
-                now = a * up[i] + b * up[i + 1] + c * down[i] + d * down[i + 1]
-                if step == 0:
-                    v[y, x] = now
-                    reference[y, x] = now
-                    continue
-                v0 = v[y, x]
-                v1 = v0 + np.float32(gain) * (now - v0)
-                v[y, x] = v1
-                # Nothing can happen: the common case, and the loop's speed.
-                if (
-                    blind[y, x] <= t0
-                    and noise[y, x] > t1
-                    and v1 - reference[y, x] < on[y, x]
-                    and reference[y, x] - v1 < off[y, x]
-                ):
-                    continue
-                t = t0
-                while True:
-                    if blind[y, x] > t:
-                        if blind[y, x] > t1:
-                            break
-                        t = blind[y, x]
-                        reference[y, x] = v0 + (v1 - v0) * (t - t0) / dt_us
-                    rise = v1 - reference[y, x]
-                    polarity = -1
-                    if rise >= on[y, x]:
-                        polarity, level = 1, reference[y, x] + on[y, x]
-                    elif -rise >= off[y, x]:
-                        polarity, level = 0, reference[y, x] - off[y, x]
-                    if polarity >= 0:
-                        crossing = t if v1 == v0 else max(t, t0 + (level - v0) / (v1 - v0) * dt_us)
-                        crossing = min(crossing, t1)
-                    else:
-                        crossing = np.inf
-                    if noise[y, x] <= min(crossing, t1):
-                        crossing = max(noise[y, x], t)
-                        level = v0 + (v1 - v0) * (crossing - t0) / dt_us
-                        polarity = 1 if _uniform(state) < 0.5 else 0
-                        noise[y, x] = crossing - math.log(_uniform(state)) / noise_rate
-                    elif polarity < 0:
-                        break
-                    t = crossing
-                    reference[y, x] = level
-                    blind[y, x] = t + refractory_us
-                    if threshold_jitter > 0:
-                        on[y, x] = threshold[1, y, x] * max(1 + threshold_jitter * _normal(state), 0.3)
-                        off[y, x] = threshold[0, y, x] * max(1 + threshold_jitter * _normal(state), 0.3)
-                    if count < len(out):
-                        # Insert in order of time; a step holds few events.
-                        us = np.int32(t)
-                        j = count
-                        while j > first and out[j - 1].t > us:
-                            out[j].x, out[j].y, out[j].t, out[j].p = (
-                                out[j - 1].x,
-                                out[j - 1].y,
-                                out[j - 1].t,
-                                out[j - 1].p,
-                            )
-                            j -= 1
-                        out[j].x, out[j].y, out[j].t, out[j].p = x, y, us, polarity
-                    count += 1
-    return count
