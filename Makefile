@@ -60,7 +60,7 @@ distclean: clean ## remove .venv as well
 # Installs once, and again when one of the two files has changed.
 $(INSTALLED): pyproject.toml constraints.txt
 	@[ -x $(BIN)/python ] || { $(MAKE_VENV); }
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
 # Without ensurepip (some systems package it apart) the pip of the system fills the new environment.
