@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 
 import numba
 import numpy as np
@@ -95,7 +96,7 @@ def test_events_are_sorted_within_the_sensor_and_keep_the_refractory_time(
     assert events.dtype == EVENT
     assert offsets[0] == 0
     assert offsets[-1] == len(events)
-    for start, stop in zip(offsets[:-1], offsets[1:], strict=True):
+    for start, stop in pairwise(offsets):
         part = check_events(events[start:stop], SENSOR_SIZE)  # sorted, inside, polarities 0 and 1
         assert part["t"].max(initial=0) <= DEFAULT.path_ms[-1] * 1000 + dt
         pixel = part["y"].astype(int) * SENSOR_SIZE[0] + part["x"]
@@ -150,13 +151,13 @@ def test_a_ramp_in_log_intensity_crosses_where_the_equation_says() -> None:
 
 
 def test_reversing_the_motion_exchanges_on_and_off() -> None:
-    """What comes darkening goes brightening: with equal thresholds, the mirrored path gives as many of the other sign."""
+    """What comes darkening goes brightening: the way back is the way there, mirrored."""
     image = digits(2)[1]
     parameters = replace(EXACT, refractory_us=0, threshold_on=0.2, threshold_off=0.2)
     there = replace(parameters, path_ms=(0, 100), path_x_px=(-3, 3), path_y_px=(0, 0))
     back = replace(there, path_x_px=(3, -3))
     a, b = recording(image, there), recording(image, back)
-    # The ring is symmetric, so the way back is the way there, mirrored: the same polarities in mirrored pixels.
+    # The ring is symmetric: the same polarities in mirrored pixels.
     mirrored = a.copy()
     mirrored["x"] = SENSOR_SIZE[0] - 1 - a["x"]
     assert abs(len(a) - len(b)) <= 0.01 * len(a)
