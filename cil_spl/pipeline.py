@@ -15,7 +15,7 @@ from torch import nn
 
 from cil_spl import evaluate as ev
 from cil_spl import figures, schema, track
-from cil_spl.chip.interchange import save
+from cil_spl.chip.files import save
 from cil_spl.data import datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches

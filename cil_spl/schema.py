@@ -184,10 +184,6 @@ def check(cfg: DictConfig) -> DictConfig:
         _check_target(group, target, resolved.get("extensions") or [])
         if target in TARGETS:
             out[group] = _typed(TARGETS[target], node, group)
-        elif group.endswith("dataset"):
-            from cil_spl.data import datasets
-
-            datasets.check(node, group)
         elif group in ("dataset", "test_dataset"):
             from cil_spl.data import datasets
 

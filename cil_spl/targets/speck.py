@@ -13,6 +13,7 @@ from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.simulator import run
 from cil_spl.data.batches import Batch
+from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
 from cil_spl.quantize import quantize
 from cil_spl.targets import board
@@ -46,9 +47,7 @@ class Speck:
         self.threads = threads
         self.die = None
         if die:
-            from cil_spl.chip.die import Die
-
-            self.die = Die(**die)
+            raise RequestError(f"target.die={dict(die)}: this version simulates the ideal chip only; leave it null")
 
     def place(self, plan: Plan) -> list[str]:
         """Place the plan on cores before a weight exists; warnings for the person.

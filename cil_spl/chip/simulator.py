@@ -1,0 +1,507 @@
+"""The event-driven simulator of the chip: events one by one through integer neurons.
+
+    on an input event, every neuron under the kernel:  v ← clip(v + w, 16 bits);  v ← max(v, v_min)
+    if v >= theta:  one event out;  v ← v - theta  (or 0)
+
+One event in, at most one event out of a neuron: a state that is still above the threshold stays there, silent, until
+the next input event reaches the neuron. Events leave through sum pooling, which drops those of the edge of an odd map.
+Everything an event causes happens at its time and before the next event of the sensor (depth first); neurons fired by
+one event follow in ascending (y, x, feature), destinations by core number.
+
+What real silicon adds (parallel cores, jitter, losses) is left to :mod:`cil_spl.chip.die`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.data.events import EVENT
+from cil_spl.errors import RequestError
+
+if TYPE_CHECKING:
+    from cil_spl.chip.die import Die
+
+RECORDS = ("counts", "v_mem", "events", "output")
+LANES = 8  # features are padded to a multiple of this
+
+
+@dataclass(frozen=True)
+class Output:
+    """Events of the last layer: time in microseconds int32, class int16; recording ``b`` is
+    ``[offsets[b]:offsets[b + 1]]``."""
+
+    t: np.ndarray
+    k: np.ndarray
+    offsets: np.ndarray
+
+
+@dataclass(frozen=True)
+class LayerEvents:
+    """Events of one layer before pooling, dtype ``EVENT16`` (x, y, t in microseconds, feature); recording ``b`` is
+    ``[offsets[b]:offsets[b + 1]]``."""
+
+    events: np.ndarray
+    offsets: np.ndarray
+
+
+EVENT16 = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int32), ("f", np.int16)])
+
+
+@dataclass(frozen=True)
+class ChipAnswer:
+    """What the chip did with B recordings in T bins; L layers, K classes.
+
+    Attributes:
+        counts: output events. int64 ``[B, T, K]``.
+        events_per_layer: events of each layer, before pooling. int64 ``[B, L]``.
+        input_events: events of the sensor that lay on the input map. int64 ``[B]``.
+        synops: additions that reached an existing neuron. int64 ``[B, L]``.
+        saturations: additions whose sum left 16 bits. int64 ``[B, L]``.
+        decision_us: time from which the class that has most events in the end leads and stays the leader; -1 where
+            no class has more than every other. int64 ``[B]``.
+        layer_counts: with ``record="counts"``, each layer's events by neuron. int32 ``[B, T, f, y, x]``.
+        layer_v_mem: with ``"v_mem"``, each layer's states at the ends of the bins. int16 ``[B, T, f, y, x]``.
+        layer_events: with ``"events"``, each layer's events in order.
+        output: with ``"output"``, the events of the last layer as classes.
+    """
+
+    counts: np.ndarray
+    events_per_layer: np.ndarray
+    input_events: np.ndarray
+    synops: np.ndarray
+    saturations: np.ndarray
+    decision_us: np.ndarray
+    layer_counts: list[np.ndarray] | None = None
+    layer_v_mem: list[np.ndarray] | None = None
+    layer_events: list[LayerEvents] | None = None
+    output: Output | None = None
+
+
+def run(
+    network: ChipNetwork,
+    events: np.ndarray,
+    offsets: np.ndarray,
+    edges_us: np.ndarray | None = None,
+    *,
+    record: Sequence[str] = (),
+    die: Die | None = None,
+    threads: int | None = None,
+    order_seed: int | None = None,
+) -> ChipAnswer:
+    """Send recordings through the chip, each from zeroed states.
+
+    Args:
+        network: integers and wiring.
+        events: flat array of dtype ``EVENT``, sorted by time within a recording; p is the input feature, and is
+            ignored by a network with one input feature. Events outside the input map are dropped. Shape ``[N]``.
+        offsets: recording ``b`` is ``events[offsets[b]:offsets[b + 1]]``. Shape ``[B + 1]``.
+        edges_us: bin ``t`` holds ``edges[t] <= time < edges[t + 1]``; what is earlier belongs to the first bin, what
+            is later to the last. Bins never change what the chip does. int64 ``[B, T + 1]``, None for one bin.
+        record: any of ``counts``, ``v_mem``, ``events``, ``output``.
+        die: deviations from the ideal chip.
+        threads: recordings at a time; None for one a processor core.
+        order_seed: draw another order where the hardware leaves it open: among the neurons that one event fired, and
+            among two destinations.
+
+    Raises:
+        RequestError: the network is not one a chip could run, time runs backwards, or an argument makes no sense.
+    """
+    unknown = [name for name in record if name not in RECORDS]
+    if unknown:
+        raise RequestError(f"record={unknown[0]}: allowed are {', '.join(RECORDS)}")
+    if threads is not None and threads < 1:
+        raise RequestError(f"threads={threads}: needs at least 1, or none for one a processor core")
+    if events.dtype != EVENT:
+        raise RequestError(
+            f"events have the fields {events.dtype}; the chip takes {EVENT} (see data.events.check_events)"
+        )
+    if not (events.flags.c_contiguous and events.flags.writeable and events.flags.aligned):
+        events = np.array(events)  # one compiled version serves all
+    offsets = np.ascontiguousarray(offsets, np.int64)
+    n_recordings = len(offsets) - 1
+    if edges_us is None:
+        edges_us = np.zeros((n_recordings, 2), np.int64)
+    edges_us = np.ascontiguousarray(edges_us, np.int64)
+    if edges_us.ndim != 2 or len(edges_us) != n_recordings or edges_us.shape[1] < 2:
+        raise RequestError(f"edges_us has the shape {edges_us.shape}; {n_recordings} recordings need [B, T + 1]")
+    program = compiled(network)
+    answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores())
+    answer.go(counts="counts" in record, v_mem="v_mem" in record)
+    backwards = np.flatnonzero(answer.input_events < 0)
+    if len(backwards):
+        raise RequestError(f"recording {backwards[0]} of the batch: time runs backwards; sort its events by t")
+    layer_events, output = None, None
+    if "events" in record or "output" in record:
+        first = 0 if "events" in record else len(network.layers) - 1
+        layer_events, output = answer.again_with_events(first)
+    return ChipAnswer(
+        counts=answer.counts,
+        events_per_layer=answer.events_per_layer,
+        input_events=answer.input_events,
+        synops=answer.synops,
+        saturations=answer.saturations,
+        decision_us=answer.decision_us,
+        layer_counts=program.by_layer(answer.layer_counts) if "counts" in record else None,
+        layer_v_mem=program.by_layer(answer.layer_v_mem) if "v_mem" in record else None,
+        layer_events=layer_events if "events" in record else None,
+        output=output if "output" in record else None,
+    )
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class _Run:
+    """One call: the arrays that the compiled loops fill."""
+
+    def __init__(
+        self,
+        program: Program,
+        events: np.ndarray,
+        offsets: np.ndarray,
+        edges_us: np.ndarray,
+        order_seed: int | None,
+        threads: int,
+    ) -> None:
+        self.program, self.events, self.offsets, self.edges_us = program, events, offsets, edges_us
+        self.order = 0 if order_seed is None else 2 * int(order_seed) + 1
+        b, self.bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(program.layers)
+        self.threads = min(threads, b)
+        self.counts = np.zeros((b, self.bins, program.n_classes), np.int64)
+        self.events_per_layer = np.zeros((b, n_layers), np.int64)
+        self.input_events = np.zeros(b, np.int64)
+        self.synops = np.zeros((b, n_layers), np.int64)
+        self.saturations = np.zeros((b, n_layers), np.int64)
+        self.decision_us = np.full(b, -1, np.int64)
+        self.layer_counts = np.zeros((b, self.bins, 0), np.int32)
+        self.layer_v_mem = np.zeros((b, self.bins, 0), np.int16)
+        self.event_offsets = np.zeros((b, n_layers), np.int64)
+        self.keep = np.zeros(n_layers, np.bool_)
+        self.event_neuron, self.event_time = np.zeros(0, np.int32), np.zeros(0, np.int32)
+
+    def go(self, *, counts: bool, v_mem: bool) -> None:
+        b, n = len(self.offsets) - 1, self.program.n_states
+        if counts:
+            self.layer_counts = np.zeros((b, self.bins, n), np.int32)
+        if v_mem:
+            self.layer_v_mem = np.zeros((b, self.bins, n), np.int16)
+        self._call(self.counts, self.events_per_layer, self.synops, self.saturations)
+
+    def again_with_events(self, first: int) -> tuple[list[LayerEvents], Output]:
+        """Once more, now that the number of each layer's events is known, with those from layer ``first`` on kept."""
+        program, n_layers = self.program, len(self.program.layers)
+        per_layer = self.events_per_layer.copy()
+        per_layer[:, :first] = 0
+        ends = np.cumsum(per_layer.T.ravel()).reshape(n_layers, -1).T  # layer by layer, recordings within
+        self.event_offsets = np.ascontiguousarray(ends - per_layer)
+        self.keep[first:] = True
+        total = int(per_layer.sum())
+        self.event_neuron, self.event_time = np.zeros(total, np.int32), np.zeros(total, np.int32)
+        self.layer_counts, self.layer_v_mem = self.layer_counts[:, :, :0].copy(), self.layer_v_mem[:, :, :0].copy()
+        self._call(*(np.zeros_like(a) for a in (self.counts, self.events_per_layer, self.synops, self.saturations)))
+        found = []
+        offsets = np.zeros(len(self.offsets), np.int64)
+        for k in range(first, n_layers):
+            offsets = np.concatenate([[0], np.cumsum(per_layer[:, k])]).astype(np.int64)
+            begin = int(self.event_offsets[0, k]) if len(per_layer) else 0
+            neuron = self.event_neuron[begin : begin + int(offsets[-1])]
+            out = np.empty(len(neuron), EVENT16)
+            _, _, width = program.network.layers[k].output_shape
+            place, out["f"] = np.divmod(neuron, program.padded[k])
+            out["y"], out["x"] = np.divmod(place, width)
+            out["t"] = self.event_time[begin : begin + len(neuron)]
+            found.append(LayerEvents(out, offsets))
+        last = neuron
+        return found, Output(found[-1].events["t"].copy(), program.class_of[last].astype(np.int16), offsets)
+
+    def _call(
+        self, counts: np.ndarray, events_per_layer: np.ndarray, synops: np.ndarray, saturations: np.ndarray
+    ) -> None:
+        from cil_spl.chip import kernels
+
+        p = self.program
+        kernel: Any = kernels.chain if p.is_chain else kernels.depth_first
+        args = (
+            np.zeros(1, np.int64), self.events, self.offsets, self.edges_us, p.sensor, p.layers, p.edges, p.pixel,
+            p.weight, p.threshold, p.class_of, p.careful, self.order, counts, events_per_layer, self.input_events,
+            synops, saturations, self.decision_us, self.layer_counts, self.layer_v_mem, self.keep, self.event_offsets,
+            self.event_neuron, self.event_time,
+        )  # fmt: skip
+        if not p.is_chain:
+            args += (p.fan_out,)  # type: ignore[assignment]
+        _say_if_it_compiles(kernel)
+        helpers = [threading.Thread(target=kernel, args=args) for _ in range(self.threads - 1)]
+        for helper in helpers:
+            helper.start()
+        kernel(*args)
+        for helper in helpers:
+            helper.join()
+
+
+_told: set[str] = set()
+
+
+def _say_if_it_compiles(kernel: Any) -> None:
+    from pathlib import Path
+
+    name = kernel.py_func.__name__
+    if name in _told or kernel.signatures:
+        return
+    _told.add(name)
+    if not any(Path(kernel.stats.cache_path).glob(f"kernels.{name}-*.nbi")):
+        print("compiling the chip simulator (once; some 20 seconds)", file=sys.stderr, flush=True)
+
+
+@dataclass(frozen=True)
+class Program:
+    """A network as the tables that the compiled loops read (columns in :mod:`cil_spl.chip.kernels`)."""
+
+    network: ChipNetwork
+    sensor: np.ndarray
+    layers: np.ndarray
+    edges: np.ndarray
+    fan_out: np.ndarray
+    pixel: np.ndarray
+    weight: np.ndarray
+    threshold: np.ndarray
+    careful: np.ndarray
+    class_of: np.ndarray
+    padded: tuple[int, ...]
+    is_chain: bool
+
+    @property
+    def n_classes(self) -> int:
+        return self.network.n_classes
+
+    @property
+    def n_states(self) -> int:
+        return len(self.threshold)
+
+    def by_layer(self, flat: np.ndarray) -> list[np.ndarray]:
+        """[B, T, all states] as one [B, T, f, y, x] a layer, padding left out."""
+        from cil_spl.chip.kernels import SIZE, STATE
+
+        found = []
+        for layer, row, padded in zip(self.network.layers, self.layers, self.padded, strict=True):
+            f, height, width = layer.output_shape
+            part = flat[:, :, row[STATE] : row[STATE] + row[SIZE]].reshape(*flat.shape[:2], height, width, padded)
+            found.append(np.ascontiguousarray(part[..., :f].transpose(0, 1, 4, 2, 3)))  # B T y x f -> B T f y x
+        return found
+
+
+def compiled(network: ChipNetwork) -> Program:
+    """Tables of a network.
+
+    Raises:
+        RequestError: the wiring or a number is not one that a chip could have; names the layer.
+    """
+    from cil_spl.chip import kernels as kn
+
+    check(network)
+    c, height, width = network.input_shape
+    layers = np.zeros((len(network.layers), kn.LAYER_COLUMNS), np.int64)
+    careful = np.zeros(len(network.layers), np.int64)
+    weights, thresholds, padded = [], [], []
+    state = weight_at = 0
+    for k, layer in enumerate(network.layers):
+        f, out_height, out_width = layer.output_shape
+        features = -(-f // LANES) * LANES
+        geometry = _Geometry.of(layer)
+        packed = geometry.pack(layer.weight)
+        size = out_height * out_width * features
+        top = int(layer.weight.max(initial=0))
+        low = min(int(layer.weight.min(initial=0)) + layer.min_v_mem, 0)
+        lags = top > layer.threshold and layer.reset == "subtract"
+        careful[k] = layer.threshold - 1 + top > kn.TOP or low < kn.BOTTOM
+        row = layers[k]
+        row[[kn.STATE, kn.SIZE, kn.ROW, kn.FEATURES]] = state, size, out_width * features, features
+        row[[kn.LOW, kn.THRESHOLD, kn.KEEP]] = layer.min_v_mem, layer.threshold, -1 if layer.reset == "subtract" else 0
+        row[[kn.WEIGHTS, kn.CHANNEL, kn.FIRES, kn.LAGS]] = weight_at, geometry.channel, geometry.fires, lags
+        weights.append(packed)
+        thresholds.append(np.full(size, layer.threshold, np.int32))
+        padded.append(features)
+        state, weight_at = state + size, weight_at + packed.size
+    edges, pixel, at = [], [], 0
+    fan_out = np.full((len(network.layers), 2), -1, np.int64)
+
+    def connect(source: int, shape: tuple[int, int, int], features: int, destination: Destination) -> None:
+        nonlocal at
+        layer = network.layers[destination.layer]
+        table = _pixels(shape[1:], destination.pool, _Geometry.of(layer))
+        reciprocal = -(-(1 << kn.RECIPROCAL_BITS) // features)
+        edges.append((destination.layer, at, features, reciprocal, destination.feature_shift, layer.input_shape[0]))
+        if source >= 0:
+            fan_out[source, int(fan_out[source, 0] >= 0)] = len(edges) - 1
+        pixel.append(table)
+        at += len(table)
+
+    connect(-1, network.input_shape, c, Destination(0))
+    for k, layer in enumerate(network.layers):
+        for destination in sorted(layer.destinations, key=lambda d: _order(network, d)):
+            connect(k, layer.output_shape, padded[k], destination)
+    f, out_height, out_width = network.layers[-1].output_shape
+    class_of = np.full((out_height, out_width, padded[-1]), -1, np.int32)
+    class_of[:, :, :f] = np.arange(network.n_classes).reshape(f, out_height, out_width).transpose(1, 2, 0)
+    return Program(
+        network=network,
+        sensor=np.array([c, height, width], np.int64),
+        layers=layers,
+        edges=np.array(edges, np.int64),
+        fan_out=fan_out,
+        pixel=np.concatenate(pixel),
+        weight=np.concatenate([w.ravel() for w in weights]),
+        threshold=np.concatenate(thresholds),
+        careful=careful,
+        class_of=class_of.ravel(),
+        padded=tuple(padded),
+        is_chain=_is_chain(network),
+    )
+
+
+def _order(network: ChipNetwork, destination: Destination) -> int:
+    core = network.layers[destination.layer].core
+    return destination.layer if core is None else core
+
+
+def _is_chain(network: ChipNetwork) -> bool:
+    last = len(network.layers) - 1
+    return all(
+        [d.layer for d in layer.destinations] == ([k + 1] if k < last else []) for k, layer in enumerate(network.layers)
+    )
+
+
+def check(network: ChipNetwork) -> None:
+    """Refuse what no chip could run: wiring, shapes and number ranges (what fits a core is placement's matter).
+
+    Raises:
+        RequestError: names the layer, its value and what is allowed.
+    """
+    for k, layer in enumerate(network.layers):
+
+        def refuse(what: str, name: str = layer.name) -> None:
+            raise RequestError(f"chip network: layer {name}: {what}")
+
+        if layer.weight.dtype != np.int8 or layer.weight.ndim != 4:
+            refuse(f"weight is {layer.weight.dtype} {layer.weight.shape}; a chip holds int8 [f, c, ky, kx]")
+        if layer.weight.shape[1] != layer.input_shape[0]:
+            refuse(f"weight takes {layer.weight.shape[1]} features, input_shape has {layer.input_shape[0]}")
+        if min(layer.output_shape) < 1:
+            refuse(f"its map would be {layer.output_shape}")
+        if not 1 <= layer.threshold <= 32767:
+            refuse(f"threshold={layer.threshold}; allowed is 1..32767")
+        if not -32768 <= layer.min_v_mem <= 0:
+            refuse(f"min_v_mem={layer.min_v_mem}; allowed is -32768..0")
+        if layer.reset not in ("subtract", "zero"):
+            refuse(f"reset={layer.reset}; allowed are subtract and zero")
+        if len(layer.destinations) > 2:
+            refuse(f"{len(layer.destinations)} destinations; a core feeds at most 2")
+        if k == len(network.layers) - 1 and layer.destinations:
+            refuse("the last layer is read out and feeds no other")
+        for destination in layer.destinations:
+            if not k < destination.layer < len(network.layers):
+                refuse(f"feeds layer {destination.layer}; allowed is {k + 1}..{len(network.layers) - 1}")
+            if not set(destination.pool) <= {1, 2, 4}:
+                refuse(f"pool={destination.pool}; allowed are 1, 2 and 4")
+            _, height, width = layer.output_shape
+            pooled = (height // destination.pool[0], width // destination.pool[1])
+            target = network.layers[destination.layer]
+            if pooled != target.input_shape[1:]:
+                refuse(f"its pooled map is {pooled}, layer {target.name} takes {target.input_shape[1:]}")
+    if network.layers[0].input_shape != network.input_shape:
+        raise RequestError(
+            f"chip network: input {network.input_shape} is not layer 0's {network.layers[0].input_shape}"
+        )
+
+
+@dataclass(frozen=True)
+class _Geometry:
+    """Which membranes and weights belong to an input pixel of a layer; no weights in it."""
+
+    features: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    input_map: tuple[int, int]
+    output: tuple[int, int, int]
+
+    @staticmethod
+    def of(layer: ChipLayer) -> _Geometry:
+        f, height, width = layer.output_shape
+        kernel = (layer.weight.shape[2], layer.weight.shape[3])
+        return _Geometry(
+            -(-f // LANES) * LANES, kernel, layer.stride, layer.padding, layer.input_shape[1:], (f, height, width)
+        )
+
+    def reach(self, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """For each input row (column): first output row, how many, and the first one's kernel row."""
+        k, s, p, n = self.kernel[axis], self.stride[axis], self.padding[axis], self.output[1 + axis]
+        at = np.arange(self.input_map[axis]) + p
+        first = np.maximum(-(-(at - k + 1) // s), 0)
+        last = np.minimum(at // s, n - 1)
+        return first, np.maximum(last - first + 1, 0), at - first * s
+
+    def runs(self) -> tuple[dict[tuple[int, int], int], int]:
+        """Offset of each run of columns (first kernel column, how many) among a channel's weights, and their size."""
+        _, many, kernel_x = self.reach(1)
+        offsets, at = {}, 0
+        for run in sorted({(int(a), int(b)) for a, b in zip(kernel_x, many, strict=True) if b > 0}):
+            offsets[run] = at
+            at += self.kernel[0] * run[1] * self.features
+        return offsets, at
+
+    @property
+    def channel(self) -> int:
+        """Packed weights of one input feature."""
+        return self.runs()[1]
+
+    @property
+    def fires(self) -> int:
+        """The most neurons that one event can fire."""
+        return int(self.reach(0)[1].max() * self.reach(1)[1].max()) * self.features
+
+    def pack(self, weight: np.ndarray) -> np.ndarray:
+        """Weights as runs: for each input feature, run and kernel row, the columns in output order, features inside."""
+        f, c, ky, _ = weight.shape
+        offsets, size = self.runs()
+        packed = np.zeros((c, size), np.int16)
+        by_row = weight.transpose(1, 2, 3, 0)  # f c ky kx -> c ky kx f
+        for (first, many), at in offsets.items():
+            columns = first - self.stride[1] * np.arange(many)
+            run = packed[:, at : at + ky * many * self.features].reshape(c, ky, many, self.features)
+            run[..., :f] = by_row[:, :, columns, :]
+        return packed
+
+
+@lru_cache(maxsize=256)
+def _pixels(source_map: tuple[int, int], pool: tuple[int, int], geometry: _Geometry) -> np.ndarray:
+    """A row for each pixel of a source map (before pooling): where its kernel falls; ROWS is 0 for a dropped event."""
+    from cil_spl.chip import kernels as kn
+
+    table = np.zeros((*source_map, kn.PIXEL_COLUMNS), np.int32)
+    (y0, rows, ky0), (x0, columns, kx0) = geometry.reach(0), geometry.reach(1)
+    offsets, _ = geometry.runs()
+    _, _, width = geometry.output
+    f, padded = geometry.output[0], geometry.features
+    for y in range(source_map[0]):
+        for x in range(source_map[1]):
+            iy, ix = y // pool[0], x // pool[1]
+            if iy >= geometry.input_map[0] or ix >= geometry.input_map[1] or not rows[iy] or not columns[ix]:
+                continue
+            run = int(columns[ix]) * padded
+            row = table[y, x]
+            row[kn.FIRST] = (y0[iy] * width + x0[ix]) * padded
+            row[kn.WEIGHT] = offsets[int(kx0[ix]), int(columns[ix])] + ky0[iy] * run
+            row[kn.ROWS], row[kn.RUN], row[kn.STEP] = rows[iy], run, -geometry.stride[0] * run
+            row[kn.ADDS] = rows[iy] * columns[ix] * f
+    return table.reshape(-1, kn.PIXEL_COLUMNS)
