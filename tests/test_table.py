@@ -55,6 +55,7 @@ def test_one_seed_has_no_deviation():
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
+@settings(deadline=None)
 def test_the_numbers_are_numpys(values):
     mean, deviation = table.spread(values)
     assert mean == pytest.approx(np.mean(values))
@@ -62,7 +63,7 @@ def test_the_numbers_are_numpys(values):
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from(["bptt", "conversion"]), st.sampled_from([1, 2, 3]))))
-@settings(max_examples=50)
+@settings(deadline=None, max_examples=50)
 def test_a_row_never_mixes_configurations(specs):
     runs = [run(seed, method, accuracy=lr / 10, **{"method.lr": lr}) for seed, method, lr in specs]
     if not runs:

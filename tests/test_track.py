@@ -14,7 +14,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl import track
@@ -85,6 +85,7 @@ trees = st.recursive(
 
 
 @given(st.dictionaries(names, trees))
+@settings(deadline=None, max_examples=50)
 def test_flat_and_back(tree):
     rebuilt = {}
     for key, value in track.flatten(tree).items():
@@ -97,6 +98,7 @@ def test_flat_and_back(tree):
 
 
 @given(st.lists(st.integers()))
+@settings(deadline=None, max_examples=30)
 def test_long_parameters_are_told_apart(values):
     long = [*range(5000), *values]
     assert len(track.as_text(long)) < 6000

@@ -33,7 +33,7 @@ event = st.tuples(st.integers(0, 33), st.integers(0, 33), st.integers(0, 2**23 -
 
 
 @given(st.lists(event, min_size=1, max_size=20), st.sampled_from(SUFFIXES))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
 def test_what_is_written_is_read(tmp_path, rows, suffix):
     events = np.array(sorted(rows, key=lambda e: e[2]), EVENT)
     path = tmp_path / f"a{suffix}"
@@ -42,7 +42,7 @@ def test_what_is_written_is_read(tmp_path, rows, suffix):
 
 
 @given(st.binary(max_size=200), st.sampled_from(SUFFIXES))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
 def test_any_bytes_are_read_or_refused_by_name(tmp_path, content, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
