@@ -60,12 +60,14 @@ class ChipLayer:
 class ChipNetwork:
     """Layers in topological order; layer 0 takes the sensor's events, the last one is read out.
 
-    Neuron ``k`` of the last layer (its map is 1 x 1) is class ``k``.
+    Neuron ``k`` of the last layer (its map is 1 x 1) is class ``k``, unless ``readout`` names the feature of each
+    class: the chip's readout stage is wired to every fourth one.
     """
 
     layers: tuple[ChipLayer, ...]
     input_shape: tuple[int, int, int]
+    readout: tuple[int, ...] | None = None
 
     @property
     def n_classes(self) -> int:
-        return int(np.prod(self.layers[-1].output_shape))
+        return int(np.prod(self.layers[-1].output_shape)) if self.readout is None else len(self.readout)

@@ -1,9 +1,12 @@
-"""Layers on cores: what a core can hold, and a placement whenever there is one.
+"""Layers on cores: every limit of the chip, checked before any weight exists.
 
-Limits and memory formulas are those of the vendor's documentation of Speck 2e/2f. For c input features, f output features, a
-kernel of ky x kx and an output map of fy x fx before pooling:
+Memory of a layer with c input and f output features, kernel kx x ky, output map fx x fy before pooling (the vendor's
+rule; addresses are bit fields, so each size counts as the next power of two):
 
-    kernel entries = c 2^(ceil(log2(kx ky)) + ceil(log2 f)),   neuron entries = f 2^(ceil(log2 fx) + ceil(log2 fy))
+    kernel entries = c 2^(ceil log2(kx ky) + ceil log2 f)      neuron entries = f 2^(ceil log2 fx + ceil log2 fy)
+
+Each layer needs a core of its own that holds both: a bipartite matching, found by augmenting paths, so that a network
+is refused only when no placement exists.
 """
 
 from __future__ import annotations
@@ -11,204 +14,298 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from cil_spl.chip.network import ChipNetwork
+import numpy as np
+
+from cil_spl.chip.network import ChipLayer, ChipNetwork
 from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan, pair, stages
 
 KI = 1024
-# (kernel entries, neuron entries) of the nine cores.
-CORES = ((16, 64), (16, 64), (16, 64), (32, 32), (32, 32), (64, 16), (64, 16), (16, 16), (16, 16))
-INPUT_MAP, OUTPUT_MAP, FEATURES, KERNEL = 128, 64, 1024, 16
-STRIDES, PADDING, POOLS = (1, 2, 4, 8), 7, (1, 2, 4)
+# (kernel entries, neuron entries) of the nine cores of a Speck 2e/2f.
+CORES = (*[(16 * KI, 64 * KI)] * 3, *[(32 * KI, 32 * KI)] * 2, *[(64 * KI, 16 * KI)] * 2, *[(16 * KI, 16 * KI)] * 2)
+MAX_INPUT_MAP, MAX_OUTPUT_MAP, MAX_FEATURES, MAX_KERNEL, MAX_PADDING = 128, 64, 1024, 16, 7
+STRIDES, POOLS = (1, 2, 4, 8), (1, 2, 4)
+READOUT_CLASSES, READOUT_SPREAD = 15, 4
 
 
 @dataclass(frozen=True)
 class Need:
-    """What a layer asks of a core."""
+    """What a layer asks of a core; maps, kernel, stride, padding and pool are (y, x)."""
 
     name: str
-    kernel_entries: int
-    neuron_entries: int
-    core: int | None = None
+    features_in: int
+    features: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    input_map: tuple[int, int]
+    output_map: tuple[int, int]
+    pools: tuple[tuple[int, int], ...]
+
+    @property
+    def kernel_entries(self) -> int:
+        return self.features_in * _power(self.kernel[0] * self.kernel[1]) * _power(self.features)
+
+    @property
+    def neuron_entries(self) -> int:
+        return self.features * _power(self.output_map[0]) * _power(self.output_map[1])
+
+    def fits(self, core: int) -> bool:
+        return self.kernel_entries <= CORES[core][0] and self.neuron_entries <= CORES[core][1]
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Each layer on its core; ``warnings`` are for the person."""
+    """Which core holds which layer, and what a person should know about it."""
 
-    layers: tuple[Need, ...]
-    warnings: tuple[str, ...] = ()
+    needs: tuple[Need, ...]
+    cores: tuple[int, ...]
+    warnings: tuple[str, ...]
 
-    def table(self) -> list[tuple[str, int, int, int, int, int]]:
-        """Rows: layer, core, kernel entries and how many the core has, neuron entries alike."""
-        rows = []
-        for need in self.layers:
-            assert need.core is not None
-            kernel, neuron = CORES[need.core]
-            rows.append((need.name, need.core, need.kernel_entries, kernel * KI, need.neuron_entries, neuron * KI))
+    def table(self) -> list[dict[str, str | int | float]]:
+        """A row for each layer: what its core holds and how full that is (fractions of its two memories)."""
+        rows: list[dict[str, str | int | float]] = []
+        for need, core in zip(self.needs, self.cores, strict=True):
+            kernel, neurons = CORES[core]
+            rows.append(
+                {
+                    "layer": need.name,
+                    "core": core,
+                    "weights": f"{need.features_in} -> {need.features}, {need.kernel[0]} x {need.kernel[1]}",
+                    "output map": f"{need.output_map[0]} x {need.output_map[1]}",
+                    "kernel entries": need.kernel_entries,
+                    "kernel used": need.kernel_entries / kernel,
+                    "neuron entries": need.neuron_entries,
+                    "neurons used": need.neuron_entries / neurons,
+                }
+            )
         return rows
 
     def __str__(self) -> str:
-        lines = [f"{'layer':<12} {'core':>4} {'kernel memory':>17} {'neuron memory':>17}"]
-        for name, core, kernel, kernel_size, neuron, neuron_size in self.table():
-            lines.append(f"{name:<12} {core:>4} {kernel:>8} / {kernel_size:<6} {neuron:>8} / {neuron_size:<6}")
-        return "\n".join(lines)
+        rows = [{k: f"{v:.0%}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in self.table()]
+        columns = list(rows[0]) if rows else []
+        wide = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
+        lines = ["  ".join(c.ljust(wide[c]) for c in columns)]
+        lines += ["  ".join(row[c].ljust(wide[c]) for c in columns) for row in rows]
+        return "\n".join(line.rstrip() for line in lines)
 
 
-def memory(weight: Sequence[int], output_map: tuple[int, int]) -> tuple[int, int]:
-    """Kernel and neuron entries of a layer.
+def place(plan: Plan, *, readout: bool = False) -> Placement:
+    """Place a plan on the nine cores, from its shapes alone.
 
     Args:
-        weight: (f, c, ky, kx).
-        output_map: (y, x) of the neurons, before pooling.
-    """
-    f, c, ky, kx = weight
-    kernel = c * 2 ** (_log2(ky * kx) + _log2(f))
-    return kernel, f * 2 ** (_log2(output_map[0]) + _log2(output_map[1]))
-
-
-def place(plan: Plan) -> Placement:
-    """Place a plan before a weight exists.
+        readout: the last layer feeds the chip's readout stage, so its classes take every fourth feature.
 
     Raises:
-        RequestError: a limit of a core is broken, or no placement exists; names layer, value, limit and the nearest remedy.
+        RequestError: a layer breaks a limit or no placement exists; names layer, value, limit and the way out.
     """
-    needs, warnings = [], []
     parts = stages(plan)
+    needs = []
     for i, stage in enumerate(parts):
-        c, height, width = stage.input_shape
-        f, oy, ox = stage.output_shape
-        p = stage.weight.params
         linear = stage.weight.kind == "linear"
-        kernel = (height, width) if linear else pair(p["kernel_size"])
-        stride = (1, 1) if linear else pair(p["stride"])
-        padding = (0, 0) if linear else pair(p["padding"])
-        pool = stage.pool
-        _limits(stage.weight.name, (c, height, width), (f, oy, ox), kernel, stride, padding, pool, linear)
-        if i + 1 < len(parts) and (oy % pool[0] or ox % pool[1]):
-            warnings.append(
-                f"layer {stage.weight.name}: its {oy} x {ox} map is not a multiple of the pooling {pool[0]} x {pool[1]}; "
-                "events of the last row or column are dropped, as the time-stepped network does (on the chip this is not "
-                "documented)"
+        params = stage.weight.params
+        features = stage.output_shape[0]
+        if readout and i == len(parts) - 1:
+            features = _spread_features(features)
+        needs.append(
+            Need(
+                name=stage.weight.name,
+                features_in=stage.input_shape[0],
+                features=features,
+                kernel=stage.input_shape[1:] if linear else pair(params["kernel_size"]),
+                stride=(1, 1) if linear else pair(params.get("stride", 1)),
+                padding=(0, 0) if linear else pair(params.get("padding", 0)),
+                input_map=stage.input_shape[1:],
+                output_map=stage.output_shape[1:],
+                pools=(stage.pool,),
             )
-        needs.append(Need(stage.weight.name, *memory((f, c, *kernel), (oy, ox))))
-    return Placement(_match(needs), tuple(warnings))
+        )
+    return assign(needs, f"model {plan.name}")
 
 
 def place_network(network: ChipNetwork) -> ChipNetwork:
-    """The chip network with a core for each layer.
+    """The same network with a core for each layer.
 
     Raises:
-        RequestError: no placement exists.
+        RequestError: as :func:`place`.
     """
-    needs = [Need(layer.name, *memory(layer.weight.shape, layer.output_shape[1:])) for layer in network.layers]
-    placed = _match(needs)
-    layers = tuple(replace(layer, core=need.core) for layer, need in zip(network.layers, placed, strict=True))
-    return replace(network, layers=layers)
+    placement = assign([need_of(layer) for layer in network.layers], "chip network")
+    layers = [replace(layer, core=core) for layer, core in zip(network.layers, placement.cores, strict=True)]
+    return replace(network, layers=tuple(layers))
 
 
-def _limits(
-    name: str,
-    source: tuple[int, int, int],
-    out: tuple[int, int, int],
-    kernel: tuple[int, int],
-    stride: tuple[int, int],
-    padding: tuple[int, int],
-    pool: tuple[int, int],
-    linear: bool,
-) -> None:
-    def refuse(what: str, value: object, limit: str, remedy: str) -> None:
-        raise RequestError(f"layer {name}: {what} {value} does not go on the chip, which takes {limit}; {remedy}")
-
-    if max(source[1:]) > INPUT_MAP:
-        remedy = "pool the events before it (dataset.preprocess.pool=2) or crop"
-        refuse("an input map of", f"{source[1]} x {source[2]}", f"at most {INPUT_MAP} x {INPUT_MAP}", remedy)
-    if max(out[1:]) > OUTPUT_MAP:
-        remedy = "use a larger stride, or pool the events before it (dataset.preprocess.pool=2)"
-        refuse(
-            "an output map of", f"{out[1]} x {out[2]}", f"at most {OUTPUT_MAP} x {OUTPUT_MAP} before pooling", remedy
-        )
-    if max(source[0], out[0]) > FEATURES:
-        refuse("features:", max(source[0], out[0]), f"at most {FEATURES}", "use fewer")
-    if max(kernel) > KERNEL:
-        what = "a linear layer over a map of" if linear else "a kernel of"
-        remedy = "pool more before it" if linear else "use a smaller one"
-        refuse(what, f"{kernel[0]} x {kernel[1]}", f"kernels of at most {KERNEL} x {KERNEL}", remedy)
-    if kernel[0] != kernel[1]:
-        refuse("a kernel of", f"{kernel[0]} x {kernel[1]}", "square kernels", "make the map or the kernel square")
-    if any(s not in STRIDES for s in stride):
-        refuse("a stride of", stride, f"strides {', '.join(map(str, STRIDES))}", "use the next of these")
-    if max(padding) > PADDING:
-        refuse("a padding of", padding, f"paddings of 0 to {PADDING}", "use less")
-    if any(q not in POOLS for q in pool):
-        refuse("a pooling of", pool, f"poolings of {', '.join(map(str, POOLS))}", "use one of these")
+def need_of(layer: ChipLayer) -> Need:
+    """What a layer of a chip network asks of its core."""
+    f, c, ky, kx = layer.weight.shape
+    return Need(
+        name=layer.name,
+        features_in=c,
+        features=f,
+        kernel=(ky, kx),
+        stride=layer.stride,
+        padding=layer.padding,
+        input_map=layer.input_shape[1:],
+        output_map=layer.output_shape[1:],
+        pools=tuple(destination.pool for destination in layer.destinations),
+    )
 
 
-def _match(needs: Sequence[Need]) -> tuple[Need, ...]:
-    """A core for each layer by augmenting paths; the smallest fitting core is tried first."""
-    by_size = sorted(range(len(CORES)), key=lambda core: (CORES[core][0] * CORES[core][1], core))
-    fits = []
+def assign(needs: Sequence[Need], what: str) -> Placement:
+    """Check every limit and give each layer a core.
+
+    Raises:
+        RequestError: as :func:`place`.
+    """
     for need in needs:
-        cores = [k for k in by_size if _holds(k, need)]
-        if not cores:
-            raise RequestError(_too_large(need))
-        fits.append(cores)
-    owner: dict[int, int] = {}
-
-    def settle(i: int, tried: set[int]) -> bool:
-        for core in fits[i]:
-            if core not in tried:
-                tried.add(core)
-                if core not in owner or settle(owner[core], tried):
-                    owner[core] = i
-                    return True
-        return False
-
-    for i, need in enumerate(needs):
-        if not settle(i, set()):
-            rivals = [
-                n.name for n, cores in zip(needs, fits, strict=True) if set(cores) & set(fits[i]) and n is not need
-            ]
-            if len(needs) > len(CORES):
-                raise RequestError(
-                    f"the network has {len(needs)} layers, the chip {len(CORES)} cores; use fewer layers"
-                )
-            raise RequestError(
-                f"layer {need.name}: it needs {need.kernel_entries} kernel and {need.neuron_entries} neuron entries, which only "
-                f"core {', '.join(map(str, sorted(fits[i])))} can hold, and {', '.join(rivals)} need these as well; make one of them "
-                "smaller (fewer features, or pool earlier)"
-            )
-    core_of = {i: core for core, i in owner.items()}
-    return tuple(replace(need, core=core_of[i]) for i, need in enumerate(needs))
-
-
-def _holds(core: int, need: Need) -> bool:
-    kernel, neuron = CORES[core]
-    return need.kernel_entries <= kernel * KI and need.neuron_entries <= neuron * KI
-
-
-def _too_large(need: Need) -> str:
-    def excess(core: int) -> float:
-        kernel, neuron = CORES[core]
-        return max(need.kernel_entries / (kernel * KI), need.neuron_entries / (neuron * KI))
-
-    core = min(range(len(CORES)), key=excess)
-    kernel, neuron = CORES[core]
-    over = [
-        what
-        for what, n, size in (("kernels", need.kernel_entries, kernel), ("neurons", need.neuron_entries, neuron))
-        if n > size * KI
+        _check(need, what)
+    if len(needs) > len(CORES):
+        raise RequestError(
+            f"{what}: {len(needs)} layers with weights ({', '.join(n.name for n in needs)}), a Speck has {len(CORES)} "
+            f"cores and each layer needs its own; leave out {len(needs) - len(CORES)}"
+        )
+    held_by: dict[int, int] = {}  # core -> layer
+    for i in range(len(needs)):
+        seen: set[int] = set()
+        if not _augment(i, needs, held_by, seen):
+            _refuse_crowd(i, needs, held_by, seen, what)
+    core_of = {layer: core for core, layer in held_by.items()}
+    warnings = [
+        f"layer {need.name}: its map of {need.output_map[0]} x {need.output_map[1]} does not divide by the pooling "
+        f"{pool[0]} x {pool[1]} behind it; events of the last row or column are dropped (an assumption: the chip's "
+        "behaviour there is not documented)"
+        for need in needs
+        for pool in need.pools
+        if need.output_map[0] % pool[0] or need.output_map[1] % pool[1]
     ]
-    remedy = (
-        "fewer features, or a larger stride or pooling before it"
-        if "neurons" in over
-        else "fewer features or a smaller kernel"
+    return Placement(tuple(needs), tuple(core_of[i] for i in range(len(needs))), tuple(warnings))
+
+
+def _augment(layer: int, needs: Sequence[Need], held_by: dict[int, int], seen: set[int]) -> bool:
+    """Find ``layer`` a core, moving others along if need be (Kuhn's augmenting path)."""
+    for core in range(len(CORES)):
+        if core in seen or not needs[layer].fits(core):
+            continue
+        seen.add(core)
+        if core not in held_by or _augment(held_by[core], needs, held_by, seen):
+            held_by[core] = layer
+            return True
+    return False
+
+
+def _refuse_crowd(layer: int, needs: Sequence[Need], held_by: dict[int, int], seen: set[int], what: str) -> None:
+    """The layers that compete for the cores ``seen``: one more than there are (Hall's theorem)."""
+    crowd = sorted({layer, *(held_by[core] for core in seen)})
+    listed = "; ".join(
+        f"{needs[i].name} (kernel {_entries(needs[i].kernel_entries)}, neurons {_entries(needs[i].neuron_entries)})"
+        for i in crowd
     )
-    return (
-        f"layer {need.name}: it needs {need.kernel_entries} kernel entries and {need.neuron_entries} neuron entries, and no core holds "
-        f"that; the nearest, core {core}, has {kernel * KI} and {neuron * KI}. Use {remedy}"
+    ways = []
+    for i in crowd:
+        free = [core for core in range(len(CORES)) if core not in seen]
+        if free:
+            core = min(free, key=lambda c: _excess(needs[i], c))
+            ways.append((_excess(needs[i], core), f"{needs[i].name} would fit core {core} {_missing(needs[i], core)}"))
+    remedy = f"; {min(ways)[1]}" if ways else ""
+    raise RequestError(
+        f"{what}: {len(crowd)} layers compete for {len(seen)} cores ({', '.join(map(str, sorted(seen)))}), the only "
+        f"ones that hold them: {listed}{remedy}"
     )
 
 
-def _log2(n: int) -> int:
-    return (n - 1).bit_length()
+def _excess(need: Need, core: int) -> float:
+    return max(need.kernel_entries / CORES[core][0], need.neuron_entries / CORES[core][1])
+
+
+def _missing(need: Need, core: int) -> str:
+    kernel, neurons = CORES[core]
+    parts = []
+    if need.kernel_entries > kernel:
+        parts.append(f"with at most {_entries(kernel)} kernel entries (fewer features or a smaller kernel)")
+    if need.neuron_entries > neurons:
+        parts.append(f"with at most {_entries(neurons)} neuron entries (fewer features, a stride, or pooling before)")
+    return " and ".join(parts)
+
+
+def _check(need: Need, what: str) -> None:
+    def refuse(name: str, value: object, allowed: str, remedy: str) -> None:
+        raise RequestError(f"{what}: layer {need.name}: {name} is {value}; the chip allows {allowed}. {remedy}")
+
+    def size(map_size: tuple[int, int]) -> str:
+        return f"{map_size[0]} x {map_size[1]}"
+
+    if need.kernel[0] != need.kernel[1]:
+        refuse("kernel", size(need.kernel), "square ones only", "Choose a square kernel, or a square map to flatten")
+    if max(need.kernel) > MAX_KERNEL:
+        limit = f"at most {MAX_KERNEL} x {MAX_KERNEL}"
+        refuse("kernel", size(need.kernel), limit, "Before a linear layer, pool or stride the map down to that")
+    if max(need.input_map) > MAX_INPUT_MAP:
+        limit = f"at most {MAX_INPUT_MAP} x {MAX_INPUT_MAP}"
+        refuse("input map", size(need.input_map), limit, "Pool or crop the events (dataset.preprocess)")
+    if max(need.output_map) > MAX_OUTPUT_MAP:
+        limit = f"at most {MAX_OUTPUT_MAP} x {MAX_OUTPUT_MAP} before pooling"
+        refuse("output map", size(need.output_map), limit, "Give the layer a stride, or pool the events before it")
+    for name, count in (("input features", need.features_in), ("output features", need.features)):
+        if count > MAX_FEATURES:
+            refuse(name, count, f"at most {MAX_FEATURES}", "Use fewer, or pool before the layer")
+    if not set(need.stride) <= set(STRIDES):
+        refuse("stride", size(need.stride), "1, 2, 4 and 8", f"Nearest: {_nearest(max(need.stride), STRIDES)}")
+    if not 0 <= min(need.padding) <= max(need.padding) <= MAX_PADDING:
+        refuse("padding", size(need.padding), f"0 to {MAX_PADDING}", f"Nearest: {MAX_PADDING}")
+    if len(need.pools) > 2:
+        refuse("number of destinations", len(need.pools), "at most 2", "Feed fewer layers from it")
+    for pool in need.pools:
+        if pool[0] != pool[1] or pool[0] not in POOLS:
+            refuse("pooling", size(pool), "1, 2 and 4, the same in y and x", f"Nearest: {_nearest(max(pool), POOLS)}")
+    if not any(need.fits(core) for core in range(len(CORES))):
+        core = min(range(len(CORES)), key=lambda c: _excess(need, c))
+        kernel, neurons = CORES[core]
+        raise RequestError(
+            f"{what}: layer {need.name} fits no core: it needs {_entries(need.kernel_entries)} kernel and "
+            f"{_entries(need.neuron_entries)} neuron entries; nearest is core {core} with {_entries(kernel)} and "
+            f"{_entries(neurons)}, which would take it {_missing(need, core)}"
+        )
+
+
+def _nearest(value: int, allowed: Sequence[int]) -> int:
+    return min(allowed, key=lambda a: abs(a - value))
+
+
+def _power(n: int) -> int:
+    """The next power of two."""
+    return 1 << (n - 1).bit_length()
+
+
+def _entries(n: int) -> str:
+    return f"{n // KI} Ki" if n >= KI and n % KI == 0 else str(n)
+
+
+def _spread_features(classes: int) -> int:
+    if classes > READOUT_CLASSES:
+        raise RequestError(f"the chip's readout has {READOUT_CLASSES} classes, the network {classes}; read the last "
+                           "layer's events instead")  # fmt: skip
+    return READOUT_SPREAD * (classes - 1) + 1
+
+
+def spread_readout(network: ChipNetwork) -> ChipNetwork:
+    """The same network for the readout stage of 2e/2f: class k is feature 4k of the last core (readout class k + 1).
+
+    The features between carry no weight and stay silent; ``network.readout`` says which feature is which class.
+
+    Raises:
+        RequestError: more than 15 classes, or a last map that is not 1 x 1.
+    """
+    last = network.layers[-1]
+    if network.readout is not None:
+        return network
+    if last.output_shape[1:] != (1, 1):
+        raise RequestError(
+            f"chip network: layer {last.name} ends in a map {last.output_shape}; the readout takes 1 x 1"
+        )
+    classes = network.n_classes
+    weight = np.zeros((_spread_features(classes), *last.weight.shape[1:]), np.int8)
+    weight[::READOUT_SPREAD] = last.weight
+    return replace(
+        network,
+        layers=(*network.layers[:-1], replace(last, weight=weight)),
+        readout=tuple(range(0, READOUT_SPREAD * classes, READOUT_SPREAD)),
+    )

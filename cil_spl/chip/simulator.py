@@ -138,6 +138,8 @@ def run(
     backwards = np.flatnonzero(answer.input_events < 0)
     if len(backwards):
         raise RequestError(f"recording {backwards[0]} of the batch: time runs backwards; sort its events by t")
+    layer_counts = program.by_layer(answer.layer_counts) if "counts" in record else None
+    layer_v_mem = program.by_layer(answer.layer_v_mem) if "v_mem" in record else None
     layer_events, output = None, None
     if "events" in record or "output" in record:
         first = 0 if "events" in record else len(network.layers) - 1
@@ -149,8 +151,8 @@ def run(
         synops=answer.synops,
         saturations=answer.saturations,
         decision_us=answer.decision_us,
-        layer_counts=program.by_layer(answer.layer_counts) if "counts" in record else None,
-        layer_v_mem=program.by_layer(answer.layer_v_mem) if "v_mem" in record else None,
+        layer_counts=layer_counts,
+        layer_v_mem=layer_v_mem,
         layer_events=layer_events if "events" in record else None,
         output=output if "output" in record else None,
     )
@@ -352,7 +354,10 @@ def compiled(network: ChipNetwork) -> Program:
             connect(k, layer.output_shape, padded[k], destination)
     f, out_height, out_width = network.layers[-1].output_shape
     class_of = np.full((out_height, out_width, padded[-1]), -1, np.int32)
-    class_of[:, :, :f] = np.arange(network.n_classes).reshape(f, out_height, out_width).transpose(1, 2, 0)
+    if network.readout is None:
+        class_of[:, :, :f] = np.arange(network.n_classes).reshape(f, out_height, out_width).transpose(1, 2, 0)
+    else:
+        class_of[:, :, list(network.readout)] = np.arange(len(network.readout))
     return Program(
         network=network,
         sensor=np.array([c, height, width], np.int64),

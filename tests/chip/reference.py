@@ -1,50 +1,118 @@
-"""The chip in plain Python: slow, and plain enough to be seen right. Depth first, event by event."""
+"""The chip in plain Python: slow, and as near to the words of the specification as can be."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from cil_spl.chip.network import ChipNetwork
 
 
-class Reference:
-    """States, and what happened, of one recording."""
+@dataclass
+class Answer:
+    """events: per layer a list of (t, y, x, feature); states: per layer an int array [f, y, x] at each bin's end."""
 
-    def __init__(self, network: ChipNetwork) -> None:
-        self.network = network
-        self.v = [np.zeros(layer.output_shape, int) for layer in network.layers]
-        self.counts = [np.zeros(layer.output_shape, int) for layer in network.layers]
-        self.synops = [0] * len(network.layers)
-        self.saturations = [0] * len(network.layers)
-        self.output: list[tuple[int, int]] = []
+    events: list[list[tuple[int, int, int, int]]]
+    synops: list[int]
+    saturations: list[int]
+    counts: np.ndarray
+    layer_counts: list[np.ndarray]
+    states: list[list[np.ndarray]] = field(default_factory=list)
 
-    def event(self, i: int, t: int, c: int, y: int, x: int) -> None:
-        """An event (c, y, x) arrives at layer ``i``."""
-        layer = self.network.layers[i]
-        f_n, height, width = layer.output_shape
+
+def run(network: ChipNetwork, events: Any, edges_us: Any = (0, 1)) -> Answer:
+    """One recording, depth first."""
+    n, bins = len(network.layers), len(edges_us) - 1
+    states = [np.zeros(layer.output_shape, np.int64) for layer in network.layers]
+    answer = Answer(
+        [[] for _ in range(n)],
+        [0] * n,
+        [0] * n,
+        np.zeros((bins, network.n_classes), np.int64),
+        [np.zeros((bins, *layer.output_shape), np.int64) for layer in network.layers],
+    )
+
+    def bin_of(t: int) -> int:
+        return sum(1 for edge in edges_us[1:-1] if t >= edge)
+
+    def arrive(k: int, c: int, y: int, x: int, t: int) -> None:
+        layer = network.layers[k]
+        channels, height, width = layer.input_shape
+        if not (0 <= c < channels and 0 <= y < height and 0 <= x < width):
+            return
+        features, out_height, out_width = layer.output_shape
         _, _, ky, kx = layer.weight.shape
         fired = []
-        for oy in range(height):
-            for ox in range(width):
-                row = y + layer.padding[0] - oy * layer.stride[0]
-                column = x + layer.padding[1] - ox * layer.stride[1]
-                if not (0 <= row < ky and 0 <= column < kx):
+        for oy in range(out_height):
+            for ox in range(out_width):
+                i = y + layer.padding[0] - oy * layer.stride[0]
+                j = x + layer.padding[1] - ox * layer.stride[1]
+                if not (0 <= i < ky and 0 <= j < kx):
                     continue
-                for f in range(f_n):
-                    self.synops[i] += 1
-                    v = int(self.v[i][f, oy, ox]) + int(layer.weight[f, c, row, column])
-                    if v > 32767:
-                        v, self.saturations[i] = 32767, self.saturations[i] + 1
-                    v = max(v, layer.min_v_mem)
+                for f in range(features):
+                    v = int(states[k][f, oy, ox]) + int(layer.weight[f, c, i, j])
+                    answer.synops[k] += 1
+                    if not -32768 <= v <= 32767:
+                        answer.saturations[k] += 1
+                        v = max(-32768, min(32767, v))
+                    if v < layer.min_v_mem:
+                        v = layer.min_v_mem
                     if v >= layer.threshold:
-                        v = 0 if layer.reset == "zero" else v - layer.threshold
-                        self.counts[i][f, oy, ox] += 1
-                        fired.append((f, oy, ox))
-                    self.v[i][f, oy, ox] = v
-        for f, oy, ox in fired:
-            if not layer.destinations:
-                self.output.append((t, f))
-            for to in layer.destinations:
-                py, px = oy // to.pool[0], ox // to.pool[1]
-                if py < height // to.pool[0] and px < width // to.pool[1]:
-                    self.event(to.layer, t, f + to.feature_shift, py, px)
+                        fired.append((oy, ox, f))
+                        v = v - layer.threshold if layer.reset == "subtract" else 0
+                    states[k][f, oy, ox] = v
+        for oy, ox, f in fired:
+            leave(k, f, oy, ox, t)
+
+    def leave(k: int, f: int, y: int, x: int, t: int) -> None:
+        layer = network.layers[k]
+        answer.events[k].append((t, y, x, f))
+        answer.layer_counts[k][bin_of(t), f, y, x] += 1
+        if k == n - 1:
+            if network.readout is None:
+                _, height, width = layer.output_shape
+                answer.counts[bin_of(t), (f * height + y) * width + x] += 1
+            else:
+                answer.counts[bin_of(t), network.readout.index(f)] += 1
+        for destination in sorted(layer.destinations, key=lambda d: order(d.layer)):
+            _, height, width = layer.output_shape
+            py, px = destination.pool
+            if y // py < height // py and x // px < width // px:
+                arrive(destination.layer, f + destination.feature_shift, y // py, x // px, t)
+
+    def order(k: int) -> int:
+        core = network.layers[k].core
+        return k if core is None else core
+
+    t_bin = 0
+    for event in events:
+        x, y, t, p = (int(event[name]) for name in ("x", "y", "t", "p"))
+        while t_bin < bin_of(t):
+            answer.states.append([s.copy() for s in states])
+            t_bin += 1
+        arrive(0, 0 if network.input_shape[0] == 1 else p, y, x, t)
+    while t_bin < bins:
+        answer.states.append([s.copy() for s in states])
+        t_bin += 1
+    return answer
+
+
+def decision_us(events: list[tuple[int, int]]) -> int:
+    """Time from which the class with strictly most of the (t, class) events leads for good; -1 without one."""
+    classes = [k for _, k in events]
+    for at in range(1, len(events) + 1):
+        leads = [leader(classes[:n]) for n in range(at, len(events) + 1)]
+        if leads[0] is not None and all(lead == leads[0] for lead in leads):
+            return events[at - 1][0]
+    return -1
+
+
+def leader(classes: list[int]) -> int | None:
+    """The class with strictly most votes."""
+    if not classes:
+        return None
+    names, votes = np.unique(classes, return_counts=True)
+    best = np.flatnonzero(votes == votes.max())
+    return int(names[best[0]]) if len(best) == 1 else None

@@ -1,0 +1,134 @@
+"""A chip network as one file: numpy arrays and a JSON header, nothing that could run code when it is read."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.errors import RequestError
+
+FORMAT = 1
+KIND = "cilspl chip network"
+
+
+def save(network: ChipNetwork, path: Path | str) -> None:
+    """Write ``network`` to ``path`` (.npz), whole or not at all."""
+    path = Path(path)
+    header = {
+        "kind": KIND,
+        "format": FORMAT,
+        "input_shape": network.input_shape,
+        "readout": network.readout,
+        "layers": [_describe(layer) for layer in network.layers],
+    }
+    arrays: dict[str, Any] = {f"weight_{i}": layer.weight for i, layer in enumerate(network.layers)}
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, header=np.array(json.dumps(header)), **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load(path: Path | str) -> ChipNetwork:
+    """Read a network that :func:`save` wrote.
+
+    Raises:
+        RequestError: no such file, not a chip network, cut short, or of another format version.
+    """
+    path = Path(path)
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            header = json.loads(str(file["header"]))
+            if not isinstance(header, dict) or header.get("kind") != KIND:
+                raise RequestError(f"{path}: not a chip network")
+            if header.get("format") != FORMAT:
+                raise RequestError(
+                    f"{path}: chip network of format {header.get('format')}, this version reads {FORMAT}; "
+                    "make it again with `cilspl run`, or read it with the version that wrote it"
+                )
+            weights = [file[f"weight_{i}"] for i in range(len(header["layers"]))]
+        network = _network(header, weights)
+    except RequestError:
+        raise
+    except FileNotFoundError:
+        raise RequestError(f"{path}: no such file; a run writes its chip network as chip.npz") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise RequestError(f"{path}: not a chip network, or cut short ({error})") from None
+    from cil_spl.chip.simulator import check
+
+    try:
+        check(network)
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None
+    return network
+
+
+def _describe(layer: ChipLayer) -> dict[str, Any]:
+    return {
+        "name": layer.name,
+        "stride": layer.stride,
+        "padding": layer.padding,
+        "input_shape": layer.input_shape,
+        "threshold": int(layer.threshold),
+        "min_v_mem": int(layer.min_v_mem),
+        "reset": layer.reset,
+        "scale": float(layer.scale),
+        "core": layer.core,
+        "destinations": [
+            {"layer": d.layer, "pool": d.pool, "feature_shift": d.feature_shift} for d in layer.destinations
+        ],
+    }
+
+
+def _network(header: dict[str, Any], weights: list[np.ndarray]) -> ChipNetwork:
+    layers = []
+    for about, weight in zip(header["layers"], weights, strict=True):
+        destinations = tuple(
+            Destination(int(d["layer"]), _pair(d["pool"]), int(d["feature_shift"])) for d in about["destinations"]
+        )
+        layers.append(
+            ChipLayer(
+                name=str(about["name"]),
+                weight=weight,
+                stride=_pair(about["stride"]),
+                padding=_pair(about["padding"]),
+                input_shape=_triple(about["input_shape"]),
+                threshold=int(about["threshold"]),
+                min_v_mem=int(about["min_v_mem"]),
+                reset=str(about["reset"]),
+                scale=float(about["scale"]),
+                destinations=destinations,
+                core=None if about["core"] is None else int(about["core"]),
+            )
+        )
+    readout = None if header["readout"] is None else tuple(int(k) for k in header["readout"])
+    return ChipNetwork(tuple(layers), _triple(header["input_shape"]), readout)
+
+
+def _pair(values: list[int]) -> tuple[int, int]:
+    y, x = values
+    return int(y), int(x)
+
+
+def _triple(values: list[int]) -> tuple[int, int, int]:
+    c, y, x = values
+    return int(c), int(y), int(x)
+
+
+def _umask() -> int:
+    value = os.umask(0)
+    os.umask(value)
+    return value

@@ -1,0 +1,469 @@
+"""The compiled inner loops of the simulator.
+
+Membranes lie features innermost (y, x, feature), features padded to a multiple of eight with neurons that no weight
+reaches. An input pixel's kernel row then is one contiguous run of membranes and one of weights, and a run is a whole
+number of vectors: add, clip from below, compare, subtract and store, 16 neurons an instruction, with the mask of the
+neurons that fired as the result. numba keeps its wrap-around checks on indexed arrays and finds no mask, so that step
+is written in LLVM's vector types, which any processor has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+# Columns of the table of layers.
+STATE, SIZE, ROW, FEATURES, LOW, THRESHOLD, KEEP, WEIGHTS, CHANNEL, FIRES, CAREFUL, LAGS, FAN_OUT = range(13)
+LAYER_COLUMNS = 13
+# Columns of the table of edges: an edge is what lies between a source's events and the weights of a layer.
+TARGET, TABLE, SOURCE_FEATURES, RECIPROCAL, SHIFT, CHANNELS = range(6)
+EDGE_COLUMNS = 6
+# Columns of the table of pixels, one row for each source pixel of an edge.
+FIRST, WEIGHT, ROWS, RUN, STEP, ADDS = range(6)
+PIXEL_COLUMNS = 6
+
+RECIPROCAL_BITS = 40
+TOP, BOTTOM = 32767, -32768
+# A state that one more weight could carry beyond 16 bits; from there on every addition is looked at.
+NEARLY = TOP - 128
+
+
+def _vector_update(lanes: int) -> Callable[..., Any]:
+    mask_type = {8: types.uint8, 16: types.uint16}[lanes]
+
+    @intrinsic
+    def update(typing_context, v, i, w, j, low, threshold, keep):  # type: ignore[no-untyped-def]
+        """v[i : i + lanes] takes w[j : j + lanes]; the mask of the neurons that fired."""
+        signature = mask_type(v, types.intp, w, types.intp, types.int16, types.int16, types.int16)
+
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            vector = ir.VectorType(ir.IntType(16), lanes)
+            undefined = ir.Constant(vector, ir.Undefined)
+            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+
+            def pointer(array, index):  # type: ignore[no-untyped-def]
+                data = context.make_array(signature.args[array])(context, builder, args[array]).data
+                return builder.bitcast(builder.gep(data, [args[index]]), vector.as_pointer())
+
+            def splat(value):  # type: ignore[no-untyped-def]
+                first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+                return builder.shuffle_vector(first, undefined, zeros)
+
+            low, threshold, keep = splat(args[4]), splat(args[5]), splat(args[6])
+            at = pointer(0, 1)
+            state = builder.add(builder.load(at, align=2), builder.load(pointer(2, 3), align=2))
+            state = builder.select(builder.icmp_signed(">", state, low), state, low)
+            fired = builder.icmp_signed(">=", state, threshold)
+            state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
+            builder.store(state, at, align=2)
+            return builder.bitcast(fired, ir.IntType(lanes))
+
+        return signature, generate
+
+    return update
+
+
+_update8, _update16 = _vector_update(8), _vector_update(16)
+
+
+@intrinsic
+def _lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
+    """Number of the lowest bit of a mask that is not zero."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 1)), ir.IntType(64))
+
+    return types.intp(mask), generate
+
+
+@intrinsic
+def _next(typing_context, counter):  # type: ignore[no-untyped-def]
+    """counter[0] before it is raised by one, safe between threads."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
+
+    return types.int64(counter), generate
+
+
+@njit(nogil=True, cache=True)
+def _draw(random):  # type: ignore[no-untyped-def]
+    """The next 64 random bits (splitmix64, Steele et al. 2014); ``random`` is the state, uint64 [1]."""
+    random[0] += np.uint64(0x9E3779B97F4A7C15)
+    z = random[0]
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
+
+
+@njit(nogil=True, cache=True)
+def _below(random, n):  # type: ignore[no-untyped-def]
+    """A random whole number from 0 to n - 1."""
+    return np.int64((_draw(random) >> np.uint64(32)) * np.uint64(n) >> np.uint64(32))
+
+
+@njit(nogil=True, cache=True)
+def _shuffle(neuron, first, stop, random):  # type: ignore[no-untyped-def]
+    for i in range(stop - 1, first, -1):
+        j = first + _below(random, i - first + 1)
+        neuron[i], neuron[j] = neuron[j], neuron[i]
+
+
+@njit(nogil=True, cache=True)
+def _grown(array, n):  # type: ignore[no-untyped-def]
+    """A larger array with the same first ``n`` entries."""
+    new = np.empty(2 * len(array), array.dtype)
+    new[:n] = array[:n]
+    return new
+
+
+@njit(nogil=True, cache=True)
+def _careful(v, at, rows, run, row, weight, w, step, low, keep, threshold, out, n):  # type: ignore[no-untyped-def]
+    """One input event, neuron by neuron, with saturations counted and a threshold for each neuron."""
+    saturated = 0
+    for _ in range(rows):
+        for j in range(run):
+            state = np.int64(v[at + j]) + np.int64(weight[w + j])
+            if state > TOP or state < BOTTOM:
+                saturated += 1
+                state = TOP if state > TOP else BOTTOM
+            state = max(state, low)
+            if state >= threshold[at + j]:
+                out[n] = at + j
+                n += 1
+                state = (state - threshold[at + j]) & keep
+            v[at + j] = np.int16(state)
+        at += row
+        w += step
+    return n, saturated
+
+
+@njit(nogil=True, cache=True)
+def _layer(  # type: ignore[no-untyped-def]
+    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, careful, neuron, time, n, shuffle, random
+):
+    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``."""
+    table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
+    shift, channels = edge[SHIFT], edge[CHANNELS]
+    row, channel, weights, fires = layer[ROW], layer[CHANNEL], layer[WEIGHTS], layer[FIRES]
+    low, keep, lags = layer[LOW], layer[KEEP], layer[LAGS]
+    low16, threshold16, keep16 = np.int16(low), np.int16(layer[THRESHOLD]), np.int16(keep)
+    adds = saturated = 0
+    for i in range(first, stop):
+        source = np.int64(neuron_in[i])
+        place = (source * reciprocal) >> RECIPROCAL_BITS
+        c = source - place * features + shift
+        rows = np.int64(pixel[table + place, ROWS])
+        if rows == 0 or c < 0 or c >= channels:
+            continue
+        at, run = np.int64(pixel[table + place, FIRST]), np.int64(pixel[table + place, RUN])
+        w = weights + c * channel + np.int64(pixel[table + place, WEIGHT])
+        step = np.int64(pixel[table + place, STEP])
+        adds += pixel[table + place, ADDS]
+        if n + fires > len(neuron):
+            neuron, time = _grown(neuron, n), _grown(time, n)
+        before = n
+        t = time_in[i]
+        if careful:
+            n, more = _careful(v, at, rows, run, row, weight, w, step, low, keep, threshold, neuron, n)
+            saturated += more
+        else:
+            for _ in range(rows):
+                j = 0
+                while j < run - 8:
+                    fired = _update16(v, at + j, weight, w + j, low16, threshold16, keep16)
+                    while fired != 0:
+                        neuron[n] = at + j + _lowest_bit(fired)
+                        n += 1
+                        fired &= np.uint16(fired - np.uint16(1))
+                    j += 16
+                if j < run:
+                    fired8 = _update8(v, at + j, weight, w + j, low16, threshold16, keep16)
+                    while fired8 != 0:
+                        neuron[n] = at + j + _lowest_bit(fired8)
+                        n += 1
+                        fired8 &= np.uint8(fired8 - np.uint8(1))
+                at += row
+                w += step
+            if lags:  # only a neuron that has just fired can have come near the end of 16 bits
+                for k in range(before, n):
+                    if v[neuron[k]] > NEARLY:
+                        careful = 1
+        if shuffle and n - before > 1:
+            _shuffle(neuron, before, n, random)
+        for k in range(before, n):
+            time[k] = t
+    return neuron, time, n, careful, adds, saturated
+
+
+@njit(nogil=True, cache=True)
+def _bin_starts(time, n, edges, starts):  # type: ignore[no-untyped-def]
+    """Where each bin's events begin in a sorted list; ``starts`` is [T + 1]."""
+    bins = len(starts) - 1
+    i = 0
+    starts[0] = 0
+    for t in range(1, bins):
+        while i < n and time[i] < edges[t]:
+            i += 1
+        starts[t] = i
+    starts[bins] = n
+
+
+@njit(nogil=True, cache=True)
+def _sensor(events, first, stop, width, height, channels, neuron, time):  # type: ignore[no-untyped-def]
+    """A recording's events as sensor neurons; what lies outside is dropped. -1 if time runs backwards."""
+    n = 0
+    last = events[first].t if stop > first else 0
+    for i in range(first, stop):
+        x, y, t = np.int64(events[i].x), np.int64(events[i].y), events[i].t
+        p = np.int64(events[i].p) if channels > 1 else 0
+        if t < last:
+            return -1
+        last = t
+        if x < 0 or y < 0 or p < 0 or x >= width or y >= height or p >= channels:
+            continue
+        neuron[n] = (y * width + x) * channels + p
+        time[n] = t
+        n += 1
+    return n
+
+
+@njit(nogil=True, cache=True)
+def _decide(neuron, time, n, class_of, totals, running):  # type: ignore[no-untyped-def]
+    """Time from which the class with most events stays the leader; -1 without a strict one."""
+    winner = 0
+    for k in range(len(totals)):
+        if totals[k] > totals[winner]:
+            winner = k
+    if totals[winner] == 0:
+        return np.int64(-1)
+    for k in range(len(totals)):
+        if k != winner and totals[k] == totals[winner]:
+            return np.int64(-1)
+    running[:] = 0
+    rival = since = np.int64(0)
+    leads = False
+    for i in range(n):
+        k = class_of[neuron[i]]
+        if k < 0:
+            continue
+        running[k] += 1
+        if k != winner:
+            rival = max(rival, running[k])
+        now = running[winner] > rival
+        if now and not leads:
+            since = np.int64(time[i])
+        leads = now
+    return since
+
+
+@njit(nogil=True, cache=True)
+def chain(  # type: ignore[no-untyped-def]
+    counter,
+    events,
+    offsets,
+    edges_us,
+    sensor,
+    layers,
+    edges,
+    pixel,
+    weight,
+    threshold,
+    class_of,
+    careful,
+    order,
+    counts,
+    events_per_layer,
+    input_events,
+    synops,
+    saturations,
+    decision_us,
+    layer_counts,
+    layer_v_mem,
+    keep_events,
+    event_offsets,
+    event_neuron,
+    event_time,
+):
+    """Recordings, one after another, until ``counter`` has handed out all; layer by layer.
+
+    In a chain the order of each layer's input is the same layer by layer as depth first.
+    """
+    n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
+    with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
+    v = np.zeros(np.max(layers[:, SIZE]), np.int16)
+    starts, out_starts = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
+    running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
+    capacity = 4096 + np.max(layers[:, FIRES])
+    neuron_in, time_in = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    neuron, time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    while True:
+        b = _next(counter)
+        if b >= n_recordings:
+            return
+        while len(neuron_in) < offsets[b + 1] - offsets[b]:
+            neuron_in, time_in = _grown(neuron_in, 0), _grown(time_in, 0)
+        n_in = _sensor(events, offsets[b], offsets[b + 1], sensor[2], sensor[1], sensor[0], neuron_in, time_in)
+        input_events[b] = n_in
+        if n_in < 0:
+            continue
+        random[0] = np.uint64(order)
+        _bin_starts(time_in, n_in, edges_us[b], starts)
+        for k in range(n_layers):
+            layer = layers[k]
+            first, size = layer[STATE], layer[SIZE]
+            v[:size] = 0
+            n = 0
+            now_careful = np.int64(careful[k])
+            parts = bins if with_v_mem else 1
+            for t in range(parts):
+                begin, end = (starts[t], starts[t + 1]) if with_v_mem else (0, n_in)
+                neuron, time, n, now_careful, adds, saturated = _layer(
+                    neuron_in, time_in, begin, end, edges[k], pixel, layer, weight, v,
+                    threshold[first : first + size], now_careful, neuron, time, n, shuffle, random,
+                )  # fmt: skip
+                synops[b, k] += adds
+                saturations[b, k] += saturated
+                if with_v_mem:
+                    layer_v_mem[b, t, first : first + size] = v[:size]
+            events_per_layer[b, k] = n
+            _bin_starts(time, n, edges_us[b], out_starts)
+            if with_counts:
+                for t in range(bins):
+                    for i in range(out_starts[t], out_starts[t + 1]):
+                        layer_counts[b, t, first + neuron[i]] += 1
+            if keep_events[k]:
+                at = event_offsets[b, k]
+                event_neuron[at : at + n] = neuron[:n]
+                event_time[at : at + n] = time[:n]
+            neuron_in, neuron = neuron, neuron_in
+            time_in, time = time, time_in
+            starts, out_starts = out_starts, starts
+            n_in = n
+        totals = np.zeros(counts.shape[2], np.int64)
+        for t in range(bins):
+            for i in range(starts[t], starts[t + 1]):
+                if class_of[neuron_in[i]] >= 0:
+                    counts[b, t, class_of[neuron_in[i]]] += 1
+            totals += counts[b, t]
+        decision_us[b] = _decide(neuron_in, time_in, n_in, class_of, totals, running)
+
+
+@njit(nogil=True, cache=True)
+def depth_first(  # type: ignore[no-untyped-def]
+    counter,
+    events,
+    offsets,
+    edges_us,
+    sensor,
+    layers,
+    edges,
+    pixel,
+    weight,
+    threshold,
+    class_of,
+    careful,
+    order,
+    counts,
+    events_per_layer,
+    input_events,
+    synops,
+    saturations,
+    decision_us,
+    layer_counts,
+    layer_v_mem,
+    keep_events,
+    event_offsets,
+    event_neuron,
+    event_time,
+    fan_out,
+):
+    """As :func:`chain`, for branches and merges: each event is followed to its last consequence before the next.
+
+    ``fan_out`` [L, 2] holds the numbers of the edges behind each layer, in order, -1 for none.
+    """
+    n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
+    with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
+    last = n_layers - 1
+    v = np.zeros(layers[last, STATE] + layers[last, SIZE], np.int16)
+    running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
+    fires = np.max(layers[:, FIRES])
+    one_in, one_time = np.empty(1, np.int32), np.zeros(1, np.int32)
+    fired, fired_time = np.empty(fires, np.int32), np.empty(fires, np.int32)
+    stack_edge, stack_neuron = np.empty(4096 + 2 * fires, np.int32), np.empty(4096 + 2 * fires, np.int32)
+    capacity = 4096
+    sensor_neuron, sensor_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    out, out_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    now_careful = np.zeros(n_layers, np.int64)
+    while True:
+        b = _next(counter)
+        if b >= n_recordings:
+            return
+        while len(sensor_neuron) < offsets[b + 1] - offsets[b]:
+            sensor_neuron, sensor_time = _grown(sensor_neuron, 0), _grown(sensor_time, 0)
+        n_in = _sensor(events, offsets[b], offsets[b + 1], sensor[2], sensor[1], sensor[0], sensor_neuron, sensor_time)
+        input_events[b] = n_in
+        if n_in < 0:
+            continue
+        random[0] = np.uint64(order)
+        v[:] = 0
+        for k in range(n_layers):
+            now_careful[k] = careful[k]
+        n_out = bin_now = 0
+        for i in range(n_in):
+            while bin_now < bins - 1 and sensor_time[i] >= edges_us[b, bin_now + 1]:
+                if with_v_mem:
+                    layer_v_mem[b, bin_now, :] = v
+                bin_now += 1
+            stack_edge[0], stack_neuron[0] = 0, sensor_neuron[i]
+            height = 1
+            while height > 0:
+                height -= 1
+                e = stack_edge[height]
+                one_in[0] = stack_neuron[height]
+                k = edges[e, TARGET]
+                layer = layers[k]
+                first, size = layer[STATE], layer[SIZE]
+                fired, fired_time, n, now_careful[k], adds, saturated = _layer(
+                    one_in, one_time, 0, 1, edges[e], pixel, layer, weight, v[first : first + size],
+                    threshold[first : first + size], now_careful[k], fired, fired_time, 0, shuffle, random,
+                )  # fmt: skip
+                synops[b, k] += adds
+                saturations[b, k] += saturated
+                for j in range(n):
+                    if keep_events[k]:
+                        event_neuron[event_offsets[b, k] + events_per_layer[b, k] + j] = fired[j]
+                        event_time[event_offsets[b, k] + events_per_layer[b, k] + j] = sensor_time[i]
+                    if with_counts:
+                        layer_counts[b, bin_now, first + fired[j]] += 1
+                events_per_layer[b, k] += n
+                if k == last:
+                    for j in range(n):
+                        if n_out == len(out):
+                            out, out_time = _grown(out, n_out), _grown(out_time, n_out)
+                        out[n_out], out_time[n_out] = fired[j], sensor_time[i]
+                        n_out += 1
+                        if class_of[fired[j]] >= 0:
+                            counts[b, bin_now, class_of[fired[j]]] += 1
+                while height + 2 * n > len(stack_edge):
+                    stack_edge, stack_neuron = _grown(stack_edge, height), _grown(stack_neuron, height)
+                for j in range(n - 1, -1, -1):  # the last in is the first out
+                    swap = shuffle and _below(random, 2) == 1
+                    for d in range(2):
+                        behind = fan_out[k, d if swap else 1 - d]
+                        if behind >= 0:
+                            stack_edge[height], stack_neuron[height] = behind, fired[j]
+                            height += 1
+        if with_v_mem:
+            for t in range(bin_now, bins):
+                layer_v_mem[b, t, :] = v
+        totals = np.zeros(counts.shape[2], np.int64)
+        for t in range(bins):
+            totals += counts[b, t]
+        decision_us[b] = _decide(out, out_time, n_out, class_of, totals, running)
