@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 GUARD = ROOT / "tests" / "guard"
@@ -24,11 +25,16 @@ os.environ["MPLBACKEND"] = "Agg"
 os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
 for _name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME", "MLFLOW_RUN_ID", "CILSPL_RUN_DIR", "NO_COLOR"):
     os.environ.pop(_name, None)
-if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores, torch and numba take one each
-    for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"):
-        os.environ[_name] = "1"
+if "PYTEST_XDIST_WORKER" in os.environ:  # the workers share the cores
+    os.environ |= {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "2"}
 if not os.access(ROOT / "cil_spl", os.W_OK):  # numba compiles beside the source where it can
     os.environ.setdefault("NUMBA_CACHE_DIR", str(Path(tempfile.gettempdir()) / f"cilspl-numba-{os.getuid()}"))
+
+# Machines are slow at times, and that is no defect; examples are drawn anew each time, except in CI.
+settings.register_profile(
+    "cilspl", deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize="CI" in os.environ
+)
+settings.load_profile("cilspl")
 
 
 @pytest.fixture(scope="session", autouse=True)
