@@ -57,7 +57,7 @@ def shortened(path: Path | str) -> str:
 
 
 def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = None) -> None:
-    """The end of a run: its row, its warnings, where it lies."""
+    """The end of a run: its row, how many warnings it gave, where it lies."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -79,6 +79,7 @@ def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = 
     table.add_row(*cells)
     out.print(table)
     out.print()
-    for text in info.get("warnings", []):
-        out.print(f"! {text}", style="yellow")
+    warnings = len(info.get("warnings", []))
+    if warnings:
+        out.print(f"{warnings} {'warning' if warnings == 1 else 'warnings'} above, kept in run.json", style="yellow")
     out.print(f"run {(info.get('run_id') or '(not tracked)')[:12]}  {shortened(folder)}", soft_wrap=True)

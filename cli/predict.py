@@ -19,27 +19,23 @@ def main(argv: list[str]) -> int:
 
     from cil_spl import runs
     from cil_spl.data.files import read_recording
-    from cil_spl.errors import RequestError
 
     run = runs.find(given.run)
-    if run.status != "finished":
-        raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one can be asked")
-    config = run.config()
-    size = tuple(int(n) for n in config.dataset.sensor_size)
+    size = tuple(int(n) for n in run.config().dataset.sensor_size)
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
     sys.path.append(os.getcwd())  # a person's own modules
-    from cil_spl import pipeline
+    from cil_spl import predict
 
-    net = pipeline.load_run(run)
+    network = predict.load(run)
     for path, events in zip(given.files, recordings, strict=True):
-        answer = net.predict(events)
+        answer = network.predict(events)
         if len(given.files) > 1:
             print(f"{path}:")
-        print(f"class          {answer.label if answer.decision >= 0 else 'none (' + answer.why + ')'}")
-        counts = "  ".join(f"{name}: {count:g}" for name, count in zip(net.classes, answer.counts, strict=True))
+        print(f"class          {answer.label}")
+        counts = "  ".join(f"{name}: {count:g}" for name, count in zip(network.classes, answer.counts, strict=True))
         print(f"output events  {counts}")
-        if answer.decision_us is not None and answer.decision >= 0:
+        if answer.decision_us is not None:
             print(f"decided at     {answer.decision_us / 1000:.1f} ms")
         print(f"input events   {len(events)}, over {(events['t'][-1] - events['t'][0]) / 1000:.1f} ms")
     return 0

@@ -36,7 +36,8 @@ def test_a_run_ends_with_its_row(cilspl, store, pipeline):
         assert piece in said.out
     assert "1.23M" in said.out
     assert f"run {info['run_id'][:12]}  {folder.relative_to(store)}" in said.out
-    assert "! layer conv2 is silent" in said.out
+    assert "layer conv2 is silent" in said.err
+    assert "1 warning above, kept in run.json" in said.out
     assert max(len(line) for line in said.out.splitlines()) <= 80
     assert "\x1b" not in said.out
     assert track.stored_runs(track.store_uri())[0]["run_id"] == info["run_id"]
