@@ -148,7 +148,7 @@ def hydra_main(argv: list[str], program: str) -> int:
     except KeyboardInterrupt as error:
         track.close_sweep(_Now.sweep, "killed") if _Now.sweep else None
         kept = _Now.folder is not None and (_Now.folder / track.RUN_FILE).exists()
-        complain(f"interrupted; {_Now.folder} is marked killed" if kept else "interrupted before the run began")
+        complain(f"interrupted; {_short(_Now.folder)} is marked killed" if kept else "interrupted before the run began")
         return 143 if isinstance(error, track.Terminated) else INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
@@ -166,6 +166,12 @@ def hydra_main(argv: list[str], program: str) -> int:
     if _Now.sweep is not None:
         return _sum_up(_Now.sweep, started)
     return _Now.code
+
+
+def _short(path: Path | None) -> str:
+    from cil_spl import report
+
+    return report.shortened(path) if path is not None else ""
 
 
 def _sum_up(sweep: Path, started: float) -> int:
