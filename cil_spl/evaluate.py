@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -89,8 +90,8 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
     metrics["silent"] = float(silent.mean())
     metrics["ties"] = float(((decision < 0) & ~silent).mean())
     seconds = np.maximum(np.concatenate(duration), 1) * 1e-6
-    for quantity, values in (("events", events), ("synops", synops)):
-        per_layer = {name: np.concatenate(parts) for name, parts in values.items()}
+    for quantity, collected in (("events", events), ("synops", synops)):
+        per_layer = {name: np.concatenate(parts) for name, parts in collected.items()}
         metrics[quantity] = float(sum(v.mean() for v in per_layer.values()))
         for name, value in per_layer.items():
             metrics[f"{quantity}/{name}"] = float(value.mean())
@@ -221,18 +222,14 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.double().cpu().numpy()
 
 
-def is_silent(net: nn.Module, activity: Activity) -> list[str]:
-    """Names of layers without an event in a whole batch."""
-    return [name for name, value in activity.events.items() if not value.any()]
-
-
 def heavy_weights(net: nn.Sequential, plan: Plan) -> list[str]:
     """Layers with weights above threshold: on the chip such neurons lag behind and keep firing."""
     found = []
     for stage in stages(plan):
-        neuron = net.get_submodule(stage.neuron)
+        neuron: Any = net.get_submodule(stage.neuron)
+        weighted: Any = net.get_submodule(stage.weight.name)
         if neurons.is_spiking(neuron):
-            weight = net.get_submodule(stage.weight.name).weight.detach() / stage.fold
+            weight = weighted.weight.detach() / stage.fold
             share = float((weight > neuron.spike_threshold).float().mean())
             if share > 0:
                 found.append(f"{stage.weight.name} ({100 * share:.1f} % of its weights)")

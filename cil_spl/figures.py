@@ -45,6 +45,12 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
     return figure
 
 
+def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
+    """The same as a table: a row a class, a column an answer."""
+    lines = [["class", *classes, "none"], *([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))]
+    path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+
+
 def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
     """Loss and accuracy over epochs, from the lines of metrics.jsonl."""
     figure = _figure(7, 3)
@@ -91,12 +97,11 @@ def recording(
     figure = _figure(8, 3.2)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 2.4])
     view, rate, raster = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
+    view.imshow(event_map(events))
     for polarity, colour in ((1, ON), (0, OFF)):
         here = events[events["p"] == polarity]
-        view.scatter(here["x"], here["y"], s=1.5, alpha=0.25, color=colour, linewidths=0)
         rate.hist(here["t"] / 1000, bins=100, histtype="step", color=colour, label="ON" if polarity else "OFF")
-    view.set(xlabel="x", ylabel="y", title=title, aspect="equal")
-    view.invert_yaxis()
+    view.set(xlabel="x", ylabel="y", title=title)
     rate.set(ylabel="input events")
     rate.legend(frameon=False, fontsize=8, loc="upper right")
     raster.plot(output_us / 1000, output_class, "|", color="k", markersize=6)
@@ -104,6 +109,15 @@ def recording(
     raster.set_yticks(range(len(classes)), classes, fontsize=7)
     raster.grid(axis="y", alpha=0.3)
     return figure
+
+
+def event_map(events: np.ndarray) -> np.ndarray:
+    """Counts as colours on white: ON takes away green and blue, OFF red and green. Shape (H, W, 3)."""
+    height, width = int(events["y"].max(initial=0)) + 1, int(events["x"].max(initial=0)) + 1
+    counts = np.zeros((2, height, width))
+    np.add.at(counts, (events["p"], events["y"], events["x"]), 1)
+    on, off = counts[1] / max(1, np.percentile(counts, 99.5)), counts[0] / max(1, np.percentile(counts, 99.5))
+    return np.clip(np.stack([1 - off, 1 - (on + off) / 2, 1 - on], axis=-1), 0, 1)
 
 
 def draw(

@@ -5,6 +5,7 @@ A method brings a ``step(batch)`` and its named stateful things; stages are a lo
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +22,7 @@ from cil_spl.data.batches import Batch, Batches
 from cil_spl.errors import RequestError
 
 CHECKPOINT_FORMAT = 1
+_log = logging.getLogger(__name__)
 
 
 class Stateful(Protocol):
@@ -208,6 +210,7 @@ def fit(
         metrics["train/epoch_seconds"] = time.monotonic() - began
         fitted.history.append(metrics)
         log(metrics, epoch + 1)
+        _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
         if metrics[f"val/{monitor}"] > fitted.best_score:
             fitted.best_score, fitted.best_epoch = metrics[f"val/{monitor}"], fitted.epochs
             write_checkpoint(best_file, {"keep": {name: thing.state_dict() for name, thing in keep.items()}})
@@ -255,6 +258,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if version != CHECKPOINT_FORMAT:
         raise RequestError(f"{path}: format {version}; this version reads {CHECKPOINT_FORMAT}")
     return content
+
+
+def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
+    """What an epoch came to, in one line."""
+    shown = [f"{stage} {epoch}/{epochs}"]
+    shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name != "train/epoch_seconds"]
+    return "  ".join([*shown, f"{metrics['train/epoch_seconds']:.1f} s"])
 
 
 def _bar(batches: Iterable[Batch], total: int, title: str, progress: bool | None) -> Iterable[Batch]:

@@ -72,7 +72,7 @@ class _Fused(torch.autograd.Function):
         return torch.from_numpy(spikes).view(current.shape), torch.from_numpy(end).view(start.shape)
 
     @staticmethod
-    def backward(ctx: Any, grad_spikes: Tensor, grad_end: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad_spikes: Tensor, grad_end: Tensor) -> Any:
         alpha, theta, low, single, kind, width, height, straight = ctx.constants
         (u,) = ctx.saved_tensors
         grad = _flat(grad_spikes)

@@ -221,7 +221,7 @@ class _Spike(torch.autograd.Function):
         raise RequestError(f"model.neuron.spike_fn: {spike_fn} is not known here; allowed: {', '.join(SPIKE_FNS)}")
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         u, threshold = ctx.saved_tensors
         return grad * ctx.psi(u, threshold), None, None, None, None, None
 
@@ -232,7 +232,7 @@ class _Substitute(torch.autograd.Function):
         return observed.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return grad, None
 
 
@@ -242,5 +242,5 @@ class _StraightClip(torch.autograd.Function):
         return torch.relu(v - low) + low  # sinabs' arithmetic, to the bit
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return grad, None

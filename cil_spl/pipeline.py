@@ -16,7 +16,7 @@ from torch import nn
 from cil_spl import evaluate as ev
 from cil_spl import figures, schema, track
 from cil_spl.chip.files import save
-from cil_spl.data import datasets
+from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
@@ -44,11 +44,13 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     plan = plan_of(cfg)
     target = instantiate(cfg.target)
     warnings = target.place(plan)
-    with track.open(cfg, folder, tags={"backend": target.backend}) as record:
+    track.check_store(cfg.tracking)
+    settle(cfg)
+    experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
+    tags = {"backend": target.backend, "data": cache.identity(experiences[0].train)}
+    with track.open(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
-        settle(cfg)
-        experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
         setting = setting_of(cfg, plan, experiences, target, record, folder)
         trained = schema.locate(cfg.method._target_)(setting, **hyperparameters(cfg.method))
         evaluations, extra = deploy(cfg, setting, trained, target, record, folder)
@@ -57,7 +59,8 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         }
         metrics |= extra | dict(trained.notes or {})
         row = row_of(cfg, target, metrics)
-        test = setting.experiences[-1].test
+        test = experiences[-1].test
+        figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, test.classes)
         figures.draw(
             folder / "figures",
             track.read_metrics(folder),
@@ -105,7 +108,7 @@ def setting_of(
         task=instantiate(cfg.task),
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
         aware=cfg.quantize.aware or cfg.model.aware,
-        trainer=Trainer(**trainer),  # type: ignore[arg-type]
+        trainer=Trainer(**trainer),
         frames=Frames(**cfg.frames),
         seed=cfg.seed,
         device=device_of(cfg.trainer.device),

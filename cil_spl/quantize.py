@@ -96,7 +96,7 @@ class _Rounded(torch.autograd.Function):
         return rounded.clone()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return grad, None
 
 
@@ -124,9 +124,10 @@ def quantize(net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
     layers, warnings = [], []
     for i, stage in enumerate(parts):
         neuron = cast(sl.IAF, net.get_submodule(stage.neuron))
+        weighted: Any = net.get_submodule(stage.weight.name)
         check_neuron(neuron, stage)
         with torch.no_grad():
-            weight = net.get_submodule(stage.weight.name).weight.detach().float().cpu() / stage.fold
+            weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
             integers = to_integers(weight, theta, low)
         if integers.limited_by == "thresholds":

@@ -213,6 +213,16 @@ def connect(uri: str) -> Any:
     raise AssertionError  # not reached
 
 
+def check_store(tracking: Mapping[str, Any]) -> None:
+    """Refuse a store that cannot be used before any work is done.
+
+    Raises:
+        RequestError: as :func:`connect`.
+    """
+    if tracking.get("enabled", True) and int(os.environ.get("RANK", "0")) == 0:
+        connect(store_uri(tracking.get("uri")))
+
+
 @contextlib.contextmanager
 def _store_trouble(uri: str) -> Iterator[None]:
     """Errors of MLflow, SQLAlchemy, requests and the file system: to a person all say the same."""

@@ -25,6 +25,7 @@ a rectified output that is never positive gets no gradient; the gain is chosen a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -132,7 +133,8 @@ def convert(setting: Setting, ann: nn.Sequential, activation: dict[str, float], 
     for name, module in ann.named_children():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
             now = gain / activation[name]
-            net.get_submodule(name).weight.copy_(module.weight * threshold * now / before)
+            spiking: Any = net.get_submodule(name)
+            spiking.weight.copy_(module.weight * threshold * now / before)
             before = now
     return net
 

@@ -8,6 +8,8 @@ unit-variance initialisation, D. Mishkin, J. Matas, ICLR 2016).
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -34,8 +36,9 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
             alive = out[out != 0]
             std = alive.std() if alive.numel() > 1 else out.new_tensor(0.0)
             if std > 0:
+                weighted: Any = module
                 aware = parametrize.is_parametrized(module, "weight")
-                weight = module.parametrizations.weight.original if aware else module.weight
+                weight = weighted.parametrizations.weight.original if aware else weighted.weight
                 weight.mul_(spread / std)
                 out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))
         x = out
