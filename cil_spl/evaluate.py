@@ -203,11 +203,10 @@ def fan_out(stage: Stage) -> Tensor:
     p = stage.weight.params
     kernel, stride, padding = pair(p["kernel_size"]), pair(p["stride"]), pair(p["padding"])
     ones = torch.ones(1, 1, *stage.output_shape[1:])
-    reach = F.conv_transpose2d(ones, torch.ones(1, 1, *kernel), stride=stride, padding=padding)[0, 0]
-    full = torch.zeros(height, width)
-    h, w = min(height, reach.shape[0]), min(width, reach.shape[1])
-    full[:h, :w] = reach[:h, :w]
-    return full * f
+    padded = torch.zeros(height + 2 * padding[0], width + 2 * padding[1])
+    reach = F.conv_transpose2d(ones, torch.ones(1, 1, *kernel), stride=stride)[0, 0]
+    padded[: reach.shape[0], : reach.shape[1]] = reach
+    return padded[padding[0] : padding[0] + height, padding[1] : padding[1] + width] * f
 
 
 def _pooled(spikes: Tensor, pool: tuple[int, int]) -> Tensor:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import random
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +30,8 @@ from cil_spl.models.presets import PRESETS
 from cil_spl.neurons import weights_of
 from cil_spl.quantize import stepped
 from cil_spl.setting import Frames, Setting, Trained
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
@@ -88,13 +92,22 @@ def plan_of(cfg: DictConfig) -> Plan:
 
 
 def settle(cfg: DictConfig) -> None:
-    """Seed everything and settle threads."""
+    """Seed everything and settle threads and memory."""
+    _keep_memory()
     random.seed(cfg.seed)
     np.random.seed(cfg.seed)  # noqa: NPY002  (libraries draw from it)
     torch.manual_seed(cfg.seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
     if cfg.trainer.threads is not None:
         torch.set_num_threads(cfg.trainer.threads)
+
+
+def _keep_memory() -> None:
+    """Keep freed memory: glibc hands large blocks back at once, and every training step would fault them in again."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            libc.mallopt(option, value)
 
 
 def setting_of(

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
@@ -26,7 +27,8 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
     """
     steps, batch = frames.shape[:2]
     x = frames
-    for module in net.children():
+    modules = list(net.children())
+    for module, behind in zip(modules, [*modules[1:], None], strict=True):
         if neurons.is_spiking(module):
             x, _ = neurons.step(module, x)
             continue
@@ -39,6 +41,13 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
                 weighted: Any = module
                 aware = parametrize.is_parametrized(module, "weight")
                 weight = weighted.parametrizations.weight.original if aware else weighted.weight
-                weight.mul_(spread / std)
+                weight.mul_(spread / std / _gain(behind))
                 out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))
         x = out
+
+
+def _gain(module: nn.Module | None) -> float:
+    """By how much neurons weaken their input: sinabs' LIF takes (1 - alpha) of it."""
+    if isinstance(module, sl.LIF) and not isinstance(module, sl.IAF) and module.norm_input:
+        return 1 - float(module.alpha_mem_calculated)
+    return 1.0
