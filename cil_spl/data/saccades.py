@@ -49,7 +49,8 @@ class Parameters:
             the motion that the real recordings show: down, up to the right, and back to the left,
             with pan and tilt not quite together.
         path_jitter_px: standard deviation of a recording's constant shift, along each axis.
-        time_jitter_ms: standard deviation of the moment of each saccade, one every 100 ms.
+        time_jitter_ms: standard deviation of the moment of each saccade, one every 100 ms; the
+            first one begins the recording.
         pixel_pitch_px: side of an image pixel on the sensor.
         negative: show the image's negative: a dark digit on a bright screen.
         blur_px: standard deviation of the optics' Gaussian blur.
@@ -57,8 +58,8 @@ class Parameters:
         threshold_on, threshold_off: change of log light that makes an event.
         threshold_spread: standard deviation between the pixels of a sensor, relative.
         threshold_jitter: standard deviation from event to event in one pixel, relative.
-        start_spread: at the start a pixel has this share of the way to its next event, ON or OFF,
-            behind it at most, drawn evenly; 0 starts all pixels alike.
+        start_spread: how much of the way to an event, ON or OFF, a pixel may have behind it at
+            the start, drawn evenly; 0 starts every pixel as after an event.
         refractory_us: time after an event during which a pixel is blind.
         noise_on_hz, noise_off_hz: rate of a pixel's events without cause. Real ones are nearly all
             ON: the pixel's reference leaks.
@@ -69,30 +70,30 @@ class Parameters:
 
     path_ms: tuple[float, ...] = (
         0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230,
-        240, 250, 260, 270, 280, 290, 300, 315,
+        240, 250, 260, 270, 280, 290, 300, 310,
     )  # fmt: skip
     path_x_px: tuple[float, ...] = (
-        -2.47, -2.50, -2.55, -2.62, -2.60, -2.44, -1.93, -1.28, -1.03, -0.97, -0.90, -0.79, -0.59, -0.12, 0.63,
-        1.20, 1.45, 1.83, 2.15, 2.30, 2.49, 2.73, 2.85, 2.64, 1.87, 0.85, -0.15, -1.15, -1.73, -2.14, -2.30, -2.24,
+        -2.52, -2.48, -2.56, -2.64, -2.61, -2.49, -1.92, -1.34, -1.00, -0.95, -0.93, -0.78, -0.57, -0.10, 0.62,
+        1.25, 1.51, 1.82, 2.15, 2.34, 2.51, 2.75, 2.85, 2.67, 1.88, 0.88, -0.16, -1.16, -1.75, -2.18, -2.32, -2.16,
     )  # fmt: skip
     path_y_px: tuple[float, ...] = (
-        -1.84, -1.70, -1.33, -0.60, 0.47, 1.71, 2.74, 3.34, 3.60, 3.62, 3.55, 3.46, 3.48, 3.23, 2.41, 1.26, 0.06,
-        -0.99, -1.50, -1.57, -1.43, -1.44, -1.52, -1.70, -1.61, -1.65, -1.69, -1.71, -1.78, -1.80, -1.75, -1.82,
+        -1.66, -1.64, -1.26, -0.58, 0.51, 1.78, 2.84, 3.46, 3.57, 3.60, 3.59, 3.52, 3.52, 3.21, 2.38, 1.24, 0.03,
+        -0.98, -1.53, -1.65, -1.49, -1.51, -1.56, -1.77, -1.64, -1.63, -1.68, -1.83, -1.95, -2.00, -1.97, -1.97,
     )  # fmt: skip
-    path_jitter_px: float = 0.1
-    time_jitter_ms: float = 2.0
+    path_jitter_px: float = 0.05
+    time_jitter_ms: float = 2.6
     pixel_pitch_px: float = 1.01
     negative: bool = True
-    blur_px: float = 0.53
-    dark: float = 0.21
-    threshold_on: float = 0.224
-    threshold_off: float = 0.216
+    blur_px: float = 0.52
+    dark: float = 0.24
+    threshold_on: float = 0.217
+    threshold_off: float = 0.203
     threshold_spread: float = 0.1
-    threshold_jitter: float = 0.21
+    threshold_jitter: float = 0.20
     start_spread: float = 1.0
-    refractory_us: float = 450.0
-    noise_on_hz: float = 0.37
-    noise_off_hz: float = 0.015
+    refractory_us: float = 490.0
+    noise_on_hz: float = 0.38
+    noise_off_hz: float = 0.016
     sensor_seed: int = 0
     dt_us: float = 1000.0
 
@@ -265,6 +266,7 @@ def _record(image: np.ndarray, index: int, seed: int, scene: _Scene, out: np.nda
     late = np.empty(int(len(path) * dt_us / (_SACCADE_MS * 1000)) + 3)  # of each saccade, steps
     for s in range(len(late)):
         late[s] = _normal(state) * scene.time_jitter_us / dt_us
+    late[0] = 0
     light = _light(image, scene)
 
     v = np.empty((height, width), np.float32)  # log light at the end of the last step
