@@ -228,8 +228,6 @@ def heavy_weights(net: nn.Sequential, plan: Plan) -> list[str]:
         neuron: Any = net.get_submodule(stage.neuron)
         weighted: Any = net.get_submodule(stage.weight.name)
         if neurons.is_spiking(neuron):
-            weight = weighted.weight.detach() / stage.fold
-            share = float((weight > neuron.spike_threshold).float().mean())
-            if share > 0:
-                found.append(f"{stage.weight.name} ({100 * share:.1f} % of its weights)")
+            if bool((weighted.weight.detach() / stage.fold > neuron.spike_threshold).any()):
+                found.append(stage.weight.name)
     return found

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -46,7 +45,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     folder = Path(folder)
     cfg = schema.check(cfg)
     plan = plan_of(cfg)
-    target = instantiate(cfg.target)
+    target = make(cfg.target)
     warnings = target.place(plan)
     track.check_store(cfg.tracking)
     settle(cfg)
@@ -56,7 +55,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         for text in warnings:
             record.warn(text)
         setting = setting_of(cfg, plan, experiences, target, record, folder)
-        trained = schema.locate(cfg.method._target_)(setting, **hyperparameters(cfg.method))
+        trained = schema.locate(cfg.method._target_)(setting, **keywords(cfg.method, without=("name",)))
         evaluations, extra = deploy(cfg, setting, trained, target, record, folder)
         metrics = {
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
@@ -80,7 +79,7 @@ def check(cfg: DictConfig) -> tuple[DictConfig, Plan, list[str]]:
     """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
     cfg = schema.check(cfg)
     plan = plan_of(cfg)
-    return cfg, plan, instantiate(cfg.target).place(plan)
+    return cfg, plan, make(cfg.target).place(plan)
 
 
 def plan_of(cfg: DictConfig) -> Plan:
@@ -118,7 +117,7 @@ def setting_of(
     setting = Setting(
         plan=plan,
         experiences=experiences,
-        task=instantiate(cfg.task),
+        task=make(cfg.task),
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
         aware=cfg.quantize.aware or cfg.model.aware,
         trainer=Trainer(**trainer),
@@ -206,11 +205,16 @@ def example_of(target: Any, batch: Batch, recordings: Recordings) -> dict[str, A
     return {"events": batch.events, "output_us": output_us, "output_class": output_class, "title": title}
 
 
-def hyperparameters(node: DictConfig) -> dict[str, Any]:
-    """A method's own keys."""
+def keywords(node: DictConfig, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a config node hands to the function that its ``_target_`` names."""
     plain = OmegaConf.to_container(node)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in ("_target_", "name")}
+    return {str(key): value for key, value in plain.items() if key not in ("_target_", *without)}
+
+
+def make(node: DictConfig) -> Any:
+    """Call what a config node names."""
+    return schema.locate(node._target_)(**keywords(node))
 
 
 def device_of(name: str) -> torch.device:

@@ -90,12 +90,11 @@ def load(run: Run) -> Network:
         RequestError: the run left none (it did not finish, or its target runs no spiking network), or its files are
             damaged or of another format.
     """
-    from hydra.utils import instantiate
 
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
     config = schema.check(run.config())
-    target = instantiate(config.target)
+    target = pipeline.make(config.target)
     if target.runs != "spikes":
         raise RequestError(
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
@@ -104,7 +103,7 @@ def load(run: Run) -> Network:
     net = build(plan, family="snn", neuron=config.model.neuron)
     load_weights(net, read_checkpoint(run.path("weights.pt"))["weights"])
     target.load(load_chip(run.path("chip.npz")), plan, net)
-    task = instantiate(config.task)
+    task = pipeline.make(config.task)
     return Network(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))
 
 

@@ -114,8 +114,11 @@ def bake(net: nn.Module) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def quantize(net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
+def quantize(net: nn.Sequential, plan: Plan, *, leaky: bool = False) -> tuple[ChipNetwork, list[str]]:
     """The chip network of a float network, and what a person should be told about it.
+
+    Args:
+        leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.
 
     Raises:
         RequestError: a layer that no chip can hold: leaky neurons, or neurons without a lower bound.
@@ -125,7 +128,7 @@ def quantize(net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
     for i, stage in enumerate(parts):
         neuron = cast(sl.IAF, net.get_submodule(stage.neuron))
         weighted: Any = net.get_submodule(stage.weight.name)
-        check_neuron(neuron, stage)
+        check_neuron(neuron, stage, leaky)
         with torch.no_grad():
             weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
@@ -161,18 +164,18 @@ def quantize(net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
     return ChipNetwork(tuple(layers), plan.input_shape), warnings
 
 
-def check_neuron(neuron: nn.Module, stage: Stage) -> None:
+def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
     """Refuse neurons that the chip does not have.
 
     Raises:
         RequestError: naming the layer.
     """
-    if not isinstance(neuron, sl.IAF):
+    if not isinstance(neuron, sl.IAF) and not leaky:
         raise RequestError(
             f"layer {stage.neuron}: {type(neuron).__name__} cannot be placed on the chip, which has no multiplicative "
             "leak; use model.neuron.kind=iaf"
         )
-    if neuron.min_v_mem is None:
+    if cast(sl.LIF, neuron).min_v_mem is None:
         raise RequestError(
             f"layer {stage.neuron}: min_v_mem=None cannot be quantised: the scale would be spent on the lower bound "
             "and every weight rounded to zero; use model.neuron.min_v_mem=-1"
@@ -209,6 +212,8 @@ def stepped(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential
         elif name in neuron_of:
             layer, old = by_name[neuron_of[name]], cast(sl.IAF, module)
             new = make(
+                kind="iaf" if isinstance(old, sl.IAF) else "lif",
+                tau_mem=None if isinstance(old, sl.IAF) else float(old.tau_mem),
                 spike_fn=names[old.spike_fn],
                 reset_fn=layer.reset,
                 spike_threshold=layer.threshold,

@@ -210,18 +210,16 @@ def _check_together(cfg: DictConfig) -> None:
             f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
         )
     neuron = model.neuron
-    if target == "speck" or cfg.quantize.aware:
-        why = f"target={target}" if target == "speck" else "quantize.aware=true"
-        if neuron.kind != "iaf":
-            raise RequestError(
-                f"model.neuron.kind={neuron.kind}: {why} has integrate-and-fire neurons only (the chip has no "
-                "multiplicative leak); use model.neuron.kind=iaf, or target=software"
-            )
-        if neuron.min_v_mem is None:
-            raise RequestError(
-                f"model.neuron.min_v_mem=null: {why} needs a lower bound, or the scale is spent on it and every weight "
-                "rounds to zero; use model.neuron.min_v_mem=-1"
-            )
+    if neuron.kind != "iaf" and target == "speck":
+        raise RequestError(
+            f"model.neuron.kind={neuron.kind}: target=speck has integrate-and-fire neurons only (the chip has no "
+            "multiplicative leak); use model.neuron.kind=iaf, or target=software"
+        )
+    if neuron.min_v_mem is None and target != "accelerator":
+        raise RequestError(
+            "model.neuron.min_v_mem=null: quantising needs a lower bound, or the scale is spent on it and every weight "
+            "rounds to zero; use model.neuron.min_v_mem=-1, or a lower one"
+        )
     if neuron.kind == "lif" and neuron.tau_mem is None:
         raise RequestError("model.neuron.tau_mem=null: model.neuron.kind=lif needs a time constant, in time steps")
 

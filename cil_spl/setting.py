@@ -140,5 +140,5 @@ class Setting:
         if missing:
             names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
             self.warn(f"never answered on validation: class {names}")
-        for text in ev.heavy_weights(net, self.plan):
-            self.warn(f"weights above threshold in {text}: on a chip such neurons lag behind and keep firing")
+        for layer in ev.heavy_weights(net, self.plan):
+            self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")

@@ -35,7 +35,7 @@ class Software:
 
     def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
         """By the chip's rule, without a core for each layer."""
-        return quantize(net, plan)
+        return quantize(net, plan, leaky=True)
 
     def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
         """Take a network."""
