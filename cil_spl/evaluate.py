@@ -227,7 +227,8 @@ def heavy_weights(net: nn.Sequential, plan: Plan) -> list[str]:
     for stage in stages(plan):
         neuron: Any = net.get_submodule(stage.neuron)
         weighted: Any = net.get_submodule(stage.weight.name)
-        if neurons.is_spiking(neuron):
-            if bool((weighted.weight.detach() / stage.fold > neuron.spike_threshold).any()):
-                found.append(stage.weight.name)
+        if not neurons.is_spiking(neuron):
+            continue
+        if bool((weighted.weight.detach() / stage.fold > neuron.spike_threshold).any()):
+            found.append(stage.weight.name)
     return found

@@ -53,7 +53,7 @@ def computing() -> Iterator[Line]:
         yield WRONG, "computing", str(error)
         return
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = f"{torch.get_num_threads()} of torch, {numba.config.NUMBA_NUM_THREADS} of numba"
+    threads = f"{torch.get_num_threads()} of torch, {numba.get_num_threads()} of numba"
     yield OK, "threads", f"{threads}, on {cores} cores"
     if torch.cuda.is_available():
         cards = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))

@@ -121,7 +121,7 @@ def known_keys(choices: Sequence[str], config_dir: str | None = None) -> list[st
 
     def walk(node: DictConfig, prefix: str) -> list[str]:
         found = []
-        for key in node:
+        for key in map(str, node):
             child = node._get_node(key)
             found.append(f"{prefix}{key}")
             if isinstance(child, DictConfig) and not child._is_none() and not child._is_missing():

@@ -21,7 +21,8 @@ def main(argv: list[str]) -> int:
     from cil_spl.data.files import read_recording
 
     run = runs.find(given.run)
-    size = tuple(int(n) for n in run.config().dataset.sensor_size)
+    width, height, polarities = run.config().dataset.sensor_size
+    size = (int(width), int(height), int(polarities))
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
     sys.path.append(os.getcwd())  # a person's own modules
