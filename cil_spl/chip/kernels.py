@@ -9,6 +9,7 @@ is written in LLVM's vector types, which any processor has.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -28,18 +29,22 @@ FIRST, WEIGHT, ROWS, RUN, STEP, ADDS = range(6)
 PIXEL_COLUMNS = 6
 
 RECIPROCAL_BITS = 40
+# What a die does to events on their way (see chip/die.py).
+LOST, JITTER, REORDER = range(3)
+DIE_COLUMNS = 3
+
 TOP, BOTTOM = 32767, -32768
 # A state that one more weight could carry beyond 16 bits; from there on every addition is looked at.
 NEARLY = TOP - 128
 
+_0, _1, _32 = np.uint64(0), np.uint64(1), np.uint64(32)
+
 
 def _vector_update(lanes: int) -> Callable[..., Any]:
-    mask_type = {8: types.uint8, 16: types.uint16}[lanes]
-
     @intrinsic
     def update(typing_context, v, i, w, j, low, threshold, keep):  # type: ignore[no-untyped-def]
         """v[i : i + lanes] takes w[j : j + lanes]; the mask of the neurons that fired."""
-        signature = mask_type(v, types.intp, w, types.intp, types.int16, types.int16, types.int16)
+        signature = types.uint64(v, types.intp, w, types.intp, types.int16, types.int16, types.int16)
 
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
             vector = ir.VectorType(ir.IntType(16), lanes)
@@ -61,24 +66,34 @@ def _vector_update(lanes: int) -> Callable[..., Any]:
             fired = builder.icmp_signed(">=", state, threshold)
             state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
             builder.store(state, at, align=2)
-            return builder.bitcast(fired, ir.IntType(lanes))
+            return builder.zext(builder.bitcast(fired, ir.IntType(lanes)), ir.IntType(64))
 
         return signature, generate
 
     return update
 
 
-_update8, _update16 = _vector_update(8), _vector_update(16)
+_update8, _update16, _update32 = _vector_update(8), _vector_update(16), _vector_update(32)
 
 
 @intrinsic
 def _lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
-    """Number of the lowest bit of a mask that is not zero."""
+    """Number of the lowest bit of a mask, 64 if it is zero."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.zext(builder.cttz(args[0], ir.Constant(ir.IntType(1), 1)), ir.IntType(64))
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
 
-    return types.intp(mask), generate
+    return types.intp(types.uint64), generate
+
+
+@intrinsic
+def _bits(typing_context, mask):  # type: ignore[no-untyped-def]
+    """How many bits of a mask are set."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.ctpop(args[0])
+
+    return types.intp(types.uint64), generate
 
 
 @intrinsic
@@ -116,6 +131,60 @@ def _shuffle(neuron, first, stop, random):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
+def _uniform(random):  # type: ignore[no-untyped-def]
+    """A random number from [0, 1)."""
+    return np.float64(_draw(random) >> np.uint64(11)) * 2.0**-53
+
+
+@njit(nogil=True, cache=True)
+def _seed(random, seed, effect, layer, identity):  # type: ignore[no-untyped-def]
+    """A stream of its own for each die, effect, layer and recording."""
+    random[0] = identity
+    random[0] = _draw(random) ^ np.uint64(seed)
+    random[0] = _draw(random) ^ np.uint64(effect)
+    random[0] = _draw(random) ^ np.uint64(layer)
+    _draw(random)
+
+
+@njit(nogil=True, cache=True)
+def _identity(neuron, time, n):  # type: ignore[no-untyped-def]
+    """A number made of a recording's events, so that chance does not depend on its place in a batch."""
+    h = np.uint64(14695981039346656037)
+    for i in range(n):
+        h = (h ^ np.uint64(neuron[i])) * np.uint64(1099511628211)
+        h = (h ^ np.uint64(time[i])) * np.uint64(1099511628211)
+    return h
+
+
+@njit(nogil=True, cache=True)
+def _transmit(neuron, time, n, layer, die, seed, identity, random):  # type: ignore[no-untyped-def]
+    """What the way into a layer does to its events on a real die, in place: losses, late and early arrivals."""
+    if die[LOST] > 0:
+        _seed(random, seed, LOST, layer, identity)
+        kept = 0
+        for i in range(n):
+            if _uniform(random) >= die[LOST]:
+                neuron[kept], time[kept] = neuron[i], time[i]
+                kept += 1
+        n = kept
+    if die[JITTER] > 0:
+        _seed(random, seed, JITTER, layer, identity)
+        for i in range(n):
+            normal = math.sqrt(-2.0 * math.log(1.0 - _uniform(random))) * math.cos(2.0 * math.pi * _uniform(random))
+            time[i] = np.int32(max(0.0, np.round(time[i] + die[JITTER] * normal)))
+        order = np.argsort(time[:n], kind="mergesort")
+        neuron[:n] = neuron[:n][order]
+        time[:n] = time[:n][order]
+    if die[REORDER] > 0:  # the order changes, the times do not: an event may pass those that came shortly before
+        _seed(random, seed, REORDER, layer, identity)
+        key = np.empty(n, np.float64)
+        for i in range(n):
+            key[i] = time[i] + die[REORDER] * _uniform(random)
+        neuron[:n] = neuron[:n][np.argsort(key, kind="mergesort")]
+    return n
+
+
+@njit(nogil=True, cache=True)
 def _grown(array, n):  # type: ignore[no-untyped-def]
     """A larger array with the same first ``n`` entries."""
     new = np.empty(2 * len(array), array.dtype)
@@ -124,36 +193,14 @@ def _grown(array, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _careful(v, at, rows, run, row, weight, w, step, low, keep, threshold, out, n):  # type: ignore[no-untyped-def]
-    """One input event, neuron by neuron, with saturations counted and a threshold for each neuron."""
-    saturated = 0
-    for _ in range(rows):
-        for j in range(run):
-            state = np.int64(v[at + j]) + np.int64(weight[w + j])
-            if state > TOP or state < BOTTOM:
-                saturated += 1
-                state = TOP if state > TOP else BOTTOM
-            state = max(state, low)
-            if state >= threshold[at + j]:
-                out[n] = at + j
-                n += 1
-                state = (state - threshold[at + j]) & keep
-            v[at + j] = np.int16(state)
-        at += row
-        w += step
-    return n, saturated
-
-
-@njit(nogil=True, cache=True)
-def _layer(  # type: ignore[no-untyped-def]
-    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, careful, neuron, time, n, shuffle, random
+def _careful(  # type: ignore[no-untyped-def]
+    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, neuron, time, n, shuffle, random
 ):
-    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``."""
+    """Input events neuron by neuron, with saturations counted and a threshold for each neuron; see ``_vectors``."""
     table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
     shift, channels = edge[SHIFT], edge[CHANNELS]
-    row, channel, weights, fires = layer[ROW], layer[CHANNEL], layer[WEIGHTS], layer[FIRES]
-    low, keep, lags = layer[LOW], layer[KEEP], layer[LAGS]
-    low16, threshold16, keep16 = np.int16(low), np.int16(layer[THRESHOLD]), np.int16(keep)
+    row, channel, weights = layer[ROW], layer[CHANNEL], layer[WEIGHTS]
+    low, keep, room = layer[LOW], layer[KEEP], len(neuron) - layer[FIRES]
     adds = saturated = 0
     for i in range(first, stop):
         source = np.int64(neuron_in[i])
@@ -162,44 +209,125 @@ def _layer(  # type: ignore[no-untyped-def]
         rows = np.int64(pixel[table + place, ROWS])
         if rows == 0 or c < 0 or c >= channels:
             continue
+        if n > room:
+            return i, n, adds, saturated
+        at, run = np.int64(pixel[table + place, FIRST]), np.int64(pixel[table + place, RUN])
+        w = weights + c * channel + np.int64(pixel[table + place, WEIGHT])
+        adds += pixel[table + place, ADDS]
+        before = n
+        for _ in range(rows):
+            for j in range(run):
+                state = np.int64(v[at + j]) + np.int64(weight[w + j])
+                if state > TOP or state < BOTTOM:
+                    saturated += 1
+                    state = TOP if state > TOP else BOTTOM
+                state = max(state, low)
+                if state >= threshold[at + j]:
+                    neuron[n], time[n] = at + j, time_in[i]
+                    n += 1
+                    state = (state - max(threshold[at + j], 0)) & keep  # a stuck neuron takes nothing off
+                v[at + j] = np.int16(state)
+            at += row
+            w += np.int64(pixel[table + place, STEP])
+        if shuffle:
+            _shuffle(neuron, before, n, random)
+    return stop, n, adds, saturated
+
+
+@njit(nogil=True, cache=True)
+def _vectors(  # type: ignore[no-untyped-def]
+    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, neuron, time, n, shuffle, random
+):
+    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``.
+
+    Stops early when the room for events runs out, or behind an event that brought a state near the end of 16 bits.
+    No array is made or bound anew here: numba would count its references, atomically, at every event.
+
+    Returns:
+        the next input event, ``n``, additions, whether a state is near the end of 16 bits.
+    """
+    table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
+    shift, channels = edge[SHIFT], edge[CHANNELS]
+    row, channel, weights = layer[ROW], layer[CHANNEL], layer[WEIGHTS]
+    lags, room = layer[LAGS], len(neuron) - layer[FIRES]
+    low, threshold, keep = np.int16(layer[LOW]), np.int16(layer[THRESHOLD]), np.int16(layer[KEEP])
+    adds = 0
+    for i in range(first, stop):
+        source = np.int64(neuron_in[i])
+        place = (source * reciprocal) >> RECIPROCAL_BITS
+        c = source - place * features + shift
+        rows = np.int64(pixel[table + place, ROWS])
+        if rows == 0 or c < 0 or c >= channels:
+            continue
+        if n > room:
+            return i, n, adds, False
         at, run = np.int64(pixel[table + place, FIRST]), np.int64(pixel[table + place, RUN])
         w = weights + c * channel + np.int64(pixel[table + place, WEIGHT])
         step = np.int64(pixel[table + place, STEP])
         adds += pixel[table + place, ADDS]
-        if n + fires > len(neuron):
-            neuron, time = _grown(neuron, n), _grown(time, n)
         before = n
         t = time_in[i]
-        if careful:
-            n, more = _careful(v, at, rows, run, row, weight, w, step, low, keep, threshold, neuron, n)
-            saturated += more
-        else:
-            for _ in range(rows):
-                j = 0
-                while j < run - 8:
-                    fired = _update16(v, at + j, weight, w + j, low16, threshold16, keep16)
-                    while fired != 0:
-                        neuron[n] = at + j + _lowest_bit(fired)
-                        n += 1
-                        fired &= np.uint16(fired - np.uint16(1))
-                    j += 16
-                if j < run:
-                    fired8 = _update8(v, at + j, weight, w + j, low16, threshold16, keep16)
-                    while fired8 != 0:
-                        neuron[n] = at + j + _lowest_bit(fired8)
-                        n += 1
-                        fired8 &= np.uint8(fired8 - np.uint8(1))
-                at += row
-                w += step
-            if lags:  # only a neuron that has just fired can have come near the end of 16 bits
-                for k in range(before, n):
-                    if v[neuron[k]] > NEARLY:
-                        careful = 1
+        for _ in range(rows):
+            j = 0
+            while j < run:  # 64 neurons at a time, their mask in one word
+                base, wide = at + j, run - j
+                if wide >= 64:
+                    fired = _update32(v, base, weight, w + j, low, threshold, keep)
+                    fired |= _update32(v, base + 32, weight, w + j + 32, low, threshold, keep) << _32
+                    wide = 64
+                else:
+                    fired = _0
+                    k = 0
+                    while k < wide - 8:
+                        fired |= _update16(v, base + k, weight, w + j + k, low, threshold, keep) << np.uint64(k)
+                        k += 16
+                    if k < wide:
+                        fired |= _update8(v, base + k, weight, w + j + k, low, threshold, keep) << np.uint64(k)
+                if fired != _0:
+                    stop_at = n + _bits(fired)
+                    while n < stop_at:  # four at a time, for the branch predictor; what is too much is overwritten
+                        for u in range(4):
+                            neuron[n + u] = base + _lowest_bit(fired)
+                            time[n + u] = t
+                            fired &= fired - _1
+                        n += 4
+                    n = stop_at
+                j += wide
+            at += row
+            w += step
         if shuffle and n - before > 1:
             _shuffle(neuron, before, n, random)
-        for k in range(before, n):
-            time[k] = t
-    return neuron, time, n, careful, adds, saturated
+        if lags:  # only a neuron that has just fired can have come near the end of 16 bits
+            for k in range(before, n):
+                if v[neuron[k]] > NEARLY:
+                    return i + 1, n, adds, True
+    return stop, n, adds, False
+
+
+@njit(nogil=True, cache=True)
+def _layer(  # type: ignore[no-untyped-def]
+    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, careful, neuron, time, n, shuffle, random
+):
+    """As ``_vectors``, to the end: with more room as it is needed, and carefully where states may saturate."""
+    adds = saturated = 0
+    while True:
+        if careful:
+            first, n, more, bad = _careful(
+                neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, neuron, time, n, shuffle,
+                random,
+            )  # fmt: skip
+            adds += more
+            saturated += bad
+        else:
+            first, n, more, near = _vectors(
+                neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, neuron, time, n, shuffle, random
+            )
+            adds += more
+            careful = np.int64(near)
+        if first >= stop:
+            return neuron, time, n, careful, adds, saturated
+        if n > len(neuron) - layer[FIRES]:
+            neuron, time = _grown(neuron, n), _grown(time, n)
 
 
 @njit(nogil=True, cache=True)
@@ -290,6 +418,8 @@ def chain(  # type: ignore[no-untyped-def]
     event_offsets,
     event_neuron,
     event_time,
+    die,
+    die_seed,
 ):
     """Recordings, one after another, until ``counter`` has handed out all; layer by layer.
 
@@ -303,6 +433,7 @@ def chain(  # type: ignore[no-untyped-def]
     capacity = 4096 + np.max(layers[:, FIRES])
     neuron_in, time_in = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     neuron, time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
+    chance, identity, real = np.zeros(1, np.uint64), np.uint64(0), np.any(die > 0)
     while True:
         b = _next(counter)
         if b >= n_recordings:
@@ -314,8 +445,13 @@ def chain(  # type: ignore[no-untyped-def]
         if n_in < 0:
             continue
         random[0] = np.uint64(order)
-        _bin_starts(time_in, n_in, edges_us[b], starts)
+        if real:
+            identity = _identity(neuron_in, time_in, n_in)
         for k in range(n_layers):
+            if real:
+                n_in = _transmit(neuron_in, time_in, n_in, k, die, die_seed, identity, chance)
+            if k == 0 or real:
+                _bin_starts(time_in, n_in, edges_us[b], starts)
             layer = layers[k]
             first, size = layer[STATE], layer[SIZE]
             v[:size] = 0
@@ -382,6 +518,8 @@ def depth_first(  # type: ignore[no-untyped-def]
     event_offsets,
     event_neuron,
     event_time,
+    die,
+    die_seed,
     fan_out,
 ):
     """As :func:`chain`, for branches and merges: each event is followed to its last consequence before the next.
@@ -393,7 +531,7 @@ def depth_first(  # type: ignore[no-untyped-def]
     last = n_layers - 1
     v = np.zeros(layers[last, STATE] + layers[last, SIZE], np.int16)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
-    fires = np.max(layers[:, FIRES])
+    fires = np.max(layers[:, FIRES]) + 4
     one_in, one_time = np.empty(1, np.int32), np.zeros(1, np.int32)
     fired, fired_time = np.empty(fires, np.int32), np.empty(fires, np.int32)
     stack_edge, stack_neuron = np.empty(4096 + 2 * fires, np.int32), np.empty(4096 + 2 * fires, np.int32)
@@ -401,6 +539,7 @@ def depth_first(  # type: ignore[no-untyped-def]
     sensor_neuron, sensor_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     out, out_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     now_careful = np.zeros(n_layers, np.int64)
+    chance, identity, real = np.zeros(1, np.uint64), np.uint64(0), np.any(die > 0)
     while True:
         b = _next(counter)
         if b >= n_recordings:
@@ -412,10 +551,13 @@ def depth_first(  # type: ignore[no-untyped-def]
         if n_in < 0:
             continue
         random[0] = np.uint64(order)
+        if real:
+            identity = _identity(sensor_neuron, sensor_time, n_in)
         v[:] = 0
         for k in range(n_layers):
             now_careful[k] = careful[k]
         n_out = bin_now = 0
+        _seed(chance, die_seed, LOST, 0, identity)
         for i in range(n_in):
             while bin_now < bins - 1 and sensor_time[i] >= edges_us[b, bin_now + 1]:
                 if with_v_mem:
@@ -425,6 +567,8 @@ def depth_first(  # type: ignore[no-untyped-def]
             height = 1
             while height > 0:
                 height -= 1
+                if die[LOST] > 0 and _uniform(chance) < die[LOST]:
+                    continue
                 e = stack_edge[height]
                 one_in[0] = stack_neuron[height]
                 k = edges[e, TARGET]

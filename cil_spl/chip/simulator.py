@@ -16,7 +16,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cil_spl.chip.die import Die
 
 RECORDS = ("counts", "v_mem", "events", "output")
+NEVER = 1 << 20  # a threshold that no 16-bit state reaches
 LANES = 8  # features are padded to a multiple of this
 
 
@@ -133,7 +134,9 @@ def run(
     if edges_us.ndim != 2 or len(edges_us) != n_recordings or edges_us.shape[1] < 2:
         raise RequestError(f"edges_us has the shape {edges_us.shape}; {n_recordings} recordings need [B, T + 1]")
     program = compiled(network)
-    answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores())
+    if die is not None:
+        program = worn(program, die)
+    answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores(), die)
     answer.go(counts="counts" in record, v_mem="v_mem" in record)
     backwards = np.flatnonzero(answer.input_events < 0)
     if len(backwards):
@@ -175,11 +178,16 @@ class _Run:
         edges_us: np.ndarray,
         order_seed: int | None,
         threads: int,
+        die: Die | None,
     ) -> None:
+        from cil_spl.chip import kernels
+
         self.program, self.events, self.offsets, self.edges_us = program, events, offsets, edges_us
         self.order = 0 if order_seed is None else 2 * int(order_seed) + 1
         b, self.bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(program.layers)
         self.threads = min(threads, b)
+        self.die = np.zeros(kernels.DIE_COLUMNS) if die is None else die.on_the_way()
+        self.die_seed = np.uint64(0 if die is None else die.seed)
         self.counts = np.zeros((b, self.bins, program.n_classes), np.int64)
         self.events_per_layer = np.zeros((b, n_layers), np.int64)
         self.input_events = np.zeros(b, np.int64)
@@ -238,7 +246,7 @@ class _Run:
             np.zeros(1, np.int64), self.events, self.offsets, self.edges_us, p.sensor, p.layers, p.edges, p.pixel,
             p.weight, p.threshold, p.class_of, p.careful, self.order, counts, events_per_layer, self.input_events,
             synops, saturations, self.decision_us, self.layer_counts, self.layer_v_mem, self.keep, self.event_offsets,
-            self.event_neuron, self.event_time,
+            self.event_neuron, self.event_time, self.die, self.die_seed,
         )  # fmt: skip
         if not p.is_chain:
             args += (p.fan_out,)  # type: ignore[assignment]
@@ -374,6 +382,27 @@ def compiled(network: ChipNetwork) -> Program:
     )
 
 
+def worn(program: Program, die: Die) -> Program:
+    """The tables of a network on a given die: each neuron with a threshold of its own.
+
+    Raises:
+        RequestError: the die has an effect that is not known for branches.
+    """
+    from cil_spl.chip import kernels as kn
+
+    if not program.is_chain and (die.jitter_us or die.reorder_us):
+        raise RequestError("target.die: jitter_us and reorder_us need a network without branches; leave them at 0")
+    if not (die.threshold_spread or die.dead or die.stuck):
+        return program
+    threshold = program.threshold.copy()
+    for k, (layer, row) in enumerate(zip(program.network.layers, program.layers, strict=True)):
+        f, height, width = layer.output_shape
+        part = threshold[row[kn.STATE] : row[kn.STATE] + row[kn.SIZE]].reshape(height, width, program.padded[k])
+        part[..., :f] = die.thresholds(k, layer.threshold, (height, width, f))
+        part[..., f:] = NEVER
+    return replace(program, threshold=threshold, careful=np.ones_like(program.careful))
+
+
 def _order(network: ChipNetwork, destination: Destination) -> int:
     core = network.layers[destination.layer].core
     return destination.layer if core is None else core
@@ -448,44 +477,56 @@ class _Geometry:
             -(-f // LANES) * LANES, kernel, layer.stride, layer.padding, layer.input_shape[1:], (f, height, width)
         )
 
-    def reach(self, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """For each input row (column): first output row, how many, and the first one's kernel row."""
-        k, s, p, n = self.kernel[axis], self.stride[axis], self.padding[axis], self.output[1 + axis]
-        at = np.arange(self.input_map[axis]) + p
-        first = np.maximum(-(-(at - k + 1) // s), 0)
-        last = np.minimum(at // s, n - 1)
-        return first, np.maximum(last - first + 1, 0), at - first * s
-
-    def runs(self) -> tuple[dict[tuple[int, int], int], int]:
-        """Offset of each run of columns (first kernel column, how many) among a channel's weights, and their size."""
-        _, many, kernel_x = self.reach(1)
-        offsets, at = {}, 0
-        for run in sorted({(int(a), int(b)) for a, b in zip(kernel_x, many, strict=True) if b > 0}):
-            offsets[run] = at
-            at += self.kernel[0] * run[1] * self.features
-        return offsets, at
-
     @property
     def channel(self) -> int:
         """Packed weights of one input feature."""
-        return self.runs()[1]
+        return _runs(self)[1]
 
     @property
     def fires(self) -> int:
         """The most neurons that one event can fire."""
-        return int(self.reach(0)[1].max() * self.reach(1)[1].max()) * self.features
+        return int(_reach(self, 0)[1].max() * _reach(self, 1)[1].max()) * self.features + 4  # see kernels._vectors
 
     def pack(self, weight: np.ndarray) -> np.ndarray:
         """Weights as runs: for each input feature, run and kernel row, the columns in output order, features inside."""
-        f, c, ky, _ = weight.shape
-        offsets, size = self.runs()
-        packed = np.zeros((c, size), np.int16)
-        by_row = weight.transpose(1, 2, 3, 0)  # f c ky kx -> c ky kx f
-        for (first, many), at in offsets.items():
-            columns = first - self.stride[1] * np.arange(many)
-            run = packed[:, at : at + ky * many * self.features].reshape(c, ky, many, self.features)
-            run[..., :f] = by_row[:, :, columns, :]
-        return packed
+        f, c, ky, kx = weight.shape
+        by_place = np.zeros((c, ky * kx * f + 1), np.int16)  # the last one is the padding's zero
+        by_place[:, :-1] = weight.transpose(1, 2, 3, 0).reshape(c, -1)  # f c ky kx -> c (ky kx f)
+        return by_place.take(_order_of_weights(self), axis=1)
+
+
+@lru_cache(maxsize=256)
+def _reach(geometry: _Geometry, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """For each input row (column): first output row, how many, and the first one's kernel row."""
+    k, s, p, n = geometry.kernel[axis], geometry.stride[axis], geometry.padding[axis], geometry.output[1 + axis]
+    at = np.arange(geometry.input_map[axis]) + p
+    first = np.maximum(-(-(at - k + 1) // s), 0)
+    last = np.minimum(at // s, n - 1)
+    return first, np.maximum(last - first + 1, 0), at - first * s
+
+
+@lru_cache(maxsize=256)
+def _runs(geometry: _Geometry) -> tuple[dict[tuple[int, int], int], int]:
+    """Offset of each run of columns (first kernel column, how many) among a channel's weights, and their size."""
+    _, many, kernel_x = _reach(geometry, 1)
+    offsets, at = {}, 0
+    for run in sorted({(int(a), int(b)) for a, b in zip(kernel_x, many, strict=True) if b > 0}):
+        offsets[run] = at
+        at += geometry.kernel[0] * run[1] * geometry.features
+    return offsets, at
+
+
+@lru_cache(maxsize=256)
+def _order_of_weights(geometry: _Geometry) -> np.ndarray:
+    """For each packed weight of a channel its place in (ky, kx, f); one past the end for padding."""
+    f, (ky, kx) = geometry.output[0], geometry.kernel
+    offsets, size = _runs(geometry)
+    order = np.full(size, ky * kx * f, np.int64)
+    places = np.arange(ky * kx * f).reshape(ky, kx, f)
+    for (first, many), at in offsets.items():
+        run = order[at : at + ky * many * geometry.features].reshape(ky, many, geometry.features)
+        run[..., :f] = places[:, first - geometry.stride[1] * np.arange(many)]
+    return order
 
 
 @lru_cache(maxsize=256)
@@ -494,8 +535,8 @@ def _pixels(source_map: tuple[int, int], pool: tuple[int, int], geometry: _Geome
     from cil_spl.chip import kernels as kn
 
     table = np.zeros((*source_map, kn.PIXEL_COLUMNS), np.int32)
-    (y0, rows, ky0), (x0, columns, kx0) = geometry.reach(0), geometry.reach(1)
-    offsets, _ = geometry.runs()
+    (y0, rows, ky0), (x0, columns, kx0) = _reach(geometry, 0), _reach(geometry, 1)
+    offsets, _ = _runs(geometry)
     _, _, width = geometry.output
     f, padded = geometry.output[0], geometry.features
     for y in range(source_map[0]):

@@ -96,3 +96,37 @@ def joined(recordings: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """One flat array and its offsets."""
     offsets = np.concatenate([[0], np.cumsum([len(r) for r in recordings])]).astype(np.int64)
     return np.concatenate([np.zeros(0, EVENT), *recordings]), offsets
+
+
+def random_graph(rng: np.random.Generator) -> ChipNetwork:
+    """A diamond: the first layer feeds two, both feed the last, which may also be fed past them (a residual)."""
+    from dataclasses import replace
+
+    size = int(rng.integers(3, 7))
+    c, f, g = (int(n) for n in rng.integers(1, 10, 3))
+
+    def same(name: str, features_in: int, features: int, k: int, map_size: int) -> ChipLayer:
+        return layer(
+            rng.integers(-70, 80, (features, features_in, k, k)), (features_in, map_size, map_size),
+            padding=(k // 2, k // 2), threshold=int(rng.choice([60, 120, 200])), min_v_mem=int(rng.choice([-1, -80])),
+            reset=str(rng.choice(["subtract", "zero"])), name=name,
+        )  # fmt: skip
+
+    pool = int(rng.choice([1, 2]))
+    small = size // pool
+    stem, left, right, last = (
+        same("stem", c, f, 3, size), same("left", f, g, 1, small), same("right", f, g, 3, size),
+        same("last", 2 * g, 3, 3, small),
+    )  # fmt: skip
+    residual = bool(rng.integers(2))
+    second = Destination(3, (pool, pool)) if residual else Destination(2)
+    stem = replace(stem, destinations=(Destination(1, (pool, pool)), second))
+    cores = [int(n) for n in rng.permutation(9)[:4]]
+    if residual:  # left feeds right feeds last; stem feeds left and last
+        right = replace(same("right", g, g, 3, small), destinations=(Destination(3, (1, 1), g),))
+        left = replace(left, destinations=(Destination(2), Destination(3)))
+    else:
+        left = replace(left, destinations=(Destination(3),))
+        right = replace(right, destinations=(Destination(3, (pool, pool), int(rng.integers(0, g + 1))),))
+    layers = tuple(replace(part, core=core) for part, core in zip((stem, left, right, last), cores, strict=True))
+    return ChipNetwork(layers, (c, size, size))

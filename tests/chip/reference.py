@@ -101,18 +101,15 @@ def run(network: ChipNetwork, events: Any, edges_us: Any = (0, 1)) -> Answer:
 
 def decision_us(events: list[tuple[int, int]]) -> int:
     """Time from which the class with strictly most of the (t, class) events leads for good; -1 without one."""
-    classes = [k for _, k in events]
-    for at in range(1, len(events) + 1):
-        leads = [leader(classes[:n]) for n in range(at, len(events) + 1)]
-        if leads[0] is not None and all(lead == leads[0] for lead in leads):
-            return events[at - 1][0]
-    return -1
-
-
-def leader(classes: list[int]) -> int | None:
-    """The class with strictly most votes."""
-    if not classes:
-        return None
-    names, votes = np.unique(classes, return_counts=True)
-    best = np.flatnonzero(votes == votes.max())
-    return int(names[best[0]]) if len(best) == 1 else None
+    votes: dict[int, int] = {}
+    leaders = []
+    for _, k in events:
+        votes[k] = votes.get(k, 0) + 1
+        best = [name for name, n in votes.items() if n == max(votes.values())]
+        leaders.append(best[0] if len(best) == 1 else None)
+    if not leaders or leaders[-1] is None:
+        return -1
+    at = len(leaders)
+    while at > 0 and leaders[at - 1] == leaders[-1]:
+        at -= 1
+    return events[at][0]

@@ -1,0 +1,177 @@
+"""Our rules against a real Speck 2f: replay its recordings and compare the first layer's events, neuron by neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from cil_spl.chip import nirfile
+from cil_spl.chip.network import ChipLayer, ChipNetwork
+from cil_spl.chip.simulator import run
+from cil_spl.data.events import EVENT
+from cil_spl.errors import RequestError
+
+NETWORK, COUNTS = "cnn_sinabs.nir", "layer1_spike_counts.npz"
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Counts [recording, f, y, x] of the chip and of ours."""
+
+    names: tuple[str, ...]
+    chip: np.ndarray
+    ours: np.ndarray
+
+    @property
+    def difference(self) -> float:
+        """Sum of absolute differences over neurons, as a fraction of the chip's events."""
+        return float(np.abs(self.ours - self.chip).sum() / self.chip.sum())
+
+    @property
+    def exact(self) -> float:
+        """Fraction of neurons with just the chip's count."""
+        return float((self.ours == self.chip).mean())
+
+    def one(self, i: int) -> Agreement:
+        """Recording ``i`` alone."""
+        return Agreement(self.names[i : i + 1], self.chip[i : i + 1], self.ours[i : i + 1])
+
+    def table(self) -> list[dict[str, str | int | float]]:
+        """A row for each recording and one for all: events of both, difference, neurons exact (fractions)."""
+        parts = [self.one(i) for i in range(len(self.names))]
+        named = [*zip(self.names, parts, strict=True), ("all", self)]
+        return [
+            {
+                "recording": name,
+                "events chip": int(part.chip.sum()),
+                "events ours": int(part.ours.sum()),
+                "difference": part.difference,
+                "neurons exact": part.exact,
+            }
+            for name, part in named
+        ]
+
+
+@dataclass(frozen=True)
+class Silicon:
+    """A network, recordings and what the chip answered: counts [recording, f, y, x] of the first layer."""
+
+    layers: list[nirfile.FloatLayer]
+    input_shape: tuple[int, int, int]
+    names: tuple[str, ...]
+    recordings: list[np.ndarray]
+    counts: np.ndarray
+
+    def network(self) -> ChipNetwork:
+        """By the rules of the chip, its first layer alone."""
+        return nirfile.to_chip(self.layers[:1], self.input_shape)
+
+
+def load(folder: Path | str, recordings: Path | str) -> Silicon:
+    """What a chip answered, from ``folder``, and the recordings it was sent (the official N-MNIST layout).
+
+    Raises:
+        RequestError: a file is missing or not what it should be.
+    """
+    folder, recordings = Path(folder), Path(recordings)
+    for path in (folder / NETWORK, folder / COUNTS):
+        if not path.is_file():
+            raise RequestError(f"{path}: no such file; chip verify needs the network and the counts of a real chip")
+    layers, input_shape = nirfile.read_float(folder / NETWORK)
+    with np.load(folder / COUNTS, allow_pickle=False) as file:
+        names, counts = tuple(str(name) for name in file["recording"]), file["counts"].astype(np.int64)
+    return Silicon(layers, input_shape, names, [read_recording(recordings / name) for name in names], counts)
+
+
+def read_recording(path: Path) -> np.ndarray:
+    """A raw N-MNIST file: 40 bits an event, big endian: x 8, y 8, polarity 1, microseconds 23."""
+    if not path.is_file():
+        raise RequestError(f"{path}: no such file; chip verify needs the recordings that the chip was sent")
+    raw = np.fromfile(path, np.uint8)
+    if len(raw) % 5:
+        raise RequestError(f"{path}: {len(raw)} bytes, not a whole number of 5-byte events")
+    part = raw.reshape(-1, 5).astype(np.int32)
+    events = np.empty(len(part), EVENT)
+    events["x"], events["y"], events["p"] = part[:, 0], part[:, 1], part[:, 2] >> 7
+    events["t"] = (part[:, 2] & 127) << 16 | part[:, 3] << 8 | part[:, 4]
+    return events
+
+
+def replay(network: ChipNetwork, silicon: Silicon) -> Agreement:
+    """The recordings through ``network``, and the chip's answer beside ours."""
+    offsets = np.concatenate([[0], np.cumsum([len(r) for r in silicon.recordings])]).astype(np.int64)
+    answer = run(network, np.concatenate(silicon.recordings), offsets, record=("counts",))
+    assert answer.layer_counts is not None
+    return Agreement(silicon.names, silicon.counts, answer.layer_counts[0][:, 0].astype(np.int64))
+
+
+def alternatives(silicon: Silicon) -> dict[str, Agreement]:
+    """The agreement that each other rule would give.
+
+    All spikes at once gives the same as the rules of the chip where no weight is above the threshold.
+    """
+    network = silicon.network()
+    layer, given = network.layers[0], silicon.layers[0]
+
+    def other(**changes: object) -> Agreement:
+        return replay(replace(network, layers=(replace(layer, **changes),)), silicon)  # type: ignore[arg-type]
+
+    # The scale with 127 for both ends, and the weights cut off instead of rounded.
+    narrow = 127 / float(np.abs(given.weight).max())
+    same_ends = other(
+        weight=np.round(given.weight * np.float32(narrow)).astype(np.int8),
+        threshold=round(given.threshold * narrow),
+        min_v_mem=round(given.min_v_mem * narrow),
+    )
+    return {
+        "the rules of the chip": replay(network, silicon),
+        "> for >=": _step_by_step(layer, silicon, strict=True),
+        "all spikes at once": _step_by_step(layer, silicon, drain=True),
+        "clip before adding": _step_by_step(layer, silicon, clip_first=True),
+        "threshold + 1": other(threshold=layer.threshold + 1),
+        "threshold - 1": other(threshold=layer.threshold - 1),
+        "lower bound + 1": other(min_v_mem=layer.min_v_mem + 1),
+        "lower bound - 1": other(min_v_mem=layer.min_v_mem - 1),
+        "no lower clip": other(min_v_mem=-32768),
+        "return to zero": other(reset="zero"),
+        "weights cut off, not rounded": other(weight=np.trunc(given.weight * np.float32(layer.scale)).astype(np.int8)),
+        "127 for 128 in the scale": same_ends,
+    }
+
+
+def _step_by_step(
+    layer: ChipLayer, silicon: Silicon, *, strict: bool = False, drain: bool = False, clip_first: bool = False
+) -> Agreement:
+    """A layer in plain numpy, for rules that the simulator does not have."""
+    f, height, width = layer.output_shape
+    _, _, ky, kx = layer.weight.shape
+    (sy, sx), (py, px) = layer.stride, layer.padding
+    weight = layer.weight.astype(np.int32)
+    fires_at = layer.threshold + int(strict)
+    found = np.zeros((len(silicon.recordings), f, height, width), np.int64)
+    for counts, events in zip(found, silicon.recordings, strict=True):
+        v = np.zeros((f, height, width), np.int32)
+        for x, y, _, p in events.tolist():
+            y0, y1 = max(-(-(y + py - ky + 1) // sy), 0), min((y + py) // sy, height - 1)
+            x0, x1 = max(-(-(x + px - kx + 1) // sx), 0), min((x + px) // sx, width - 1)
+            if y1 < y0 or x1 < x0:
+                continue
+            rows, columns = y + py - sy * np.arange(y0, y1 + 1), x + px - sx * np.arange(x0, x1 + 1)
+            here = v[:, y0 : y1 + 1, x0 : x1 + 1]
+            if clip_first:
+                np.maximum(here, layer.min_v_mem, out=here)
+            here += weight[:, p][:, rows[:, None], columns]
+            if not clip_first:
+                np.maximum(here, layer.min_v_mem, out=here)
+            spikes = here // layer.threshold * (here > 0) if drain else (here >= fires_at).astype(np.int32)
+            here -= layer.threshold * spikes
+            counts[:, y0 : y1 + 1, x0 : x1 + 1] += spikes
+    return Agreement(silicon.names, silicon.counts, found)
+
+
+def rows_of(agreements: dict[str, Agreement]) -> Sequence[dict[str, str | float]]:
+    """A row for each rule."""
+    return [{"rule": name, "difference": a.difference, "neurons exact": a.exact} for name, a in agreements.items()]

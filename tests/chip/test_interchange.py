@@ -1,0 +1,107 @@
+"""A chip network as a file: everything comes back, and nothing foreign is taken."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+import networks
+
+from cil_spl.chip.interchange import load, save
+from cil_spl.chip.network import ChipNetwork
+from cil_spl.chip.placement import spread_readout
+from cil_spl.errors import RequestError
+
+
+def assert_networks_equal(a: ChipNetwork, b: ChipNetwork) -> None:
+    assert (a.input_shape, a.readout) == (b.input_shape, b.readout)
+    assert len(a.layers) == len(b.layers)
+    for mine, other in zip(a.layers, b.layers, strict=True):
+        for field in fields(mine):
+            if field.name == "weight":
+                np.testing.assert_array_equal(mine.weight, other.weight)
+                assert other.weight.dtype == np.int8
+            else:
+                assert getattr(mine, field.name) == getattr(other, field.name), field.name
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_everything_comes_back(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    network = networks.random_graph(rng) if seed % 2 else networks.random_chain(rng, 3)
+    save(network, tmp_path / "chip.npz")
+    assert_networks_equal(network, load(tmp_path / "chip.npz"))
+    assert [path.name for path in tmp_path.iterdir()] == ["chip.npz"]
+
+
+def test_the_readout_comes_back(tmp_path: Path) -> None:
+    network = spread_readout(networks.single(np.ones((3, 1, 1, 1)), (1, 1, 1)))
+    save(network, tmp_path / "chip.npz")
+    assert load(tmp_path / "chip.npz").readout == (0, 4, 8)
+
+
+def one() -> ChipNetwork:
+    return networks.single(np.ones((3, 1, 1, 1)), (1, 1, 1), name="conv")
+
+
+def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+    save(one(), tmp_path / "chip.npz")
+    whole = (tmp_path / "chip.npz").read_bytes()
+    for length in (0, 10, len(whole) // 2, len(whole) - 1):
+        (tmp_path / "cut.npz").write_bytes(whole[:length])
+        with pytest.raises(RequestError, match=r"cut\.npz"):
+            load(tmp_path / "cut.npz")
+
+
+def test_foreign_files_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match="no such file"):
+        load(tmp_path / "none.npz")
+    np.savez(tmp_path / "foreign.npz", a=np.zeros(3))
+    with pytest.raises(RequestError, match=r"foreign\.npz: not a chip network"):
+        load(tmp_path / "foreign.npz")
+    np.savez(tmp_path / "pickle.npz", header=np.array([{"kind": "x"}], dtype=object))
+    with pytest.raises(RequestError, match=r"pickle\.npz: not a chip network"):
+        load(tmp_path / "pickle.npz")
+    (tmp_path / "text.npz").write_text("hello")
+    with pytest.raises(RequestError, match=r"text\.npz: not a chip network"):
+        load(tmp_path / "text.npz")
+
+
+def changed(path: Path, new: Path, **header: object) -> None:
+    with np.load(path) as file:
+        arrays = dict(file)
+    arrays["header"] = np.array(json.dumps({**json.loads(str(arrays["header"])), **header}))
+    np.savez(new, **arrays)
+
+
+def test_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
+    save(one(), tmp_path / "chip.npz")
+    changed(tmp_path / "chip.npz", tmp_path / "new.npz", format=2)
+    with pytest.raises(RequestError, match="chip network of format 2, this version reads 1"):
+        load(tmp_path / "new.npz")
+
+
+def test_a_network_that_no_chip_could_run_is_refused(tmp_path: Path) -> None:
+    save(one(), tmp_path / "chip.npz")
+    changed(tmp_path / "chip.npz", tmp_path / "bad.npz", input_shape=[2, 1, 1])
+    with pytest.raises(RequestError, match=r"bad\.npz: chip network: input"):
+        load(tmp_path / "bad.npz")
+
+
+def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save(one(), tmp_path / "chip.npz")
+
+    def full(*args: object, **arrays: object) -> None:
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(OSError, match="no space"):
+        save(spread_readout(one()), tmp_path / "chip.npz")
+    assert [path.name for path in tmp_path.iterdir()] == ["chip.npz"]
+    assert load(tmp_path / "chip.npz").readout is None
