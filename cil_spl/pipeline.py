@@ -16,7 +16,7 @@ from torch import nn
 
 from cil_spl import evaluate as ev
 from cil_spl import figures, schema, track
-from cil_spl.chip.files import save
+from cil_spl.chip.interchange import save
 from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
@@ -151,7 +151,6 @@ def deploy(
         return ev.evaluate(answer, setting.batches(test, train=False, bins=bins).epoch(0), task)
 
     write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
-    extra: dict[str, float] = {}
     if target.runs == "cnn":
         ann = trained.ann if trained.ann is not None else trained.net
         calibration = setting.batches(setting.experiences[-1].train, train=False, bins=1)
@@ -172,8 +171,8 @@ def deploy(
     found["quantized"] = judge(ev.stepped_answer(stepped(chip, plan, trained.net), plan))
     target.load(chip, plan, trained.net)
     found["deployed"] = judge(target.answer)
-    extra["deployed/parameters"] = float(sum(layer.weight.size for layer in chip.layers))
-    return found, extra
+    figures_of_target = {"parameters": float(sum(layer.weight.size for layer in chip.layers))} | target.figures()
+    return found, {f"deployed/{name}": value for name, value in figures_of_target.items()}
 
 
 def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str, Any]:

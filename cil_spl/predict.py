@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cil_spl import pipeline, schema
-from cil_spl.chip.files import load as load_chip
+from cil_spl.chip.interchange import load as load_chip
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import from_list
 from cil_spl.data.preprocess import preprocess_recordings

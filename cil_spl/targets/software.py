@@ -41,6 +41,10 @@ class Software:
         """Take a network."""
         self.answer: ev.Answer = ev.stepped_answer(stepped(chip, plan, like), plan, torch.device("cpu"))
 
+    def figures(self) -> dict[str, float]:
+        """A simulation takes no memory of a chip."""
+        return {}
+
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds, the end of the bin) and classes of one recording's output events."""
         counts = self.answer(batch).counts[0].astype(int)  # T K

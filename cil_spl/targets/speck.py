@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from cil_spl import evaluate as ev
+from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.simulator import run
@@ -45,9 +47,11 @@ class Speck:
         self.name = name
         self.backend = board.choose(backend)
         self.threads = threads
-        self.die = None
-        if die:
-            raise RequestError(f"target.die={dict(die)}: this version simulates the ideal chip only; leave it null")
+        known = [f.name for f in fields(Die)]
+        for key, value in (die or {}).items():
+            if key not in known or not isinstance(value, (int, float)):
+                raise RequestError(f"target.die.{key}={value}: needs a number, and allowed are {', '.join(known)}")
+        self.die = Die(**die) if die else None
 
     def place(self, plan: Plan) -> list[str]:
         """Place the plan on cores before a weight exists; warnings for the person.
@@ -55,7 +59,8 @@ class Speck:
         Raises:
             RequestError: it does not fit; naming layer, need and the nearest core.
         """
-        return list(place(plan).warnings)
+        self.placement = place(plan)
+        return list(self.placement.warnings)
 
     def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
         """By the chip's rule, each layer on its core."""
@@ -78,6 +83,15 @@ class Speck:
             decision_us=a.decision_us,
             saturations={name: a.saturations[:, i] for i, name in enumerate(names)},
         )
+
+    def figures(self) -> dict[str, float]:
+        """Memory that the placed network takes: entries of its cores, by layer and in all."""
+        found: dict[str, float] = {}
+        for what in ("kernel_entries", "neuron_entries"):
+            by_layer = {need.name: float(getattr(need, what)) for need in self.placement.needs}
+            found |= {what: sum(by_layer.values())} | {f"{what}/{name}": value for name, value in by_layer.items()}
+        cores = zip(self.placement.needs, self.placement.cores, strict=True)
+        return found | {f"core/{need.name}": float(core) for need, core in cores}
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds) and classes of one recording's output events."""
