@@ -37,43 +37,53 @@ TOP, BOTTOM = 32767, -32768
 # A state that one more weight could carry beyond 16 bits; from there on every addition is looked at.
 NEARLY = TOP - 128
 
-_0, _1, _32 = np.uint64(0), np.uint64(1), np.uint64(32)
+_0, _1 = np.uint64(0), np.uint64(1)
 
 
-def _vector_update(lanes: int) -> Callable[..., Any]:
+def _vector_update(*vectors: int) -> Callable[..., Any]:
+    """A run of up to 64 neurons as the given vectors, one after another."""
+
     @intrinsic
     def update(typing_context, v, i, w, j, low, threshold, keep):  # type: ignore[no-untyped-def]
         """v[i : i + lanes] takes w[j : j + lanes]; the mask of the neurons that fired."""
         signature = types.uint64(v, types.intp, w, types.intp, types.int16, types.int16, types.int16)
 
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            vector = ir.VectorType(ir.IntType(16), lanes)
-            undefined = ir.Constant(vector, ir.Undefined)
-            zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
+            word, half = ir.IntType(64), ir.IntType(16)
 
-            def pointer(array, index):  # type: ignore[no-untyped-def]
+            def pointer(array, index, offset, vector):  # type: ignore[no-untyped-def]
                 data = context.make_array(signature.args[array])(context, builder, args[array]).data
-                return builder.bitcast(builder.gep(data, [args[index]]), vector.as_pointer())
+                at = builder.add(args[index], ir.Constant(args[index].type, offset))
+                return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
 
-            def splat(value):  # type: ignore[no-untyped-def]
+            def splat(value, lanes):  # type: ignore[no-untyped-def]
+                undefined = ir.Constant(ir.VectorType(half, lanes), ir.Undefined)
                 first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+                zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
                 return builder.shuffle_vector(first, undefined, zeros)
 
-            low, threshold, keep = splat(args[4]), splat(args[5]), splat(args[6])
-            at = pointer(0, 1)
-            state = builder.add(builder.load(at, align=2), builder.load(pointer(2, 3), align=2))
-            state = builder.select(builder.icmp_signed(">", state, low), state, low)
-            fired = builder.icmp_signed(">=", state, threshold)
-            state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
-            builder.store(state, at, align=2)
-            return builder.zext(builder.bitcast(fired, ir.IntType(lanes)), ir.IntType(64))
+            mask, offset = ir.Constant(word, 0), 0
+            for lanes in vectors:
+                low, threshold, keep = (splat(value, lanes) for value in args[4:])
+                at = pointer(0, 1, offset, ir.VectorType(half, lanes))
+                weight = builder.load(pointer(2, 3, offset, ir.VectorType(half, lanes)), align=2)
+                state = builder.add(builder.load(at, align=2), weight)
+                state = builder.select(builder.icmp_signed(">", state, low), state, low)
+                fired = builder.icmp_signed(">=", state, threshold)
+                state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
+                builder.store(state, at, align=2)
+                bits = builder.bitcast(fired, ir.IntType(lanes))
+                mask = builder.or_(mask, builder.shl(builder.zext(bits, word), ir.Constant(word, offset)))
+                offset += lanes
+            return mask
 
         return signature, generate
 
     return update
 
 
-_update8, _update16, _update32 = _vector_update(8), _vector_update(16), _vector_update(32)
+_update8, _update16, _update24, _update32 = (_vector_update(*v) for v in ((8,), (16,), (16, 8), (32,)))
+_update40, _update48, _update56, _update64 = (_vector_update(*v) for v in ((32, 8), (32, 16), (32, 16, 8), (32, 32)))
 
 
 @intrinsic
@@ -272,17 +282,22 @@ def _vectors(  # type: ignore[no-untyped-def]
             while j < run:  # 64 neurons at a time, their mask in one word
                 base, wide = at + j, run - j
                 if wide >= 64:
-                    fired = _update32(v, base, weight, w + j, low, threshold, keep)
-                    fired |= _update32(v, base + 32, weight, w + j + 32, low, threshold, keep) << _32
+                    fired = _update64(v, base, weight, w + j, low, threshold, keep)
                     wide = 64
+                elif wide == 48:
+                    fired = _update48(v, base, weight, w + j, low, threshold, keep)
+                elif wide == 24:
+                    fired = _update24(v, base, weight, w + j, low, threshold, keep)
+                elif wide == 32:
+                    fired = _update32(v, base, weight, w + j, low, threshold, keep)
+                elif wide == 16:
+                    fired = _update16(v, base, weight, w + j, low, threshold, keep)
+                elif wide == 8:
+                    fired = _update8(v, base, weight, w + j, low, threshold, keep)
+                elif wide == 40:
+                    fired = _update40(v, base, weight, w + j, low, threshold, keep)
                 else:
-                    fired = _0
-                    k = 0
-                    while k < wide - 8:
-                        fired |= _update16(v, base + k, weight, w + j + k, low, threshold, keep) << np.uint64(k)
-                        k += 16
-                    if k < wide:
-                        fired |= _update8(v, base + k, weight, w + j + k, low, threshold, keep) << np.uint64(k)
+                    fired = _update56(v, base, weight, w + j, low, threshold, keep)
                 if fired != _0:
                     stop_at = n + _bits(fired)
                     while n < stop_at:  # four at a time, for the branch predictor; what is too much is overwritten

@@ -130,7 +130,6 @@ def alternatives(silicon: Silicon) -> dict[str, Agreement]:
         "the rules of the chip": replay(network, silicon),
         "> for >=": _step_by_step(layer, silicon, strict=True),
         "all spikes at once": _step_by_step(layer, silicon, drain=True),
-        "clip before adding": _step_by_step(layer, silicon, clip_first=True),
         "threshold + 1": other(threshold=layer.threshold + 1),
         "threshold - 1": other(threshold=layer.threshold - 1),
         "lower bound + 1": other(min_v_mem=layer.min_v_mem + 1),
@@ -142,9 +141,7 @@ def alternatives(silicon: Silicon) -> dict[str, Agreement]:
     }
 
 
-def _step_by_step(
-    layer: ChipLayer, silicon: Silicon, *, strict: bool = False, drain: bool = False, clip_first: bool = False
-) -> Agreement:
+def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, drain: bool = False) -> Agreement:
     """A layer in plain numpy, for rules that the simulator does not have."""
     f, height, width = layer.output_shape
     _, _, ky, kx = layer.weight.shape
@@ -161,11 +158,8 @@ def _step_by_step(
                 continue
             rows, columns = y + py - sy * np.arange(y0, y1 + 1), x + px - sx * np.arange(x0, x1 + 1)
             here = v[:, y0 : y1 + 1, x0 : x1 + 1]
-            if clip_first:
-                np.maximum(here, layer.min_v_mem, out=here)
             here += weight[:, p][:, rows[:, None], columns]
-            if not clip_first:
-                np.maximum(here, layer.min_v_mem, out=here)
+            np.maximum(here, layer.min_v_mem, out=here)
             spikes = here // layer.threshold * (here > 0) if drain else (here >= fires_at).astype(np.int32)
             here -= layer.threshold * spikes
             counts[:, y0 : y1 + 1, x0 : x1 + 1] += spikes
