@@ -37,8 +37,8 @@ class Stateful(Protocol):
 class Trainer:
     """How long and how to step; the config group ``trainer``. Times in seconds."""
 
-    epochs: int = 10
-    batch_size: int = 32
+    epochs: int = 25
+    batch_size: int = 16
     eval_batch_size: int = 128
     optimizer: str = "adam"
     momentum: float = 0.9

@@ -171,8 +171,11 @@ def deploy(
     found["quantized"] = judge(ev.stepped_answer(stepped(chip, plan, trained.net), plan))
     target.load(chip, plan, trained.net)
     found["deployed"] = judge(target.answer)
+    on_val = setting.batches(setting.experiences[-1].val, train=False)
+    chosen_by = ev.evaluate(target.answer, on_val.epoch(0), task).metrics  # what settings are compared by
     figures_of_target = {"parameters": float(sum(layer.weight.size for layer in chip.layers))} | target.figures()
-    return found, {f"deployed/{name}": value for name, value in figures_of_target.items()}
+    extra = {f"deployed/{name}": value for name, value in figures_of_target.items()}
+    return found, extra | {f"val/deployed_{task.monitor}": chosen_by[task.monitor]}
 
 
 def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str, Any]:

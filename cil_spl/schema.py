@@ -51,7 +51,7 @@ class Neuron:
     )
     surrogate_args: dict[str, float] = field(default_factory=dict)
     spike_threshold: float = ranged(1.0, above=0)
-    min_v_mem: float | None = ranged(-1.0, high=0)
+    min_v_mem: float | None = ranged(-8.0, high=0)
     tau_mem: float | None = ranged(None, above=0)
 
 
@@ -69,7 +69,7 @@ class Model:
 class Bptt:
     _target_: str = ""
     name: str = "bptt"
-    lr: float = ranged(2e-3, above=0)
+    lr: float = ranged(5e-3, above=0)
     loss: str = one_of("counts", "counts", "steps")
     count_scale: float = ranged(0.25, above=0)
     straight_through_output: bool = True
@@ -123,8 +123,8 @@ class Classification:
 
 @dataclass
 class Trainer:
-    epochs: int = ranged(10, low=1)
-    batch_size: int = ranged(32, low=1)
+    epochs: int = ranged(25, low=1)
+    batch_size: int = ranged(16, low=1)
     eval_batch_size: int = ranged(128, low=1)
     optimizer: str = one_of("adam", "adam", "sgd")
     momentum: float = ranged(0.9, low=0, high=1)

@@ -38,7 +38,7 @@ from cil_spl.setting import Setting, Trained
 def train(
     setting: Setting,
     *,
-    lr: float = 2e-3,
+    lr: float = 5e-3,
     loss: str = "counts",
     count_scale: float = 0.25,
     straight_through_output: bool = True,
