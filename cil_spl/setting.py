@@ -121,6 +121,13 @@ class Setting:
             limit=self.trainer.limit_batches,
         )
 
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of outputs (B, K), padding left out; zero where all is padding, as may be on one of several ranks."""
+        mask = batch.mask.to(outputs.device)
+        if not bool(mask.any()):
+            return 0 * outputs.sum()
+        return self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+
     def sample(self, bins: int | None = None) -> Tensor:
         """Frames of some training recordings, alike on every rank, to scale fresh weights by. (T, B, C, H, W)."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)

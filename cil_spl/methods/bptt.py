@@ -65,12 +65,11 @@ def train(
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
         out, _, _ = forward(net, batch.frames.to(setting.device), straight_through=output)
-        target = batch.target.to(setting.device)
-        value = loss_of(setting, out, target, loss, count_scale)
+        value = loss_of(setting, out, batch, loss, count_scale)
         value.backward()
         update()
-        right = (out.detach().sum(0).argmax(1) == target).float().mean()
-        return {"loss": value.detach(), "accuracy": right}
+        right = out.detach().sum(0).argmax(1).cpu() == batch.target
+        return {"loss": value.detach(), "accuracy": right.float().mean()}
 
     val = setting.batches(data.val, train=False)
 
@@ -92,8 +91,8 @@ def train(
     return Trained(setting.finish(net))
 
 
-def loss_of(setting: Setting, out: Tensor, target: Tensor, loss: str, count_scale: float) -> Tensor:
+def loss_of(setting: Setting, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:
     """Loss on output counts. Shape: out (T, B, K)."""
     if loss == "counts":
-        return setting.task.loss(count_scale * out.sum(0), target)
-    return torch.stack([setting.task.loss(count_scale * o, target) for o in out]).mean()
+        return setting.loss(count_scale * out.sum(0), batch)
+    return torch.stack([setting.loss(count_scale * o, batch) for o in out]).mean()

@@ -66,11 +66,11 @@ def train(
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
         out = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
-        target = batch.target.to(setting.device)
-        value = setting.task.loss(out, target)
+        value = setting.loss(out, batch)
         value.backward()
         update()
-        return {"loss": value.detach(), "accuracy": (out.argmax(1) == target).float().mean()}
+        right = out.detach().argmax(1).cpu() == batch.target
+        return {"loss": value.detach(), "accuracy": right.float().mean()}
 
     val = setting.batches(data.val, train=False, bins=1)
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from cil_spl import evaluate as ev
+from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.fit import Trainer
 from cil_spl.forward import forward
@@ -80,11 +81,14 @@ def test_bptt_with_rounded_weights_ends_on_the_chips_grid(tmp_path: Path) -> Non
 
 def test_loss_per_step_is_the_mean_of_the_steps_losses(tmp_path: Path) -> None:
     s = setting(tmp_path)
-    out, target = torch.randint(0, 4, (3, 5, 3)).float(), torch.randint(0, 3, (5,))
-    expected = sum(torch.nn.functional.cross_entropy(0.5 * o, target) for o in out) / 3
-    torch.testing.assert_close(bptt.loss_of(s, out, target, "steps", 0.5), expected)
-    whole = torch.nn.functional.cross_entropy(0.5 * out.sum(0), target)
-    torch.testing.assert_close(bptt.loss_of(s, out, target, "counts", 0.5), whole)
+    batch = next(
+        Batches(s.experiences[0].val.subset(range(4)), 5, Frames(3), pad=True).epoch(0)
+    )  # the fifth is padding
+    out, target = torch.randint(0, 4, (3, 5, 3)).float(), batch.target[:4]
+    expected = sum(torch.nn.functional.cross_entropy(0.5 * o[:4], target) for o in out) / 3
+    torch.testing.assert_close(bptt.loss_of(s, out, batch, "steps", 0.5), expected)
+    whole = torch.nn.functional.cross_entropy(0.5 * out.sum(0)[:4], target)
+    torch.testing.assert_close(bptt.loss_of(s, out, batch, "counts", 0.5), whole)
 
 
 def test_bptt_gradient_equals_finite_differences_of_a_smooth_step(monkeypatch: pytest.MonkeyPatch) -> None:
