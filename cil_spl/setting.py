@@ -122,7 +122,7 @@ class Setting:
         )
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of outputs (B, K), padding left out; zero where all is padding, as may be on one of several ranks."""
+        """The loss of outputs (B, K), padding left out; zero where all is padding, as may be on a rank."""
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()
