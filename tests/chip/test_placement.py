@@ -170,3 +170,11 @@ def test_the_readout_has_fifteen_classes() -> None:
 
 def test_placing_for_the_readout_counts_the_spread_features() -> None:
     assert place(quickstart(), readout=True).needs[-1].features == 37
+
+
+def test_small_layers_make_room_for_large_ones() -> None:
+    """Three layers that fit anywhere come first; the fourth needs 64 Ki neurons, which only cores 0, 1 and 2 have."""
+    small = [need(f"small{i}", output_map=(4, 4)) for i in range(3)]
+    cores = assign([*small, need("large", features=16, output_map=(64, 64))], "model m").cores
+    assert cores[3] in (0, 1, 2)
+    assert len(set(cores)) == 4
