@@ -171,6 +171,8 @@ def deploy(
     found["quantized"] = judge(ev.stepped_answer(stepped(chip, plan, trained.net), plan))
     target.load(chip, plan, trained.net)
     found["deployed"] = judge(target.answer)
+    for text in target.judge(found["deployed"].metrics):
+        record.warn(text)
     on_val = setting.batches(setting.experiences[-1].val, train=False)
     chosen_by = ev.evaluate(target.answer, on_val.epoch(0), task).metrics  # what settings are compared by
     figures_of_target = {"parameters": float(sum(layer.weight.size for layer in chip.layers))} | target.figures()

@@ -112,6 +112,7 @@ class Speck:
     backend: str = one_of("auto", "auto", "simulator", "device")
     die: dict[str, Any] | None = None
     threads: int | None = ranged(None, low=1)
+    max_synops_per_second: float | None = ranged(None, above=0)
 
 
 @dataclass

@@ -68,6 +68,14 @@ def test_memory_and_cores_are_reported() -> None:
     assert figures["core/conv1"] != figures["core/linear2"]
 
 
+def test_a_core_above_its_rate_is_told() -> None:
+    speck = Speck(backend="simulator", max_synops_per_second=1e6)
+    warnings = speck.judge({"synops_per_second/conv1": 2e6, "synops_per_second/conv2": 9e5, "synops": 5e6})
+    assert len(warnings) == 1
+    assert "layer conv1: 2e+06" in warnings[0]
+    assert Speck(backend="simulator").judge({"synops_per_second/conv1": 2e9}) == []
+
+
 def test_a_die_changes_the_answer_and_the_same_die_gives_it_again() -> None:
     batch = next(batches().epoch(0))
     ideal, a, again, b = (

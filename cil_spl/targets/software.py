@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -44,6 +45,10 @@ class Software:
     def figures(self) -> dict[str, float]:
         """A simulation takes no memory of a chip."""
         return {}
+
+    def judge(self, metrics: Mapping[str, float]) -> list[str]:
+        """A simulation has no rate to exceed."""
+        return []
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds, the end of the bin) and classes of one recording's output events."""

@@ -28,6 +28,7 @@ class Speck:
         backend: ``auto`` takes a connected board and otherwise the simulator; ``simulator``; ``device``.
         die: deviations from the ideal chip (see :class:`cil_spl.chip.die.Die`); None for the ideal chip.
         threads: of the simulator.
+        max_synops_per_second: rate of a core above which to warn. The vendor publishes no figure; None for no warning.
 
     Raises:
         RequestError: ``device`` without a board or without the real samna.
@@ -42,11 +43,12 @@ class Speck:
         backend: str = "auto",
         die: Mapping[str, Any] | None = None,
         threads: int | None = None,
+        max_synops_per_second: float | None = None,
         **_: Any,
     ) -> None:
         self.name = name
         self.backend = board.choose(backend)
-        self.threads = threads
+        self.threads, self.max_synops_per_second = threads, max_synops_per_second
         known = [f.name for f in fields(Die)]
         for key, value in (die or {}).items():
             if key not in known or not isinstance(value, (int, float)):
@@ -92,6 +94,18 @@ class Speck:
             found |= {what: sum(by_layer.values())} | {f"{what}/{name}": value for name, value in by_layer.items()}
         cores = zip(self.placement.needs, self.placement.cores, strict=True)
         return found | {f"core/{need.name}": float(core) for need, core in cores}
+
+    def judge(self, metrics: Mapping[str, float]) -> list[str]:
+        """Warnings about cores that would work faster than the chip can; ``metrics`` are those of an evaluation."""
+        limit = self.max_synops_per_second
+        rates = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("synops_per_second/")}
+        return [
+            f"layer {name}: {rate:.3g} synaptic operations a second on its core, above "
+            f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or pool "
+            "earlier"
+            for name, rate in rates.items()
+            if limit is not None and rate > limit
+        ]
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds) and classes of one recording's output events."""
