@@ -101,8 +101,8 @@ class Speck:
         rates = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("synops_per_second/")}
         return [
             f"layer {name}: {rate:.3g} synaptic operations a second on its core, above "
-            f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or pool "
-            "earlier"
+            f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or "
+            "pool earlier"
             for name, rate in rates.items()
             if limit is not None and rate > limit
         ]
