@@ -80,6 +80,15 @@ def random_chain(rng: np.random.Generator, depth: int, extreme: bool = False) ->
     return ChipNetwork(tuple(layers), input_shape)
 
 
+def active_chain(rng: np.random.Generator) -> ChipNetwork:
+    """Two layers that answer most recordings, with inhibition."""
+    first = layer(
+        rng.integers(-40, 90, (8, 2, 3, 3)), (2, 8, 8), threshold=150, min_v_mem=-150, destinations=(Destination(1),)
+    )
+    second = layer(rng.integers(-40, 60, (5, 8, 3, 3)), (8, 6, 6), threshold=200, min_v_mem=-100)
+    return ChipNetwork((first, second), (2, 8, 8))
+
+
 def recording(rng: np.random.Generator, network: ChipNetwork, n: int, outside: bool = True) -> np.ndarray:
     """``n`` events, some of them off the map, at times that often repeat."""
     c, height, width = network.input_shape

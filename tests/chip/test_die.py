@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
 from cil_spl.chip.die import Die
-from cil_spl.chip.network import ChipNetwork, Destination
+from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.events import EVENT
 from cil_spl.errors import RequestError
@@ -22,13 +22,7 @@ RECORD = ("counts", "v_mem", "events")
 
 @pytest.fixture
 def network() -> ChipNetwork:
-    """Two layers, active enough for each effect to show."""
-    rng = np.random.default_rng(0)
-    first = networks.layer(
-        rng.integers(-40, 90, (8, 2, 3, 3)), (2, 8, 8), threshold=150, min_v_mem=-150, destinations=(Destination(1),)
-    )
-    second = networks.layer(rng.integers(-40, 60, (5, 8, 3, 3)), (8, 6, 6), threshold=200, min_v_mem=-100)
-    return ChipNetwork((first, second), (2, 8, 8))
+    return networks.active_chain(np.random.default_rng(0))
 
 
 def same(a: ChipAnswer, b: ChipAnswer) -> bool:

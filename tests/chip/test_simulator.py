@@ -93,8 +93,9 @@ def assert_answers_equal(a: ChipAnswer, b: ChipAnswer) -> None:
 @pytest.mark.parametrize("branches", [False, True])
 def test_a_recording_does_not_notice_its_neighbours(branches: bool) -> None:
     rng = np.random.default_rng(3)
-    network = networks.random_graph(rng) if branches else networks.random_chain(rng, 3)
+    network = networks.random_graph(rng) if branches else networks.active_chain(rng)
     recordings = [networks.recording(rng, network, n) for n in (50, 0, 3, 200, 7)]
+    assert run(network, *networks.joined(recordings)).events_per_layer.sum() > 100
     alone = [run(network, *networks.joined([r])) for r in recordings]
     for threads in (1, 2, 4):
         together = run(network, *networks.joined(recordings), threads=threads)
@@ -105,7 +106,7 @@ def test_a_recording_does_not_notice_its_neighbours(branches: bool) -> None:
 
 def test_bins_never_change_what_the_chip_does() -> None:
     rng = np.random.default_rng(4)
-    network = networks.random_chain(rng, 3)
+    network = networks.active_chain(rng)
     events, offsets = networks.joined([networks.recording(rng, network, 400, outside=False) for _ in range(3)])
     whole = run(network, events, offsets, record=RECORD)
     edges = np.tile(np.linspace(0, int(events["t"].max()) + 1, 14).astype(np.int64), (3, 1))
@@ -135,15 +136,15 @@ def one_pixel(times: list[int], p: list[int] | None = None) -> np.ndarray:
 
 
 def test_literal_voltages_of_one_neuron() -> None:
-    """Weights 70 and -80, threshold 100, lower bound -50: clip, fire at >=, subtract, keep what is above."""
-    network = networks.single([[[[70]], [[-80]]]], (2, 1, 1), threshold=100, min_v_mem=-50)
+    """Weights 70 and -80, threshold 90, lower bound -50: clip after adding, fire at >=, subtract."""
+    network = networks.single([[[[70]], [[-80]]]], (2, 1, 1), threshold=90, min_v_mem=-50)
     polarity = [1, 0, 0, 0, 1, 1, 0]
     events = one_pixel(list(range(7)), polarity)
     edges = np.arange(8)[None]
     answer = run(network, events, np.array([0, 7]), edges, record=("v_mem",))
     assert answer.layer_v_mem is not None
-    assert answer.layer_v_mem[0][0, :, 0, 0, 0].tolist() == [-50, 20, 90, 60, -20, -50, 20]
-    assert answer.counts[0, :, 0].tolist() == [0, 0, 0, 1, 0, 0, 0]
+    assert answer.layer_v_mem[0][0, :, 0, 0, 0].tolist() == [-50, 20, 0, 70, -10, -50, 20]
+    assert answer.counts[0, :, 0].tolist() == [0, 0, 1, 0, 0, 0, 0]
 
 
 def test_a_weight_above_threshold_lags_and_keeps_firing() -> None:
