@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from cil_spl import neurons
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan, Stage, pair, stages
@@ -87,17 +88,7 @@ class FakeQuantize(nn.Module):
         with torch.no_grad():
             integers = to_integers(weight / self.fold, theta, weight.new_tensor(self.min_v_mem))
             rounded = integers.weight * (theta / integers.threshold * (1 + NUDGE)) * self.fold
-        return _Rounded.apply(weight, rounded)
-
-
-class _Rounded(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, rounded: Tensor) -> Tensor:
-        return rounded.clone()
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad, None
+        return neurons.substitute(weight, rounded)
 
 
 def make_aware(net: nn.Sequential, plan: Plan, *, spike_threshold: float, min_v_mem: float) -> None:
@@ -187,12 +178,10 @@ def stepped(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential
 
     Exact as long as no state leaves the 24 bits of float32; only time steps set it apart from the chip.
     """
-    from cil_spl.neurons import make, SPIKE_FNS  # noqa: I001  (neurons pulls in sinabs' layers)
-
     net = nn.Sequential()
     by_name = {layer.name: layer for layer in chip.layers}
     neuron_of = {stage.neuron: stage.weight.name for stage in stages(plan)}
-    names = {fn: name for name, fn in SPIKE_FNS.items()}
+    names = {fn: name for name, fn in neurons.SPIKE_FNS.items()}
     for name, module in like.named_children():
         new: nn.Module = module
         if name in by_name:
@@ -211,7 +200,7 @@ def stepped(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential
             new.weight = nn.Parameter(weight.reshape(new.weight.shape), requires_grad=False)
         elif name in neuron_of:
             layer, old = by_name[neuron_of[name]], cast(sl.IAF, module)
-            new = make(
+            new = neurons.make(
                 kind="iaf" if isinstance(old, sl.IAF) else "lif",
                 tau_mem=None if isinstance(old, sl.IAF) else float(old.tau_mem),
                 spike_fn=names[old.spike_fn],

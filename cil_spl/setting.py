@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
-from cil_spl.fit import Trainer
+from cil_spl.fit import Fitted, Stateful, Trainer, fit
 from cil_spl.models.build import build
 from cil_spl.models.plan import Plan
 from cil_spl.neurons import Observation
@@ -121,8 +121,32 @@ class Setting:
             limit=self.trainer.limit_batches,
         )
 
+    def fit(
+        self,
+        *,
+        step: Callable[[Batch], Mapping[str, float | Tensor]],
+        score: Callable[[], Mapping[str, float]],
+        batches: Batches,
+        keep: Mapping[str, Stateful],
+        stage: str = "train",
+        first_epoch: int = 0,
+    ) -> Fitted:
+        """:func:`cil_spl.fit.fit`, with what this run says of epochs, checkpoints, logging and the metric."""
+        return fit(
+            step=step,
+            score=score,
+            batches=batches,
+            keep=keep,
+            trainer=self.trainer,
+            monitor=self.task.monitor,
+            folder=self.folder,
+            log=self.log,
+            stage=stage,
+            first_epoch=first_epoch,
+        )
+
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of outputs (B, K), padding left out; zero where all is padding, as may be on a rank."""
+        """The loss of outputs (B, K), padding left out; zero where all is padding."""
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()

@@ -20,7 +20,7 @@ from torch import Tensor
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch
 from cil_spl.data.events import EVENT, Splits, from_list
-from cil_spl.fit import Trainer, Update, Weights, fit
+from cil_spl.fit import Trainer, Update, Weights
 from cil_spl.forward import forward
 from cil_spl.models.build import plan_from
 from cil_spl.models.init import scale_to_rate
@@ -41,16 +41,8 @@ def sltt(setting: Setting, *, lr: float = 2e-2, count_scale: float = 0.5) -> Tra
         update()
         return {"loss": total}
 
-    fit(
-        step=step,
-        score=lambda: score(setting, net),
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        trainer=setting.trainer,
-        monitor="accuracy",
-        folder=setting.folder,
-        log=setting.log,
-    )
+    keep = {"net": Weights(net), "update": update}
+    setting.fit(step=step, score=lambda: score(setting, net), batches=batches, keep=keep)
     return Trained(setting.finish(net))
 
 
@@ -85,15 +77,11 @@ def two_stages(setting: Setting, *, lr: float = 2e-2) -> Trained:
             update()
             return {"loss": loss.detach()}
 
-        fit(
+        setting.fit(
             step=step,
             score=lambda: score(setting, net),
             batches=batches,
             keep={"net": Weights(net), "update": update},
-            trainer=setting.trainer,
-            monitor="accuracy",
-            folder=setting.folder,
-            log=setting.log,
             stage=f"stage{number}",
             first_epoch=number * epochs,
         )
@@ -181,8 +169,9 @@ class _KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("epoch", [1, 3, 6])
+@pytest.mark.parametrize(
+    ("name", "epoch"), [("sltt", 1), ("sltt", 3), ("two_stages", 1), ("two_stages", 3), ("two_stages", 6)]
+)
 def test_resumed_after_a_kill_gives_the_same_weights(name: str, epoch: int, tmp_path: Path) -> None:
     """Cut off in any stage, a run goes on from its last epoch and ends as if nothing had been."""
     whole = METHODS[name](make_setting(tmp_path / "whole")).net
@@ -191,8 +180,6 @@ def test_resumed_after_a_kill_gives_the_same_weights(name: str, epoch: int, tmp_
         if at == epoch:
             raise _KilledError
 
-    if epoch > 4 and name == "sltt":
-        pytest.skip("one stage of four epochs")
     with pytest.raises(_KilledError):
         METHODS[name](make_setting(tmp_path / "cut", kill))
     resumed = METHODS[name](make_setting(tmp_path / "cut")).net

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch
-from cil_spl.fit import Update, Weights, fit
+from cil_spl.fit import Update, Weights
 from cil_spl.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.setting import Setting, Trained
@@ -78,16 +78,7 @@ def train(
         setting.watch(net, seen)
         return {name: seen.metrics[name] for name in ("accuracy", "silent", "synops") if name in seen.metrics}
 
-    fit(
-        step=step,
-        score=score,
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        trainer=setting.trainer,
-        monitor=setting.task.monitor,
-        folder=setting.folder,
-        log=setting.log,
-    )
+    setting.fit(step=step, score=score, batches=batches, keep={"net": Weights(net), "update": update})
     return Trained(setting.finish(net))
 
 

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
-from cil_spl.fit import Update, Weights, fit
+from cil_spl.fit import Update, Weights
 from cil_spl.models.build import build
 from cil_spl.models.init import scale_to_rate
 from cil_spl.setting import Setting, Trained
@@ -79,16 +79,7 @@ def train(
         setting.watch(net, seen)
         return {"accuracy": seen.metrics["accuracy"]}
 
-    fit(
-        step=step,
-        score=score,
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        trainer=setting.trainer,
-        monitor=setting.task.monitor,
-        folder=setting.folder,
-        log=setting.log,
-    )
+    setting.fit(step=step, score=score, batches=batches, keep={"net": Weights(net), "update": update})
     ann = setting.finish(net)
     plain = setting.batches(data.train, train=False, bins=1)
     activation = activations(ann, plain, percentile, normalize_batches, setting.device)
