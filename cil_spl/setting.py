@@ -128,17 +128,18 @@ class Setting:
         score: Callable[[], Mapping[str, float]],
         batches: Batches,
         keep: Mapping[str, Stateful],
+        monitor: str | None = None,
         stage: str = "train",
         first_epoch: int = 0,
     ) -> Fitted:
-        """:func:`cil_spl.fit.fit`, with what this run says of epochs, checkpoints, logging and the metric."""
+        """:func:`cil_spl.fit.fit` as this run wants it; ``monitor`` is the validation metric to choose an epoch by."""
         return fit(
             step=step,
             score=score,
             batches=batches,
             keep=keep,
             trainer=self.trainer,
-            monitor=self.task.monitor,
+            monitor=monitor or self.task.monitor,
             folder=self.folder,
             log=self.log,
             stage=stage,
@@ -157,6 +158,21 @@ class Setting:
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
         batches = Batches(self.experiences[0].train, 64, frames, shuffle=True, seed=self.seed)
         return next(batches.epoch(0)).frames.to(self.device)
+
+    @property
+    def monitor(self) -> str:
+        """What :meth:`score` is judged by: the score on the target, where one runs spikes."""
+        return f"deployed_{self.task.monitor}" if self.deployed is not None else self.task.monitor
+
+    def score(self, net: nn.Sequential) -> dict[str, float]:
+        """Validation metrics of a spiking network, in time steps and, where there is one, on the target."""
+        val = self.batches(self.experiences[0].val, train=False)
+        seen = ev.evaluate(ev.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
+        self.watch(net, seen)
+        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
+        if self.deployed is not None:
+            found[self.monitor] = self.deployed(net, val)
+        return found
 
     def watch(self, net: nn.Sequential, seen: ev.Evaluation) -> None:
         """Warn of what usually goes wrong: silent layers, classes never answered, weights above threshold."""

@@ -27,7 +27,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch
 from cil_spl.fit import Update, Weights
 from cil_spl.forward import forward
@@ -71,14 +70,13 @@ def train(
         right = out.detach().sum(0).argmax(1).cpu() == batch.target
         return {"loss": value.detach(), "accuracy": right.float().mean()}
 
-    val = setting.batches(data.val, train=False)
-
-    def score() -> dict[str, float]:
-        seen = ev.evaluate(ev.stepped_answer(net, setting.plan, setting.device), val.epoch(0), setting.task)
-        setting.watch(net, seen)
-        return {name: seen.metrics[name] for name in ("accuracy", "silent", "synops") if name in seen.metrics}
-
-    setting.fit(step=step, score=score, batches=batches, keep={"net": Weights(net), "update": update})
+    setting.fit(
+        step=step,
+        score=lambda: setting.score(net),
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        monitor=setting.monitor,
+    )
     return Trained(setting.finish(net))
 
 
