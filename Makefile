@@ -43,8 +43,7 @@ mutants: $(INSTALLED) ## seeded defects: each must turn a test red
 	$(BIN)/python tests/mutants.py $(ARGS)
 
 bench: $(INSTALLED) ## speed against other simulators
-	@if [ -f benchmarks/run.py ]; then set -x; $(BIN)/python benchmarks/run.py $(ARGS); \
-	else echo "benchmarks/ holds none yet"; fi
+	$(BIN)/python benchmarks/chip/bench.py $(ARGS)
 
 table1: $(INSTALLED) ## the paper's first table
 	@if [ -f experiments/table1/run.sh ]; then set -x; PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/table1/run.sh $(ARGS); \
