@@ -32,9 +32,7 @@ def rebuild(source: Path, rng: np.random.Generator) -> bytes:
     ms, p, y, x = (np.repeat(field, counts) for field in (ms, p, y, x))
     t = ms * 1000 + rng.integers(0, 1000, len(ms))
     order = np.argsort(t, kind="stable")
-    return b"".join(
-        struct.pack(">BBBH", x[i], y[i], (p[i] << 7) | (t[i] >> 16), t[i] & 0xFFFF) for i in order.tolist()
-    )
+    return b"".join(struct.pack(">BBBH", x[i], y[i], (p[i] << 7) | (t[i] >> 16), t[i] & 0xFFFF) for i in order.tolist())
 
 
 def main() -> None:
