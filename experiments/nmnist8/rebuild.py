@@ -2,10 +2,10 @@
 
     python experiments/nmnist8/rebuild.py OFFICIAL OUT
 
-OFFICIAL holds the official ``Train/<digit>/<number>.bin``; OUT gets ``Train`` and ``Test`` in the same layout. Both parts come
-from the official training recordings, named in ``train.txt`` and ``test.txt`` beside this file. Each recording passes through
-two tonic transforms, ``Denoise(filter_time=10_000)`` and ``ToFrame(time_window=1_000)``, so its times are exact to 1 ms; where in
-its millisecond an event lies is drawn with a fixed seed.
+OFFICIAL holds the official ``Train/<digit>/<number>.bin``; OUT gets ``Train`` and ``Test`` in the same layout. Both
+parts come from the official training recordings, named in ``train.txt`` and ``test.txt`` beside this file. Each
+recording passes through two tonic transforms, ``Denoise(filter_time=10_000)`` and ``ToFrame(time_window=1_000)``, so
+its times are exact to 1 ms; where in its millisecond an event lies is drawn with a fixed seed.
 """
 
 from __future__ import annotations
