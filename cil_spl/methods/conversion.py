@@ -18,8 +18,8 @@ The frame sums a whole recording, so that a CNN's activation corresponds to a co
 "fully active" is. With a small gain rounding costs, with a large one the order of events and saturation: the best is
 chosen on validation recordings, on the deployment target where it runs spikes.
 
-Differences from the papers: no biases (the chip has none); the CNN's output is not rectified while it is trained, since
-a rectified output that is never positive gets no gradient; the gain is chosen and not fixed.
+Differences from the papers: no biases (the chip has none); the loss sees the CNN's output rectified, as spikes are, but
+its gradient passes unchanged, since a rectified output that is never positive would get none; the gain is chosen.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from cil_spl.data.batches import Batch, Batches
 from cil_spl.fit import Update, Weights
 from cil_spl.models.build import build
 from cil_spl.models.init import scale_to_rate
+from cil_spl.neurons import substitute
 from cil_spl.setting import Setting, Trained
 
 
@@ -65,7 +66,8 @@ def train(
     update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
-        out = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        free = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        out = substitute(free, free.detach().relu())
         value = setting.loss(out, batch)
         value.backward()
         update()
