@@ -263,10 +263,11 @@ def _text(table: Table, width: int | None) -> str:
         above = [f"{heads[i]}: {cells[0][i]}" for i in agreed]
         heads = [head for i, head in enumerate(heads) if i not in agreed]
         cells = [[cell for i, cell in enumerate(row) if i not in agreed] for row in cells]
-    if _natural_width(heads, cells) > out.width:
-        heads = [head.replace(" (%)", "\n(%)") for head in heads]
-        cells = [[cell.replace(" ± ", "\n± ") for cell in row] for row in cells]
-    grid = Rich(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    narrow = _natural_width(heads, cells) > out.width
+    if narrow:
+        heads = [head.replace(" (%)", "\n(%)").replace("Quantised", "8-bit") for head in heads]
+        cells = [[cell.replace(" ± ", "\n± ").replace(" (", "\n(") for cell in row] for row in cells]
+    grid = Rich(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
     for head in heads:
         number = _is_number(head)
         grid.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
