@@ -50,7 +50,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     track.check_store(cfg.tracking)
     settle(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
-    tags = {"backend": target.backend, "data": cache.identity(experiences[0].train)}
+    tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
     with track.open(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)

@@ -11,7 +11,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from cil_spl import pipeline
+from cil_spl import pipeline, table
 from cil_spl.data import datasets
 from cil_spl.data.events import Splits
 from cil_spl.errors import RequestError
@@ -81,6 +81,9 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     )
     assert first == again
     assert first != other
+    runs = [result(tmp_path / name) for name in "ac"]
+    (row,) = table.tabulate(runs).rows  # two seeds of one configuration are one row
+    assert len(row.seeds) == 2
 
 
 def test_a_network_too_large_is_refused_before_the_data_is_touched(
