@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from cil_spl.data.augment import Augment, augment_events
-from cil_spl.data.events import EVENT, Recordings
+from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.errors import RequestError
 
@@ -131,7 +131,7 @@ class Batches:
 
     def _batch(self, index: np.ndarray, epoch: int) -> Batch:
         real = index >= 0
-        events, offsets = _gather(self.recordings, index)
+        events, offsets = self.recordings.gather(index)
         sensor_size = self.recordings.sensor_size
         if self.augment is not None:
             seeds = [(self.seed, epoch, int(i)) for i in np.maximum(index, 0)]
@@ -147,17 +147,3 @@ class Batches:
             mask=torch.from_numpy(real),
             index=index.astype(np.int64),
         )
-
-
-def _gather(recordings: Recordings, index: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """``Recordings.gather``, where -1 stands for an empty recording."""
-    start = np.where(index >= 0, recordings.start[index], 0)
-    stop = np.where(index >= 0, recordings.stop[index], 0)
-    offsets = np.zeros(len(index) + 1, np.int64)
-    np.cumsum(stop - start, out=offsets[1:])
-    # As opaque bytes numpy copies a recording in one go; as records it goes field by field, ten times slower.
-    opaque = np.dtype((np.void, EVENT.itemsize))
-    source, out = np.asarray(recordings.events).view(opaque), np.empty(offsets[-1], opaque)
-    for b in range(len(index)):
-        out[offsets[b] : offsets[b + 1]] = source[start[b] : stop[b]]
-    return out.view(EVENT), offsets

@@ -55,14 +55,18 @@ class Recordings:
         return replace(self, **picked)
 
     def gather(self, index: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
-        """Events of the recordings ``index`` one after another, and their offsets ``[B + 1]``."""
+        """Events of the recordings ``index`` one after another, and their offsets ``[B + 1]``; -1 is an empty one."""
         index = np.asarray(index, dtype=np.int64)
+        start = np.where(index >= 0, self.start[index], 0)
+        stop = np.where(index >= 0, self.stop[index], 0)
         offsets = np.zeros(len(index) + 1, np.int64)
-        np.cumsum(self.stop[index] - self.start[index], out=offsets[1:])
-        events = np.empty(offsets[-1], EVENT)
-        for at, i in enumerate(index):
-            events[offsets[at] : offsets[at + 1]] = self[i]
-        return events, offsets
+        np.cumsum(stop - start, out=offsets[1:])
+        # As opaque bytes numpy copies a recording in one go; as records it goes field by field, ten times slower.
+        opaque = np.dtype((np.void, EVENT.itemsize))
+        source, out = self.events.view(opaque), np.empty(offsets[-1], opaque)
+        for b in range(len(index)):
+            out[offsets[b] : offsets[b + 1]] = source[start[b] : stop[b]]
+        return out.view(EVENT), offsets
 
 
 @dataclass(frozen=True)

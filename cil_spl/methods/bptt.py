@@ -51,7 +51,7 @@ def train(
         loss: on the ``counts`` of the whole recording, or on those of each of its ``steps``, averaged.
         count_scale: factor on the counts before the softmax (an inverse temperature).
         straight_through_output: whether the gradient of the output neurons passes unchanged.
-        init_rate: mean input to a neuron's threshold, in units of its spread, that fresh weights are scaled to; see
+        init_rate: spread of a layer's input current, in thresholds, that fresh weights are scaled to; see
             :func:`cil_spl.models.init.scale_to_rate`.
     """
     (data,) = setting.experiences
