@@ -54,8 +54,8 @@ class Trainer:
 class Update:
     """The only place where an optimizer steps.
 
-    Averages gradients over ranks, transforms them if the method has a transform, clips, steps, and marks the
-    weights as changed (a chip in the loop loads them again). An online method calls it at every time step.
+    Averages gradients over ranks, transforms them if the method has a transform, clips, steps, counts the ``steps``,
+    and tells who wants to know that weights have changed. An online method calls it at every time step.
     """
 
     def __init__(
@@ -69,6 +69,7 @@ class Update:
         changed: Iterable[Callable[[], None]] = (),
     ) -> None:
         self.params = [p for p in params if p.requires_grad]
+        self.steps = 0
         self.clip, self.transform, self.changed = trainer.grad_clip, transform, tuple(changed)
         if trainer.optimizer == "sgd":
             self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
@@ -94,15 +95,21 @@ class Update:
         self.optimizer.step()
         self.scheduler.step()
         self.optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
         for tell in self.changed:
             tell()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"optimizer": self.optimizer.state_dict(), "scheduler": self.scheduler.state_dict()}
+        return {
+            "optimizer": self.optimizer.state_dict(),
+            "scheduler": self.scheduler.state_dict(),
+            "steps": self.steps,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.optimizer.load_state_dict(state["optimizer"])
         self.scheduler.load_state_dict(state["scheduler"])
+        self.steps = int(state["steps"])
 
 
 def schedule(kind: str, total_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:

@@ -9,7 +9,7 @@ The forward pass does the same float32 operations in the same order as sinabs, s
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numba
 import numpy as np
@@ -17,6 +17,9 @@ import sinabs.activation as sina
 import sinabs.layers as sl
 import torch
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from cil_spl.neurons import Observation
 
 BLOCK = 2048  # neurons whose state stays in the first-level cache
 UNIT, PERIODIC, SINGLE = 0, 1, 2
@@ -35,7 +38,13 @@ def supports(layer: sl.LIF, current: Tensor) -> bool:
     )
 
 
-def step(layer: sl.LIF, current: Tensor, v_mem: Tensor | None, straight_through: bool) -> tuple[Tensor, Tensor]:
+def step(
+    layer: sl.LIF,
+    current: Tensor,
+    v_mem: Tensor | None,
+    straight_through: bool,
+    observed: Observation | None = None,
+) -> tuple[Tensor, Tensor]:
     """Spikes of all steps and the last state; arguments as in :func:`cil_spl.neurons.step`.
 
     Shape:
@@ -55,6 +64,8 @@ def step(layer: sl.LIF, current: Tensor, v_mem: Tensor | None, straight_through:
     low = -np.inf if layer.min_v_mem is None else float(layer.min_v_mem)
     single = layer.spike_fn is sina.SingleSpike
     constants = (alpha, theta, low, single, kind, width, height, straight_through)
+    if observed is not None:
+        return _Observed.apply(current, start, observed.counts, observed.v_mem, constants)
     return _Fused.apply(current, start, constants)
 
 
@@ -83,6 +94,38 @@ class _Fused(torch.autograd.Function):
             grad, u.numpy(), carried, out, f(alpha), f(theta), f(low), single, kind, f(width), f(height), straight
         )
         return torch.from_numpy(out).view(ctx.shape), torch.from_numpy(carried).view(ctx.shape[1:]), None
+
+
+class _Observed(torch.autograd.Function):
+    """Counts, and states where given, from another machine; the gradient is this layer's (see neurons.step)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, current: Tensor, start: Tensor, counts: Tensor, v_mem: Tensor | None, constants: tuple[Any, ...]
+    ) -> tuple[Tensor, Tensor]:
+        alpha, theta, low, *_ = constants
+        flat = _flat(current)
+        seen, kept = np.empty_like(flat), np.empty(flat.shape, np.bool_)
+        end = start.detach().contiguous().view(-1).numpy().copy()
+        states = flat[:0] if v_mem is None else _flat(v_mem)
+        f = np.float32
+        _observed_forward(flat, end, _flat(counts), states, seen, kept, f(alpha), f(theta), f(low))
+        ctx.constants, ctx.shape = constants, current.shape
+        ctx.save_for_backward(torch.from_numpy(seen), torch.from_numpy(kept))
+        return counts.clone(), torch.from_numpy(end).view(start.shape)
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor, grad_end: Tensor) -> Any:
+        alpha, theta, _, _, kind, width, height, straight = ctx.constants
+        seen, kept = ctx.saved_tensors
+        grad = _flat(grad_spikes)
+        carried = grad_end.detach().contiguous().view(-1).numpy().copy()
+        out = np.empty_like(grad)
+        f = np.float32
+        _observed_backward(
+            grad, seen.numpy(), kept.numpy(), carried, out, f(alpha), f(theta), kind, f(width), f(height), straight
+        )
+        return torch.from_numpy(out).view(ctx.shape), torch.from_numpy(carried).view(ctx.shape[1:]), None, None, None
 
 
 def _flat(x: Tensor) -> np.ndarray:
@@ -161,5 +204,46 @@ def _backward(grad, u, carried, out, alpha, theta, low, single, kind, width, hei
                 g = state[i] if kept else zero
                 psi = _psi(x, theta, kind, width, height)
                 delta = (g_row[i] - theta * g) * psi + g
+                o_row[i] = delta
+                state[i] = alpha * delta
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _observed_forward(current, v, counts, states, seen, kept, alpha, theta, low):  # type: ignore[no-untyped-def]
+    steps, n = current.shape
+    zero = np.float32(0)
+    with_states = len(states) > 0
+    for block in numba.prange((n + BLOCK - 1) // BLOCK):
+        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
+        for t in range(steps):
+            row, c_row, s_row, k_row, state = current[t, a:b], counts[t, a:b], seen[t, a:b], kept[t, a:b], v[a:b]
+            o_row = states[t, a:b] if with_states else c_row
+            for i in range(b - a):
+                x = alpha * state[i] + row[i]
+                rest = x - c_row[i] * theta
+                above = rest - low
+                if low > -np.inf:
+                    rest = (above if above > zero else zero) + low
+                k_row[i] = above > zero
+                if with_states:
+                    if o_row[i] != rest:
+                        x = o_row[i] + theta * c_row[i]
+                    rest = o_row[i]
+                s_row[i] = x
+                state[i] = rest
+
+
+@numba.njit(parallel=True, cache=True, error_model="numpy")
+def _observed_backward(grad, seen, kept, carried, out, alpha, theta, kind, width, height, straight):  # type: ignore[no-untyped-def]
+    steps, n = grad.shape
+    zero = np.float32(0)
+    for block in numba.prange((n + BLOCK - 1) // BLOCK):
+        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
+        for back in range(steps):
+            t = steps - 1 - back
+            g_row, s_row, k_row, o_row, state = grad[t, a:b], seen[t, a:b], kept[t, a:b], out[t, a:b], carried[a:b]
+            for i in range(b - a):
+                g = state[i] if straight or k_row[i] else zero
+                delta = (g_row[i] - theta * g) * _psi(s_row[i], theta, kind, width, height) + g
                 o_row[i] = delta
                 state[i] = alpha * delta

@@ -117,8 +117,9 @@ def step(
         layer: a sinabs IAF or LIF layer; its own buffers are neither read nor written.
         current: synaptic input.
         v_mem: states before the first step, zero if None.
-        observed: take counts (and states, where given) from here; the gradient stays this layer's,
-            with the surrogate evaluated at the observed ``v_mem + theta * counts``.
+        observed: take counts (and states, where given) from here; the gradient stays this layer's. Where an
+            observed state is not what the layer would have come to, the surrogate is evaluated at the ``u`` that
+            explains it, ``v_mem + theta * counts``.
         straight_through: hand the gradient of the spikes to the membrane unchanged, and past the lower
             bound. For output neurons: one that never fires would otherwise learn nothing.
 
@@ -133,8 +134,8 @@ def step(
     leaky = not isinstance(layer, sl.IAF)
     if leaky and layer.norm_input:
         current = current * (1 - alpha)
-    if observed is None and fused.supports(layer, current):
-        return fused.step(layer, current, v_mem, straight_through)
+    if fused.supports(layer, current):
+        return fused.step(layer, current, v_mem, straight_through, observed)
     v = torch.zeros_like(current[0]) if v_mem is None else v_mem
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
     spikes = []
@@ -145,7 +146,10 @@ def step(
         else:
             counts, seen = observed.counts[t], None
             if observed.v_mem is not None:
-                seen = observed.v_mem[t] + threshold * counts
+                with torch.no_grad():
+                    own = layer.reset_fn(counts, {"v_mem": u}, threshold)["v_mem"]
+                    own = own if low is None else torch.relu(own - low) + low
+                    seen = torch.where(observed.v_mem[t] == own, u, observed.v_mem[t] + threshold * counts)
             s = _Spike.apply(u, counts, seen, layer.spike_fn, threshold, psi)
         v = layer.reset_fn(s, {"v_mem": u}, threshold)["v_mem"]
         if low is not None:

@@ -15,14 +15,14 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from cil_spl import evaluate as ev
-from cil_spl import figures, schema, track
+from cil_spl import figures, runs, schema, track
 from cil_spl.chip.interchange import save
 from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
 from cil_spl.errors import RequestError
-from cil_spl.fit import Trainer, write_checkpoint
+from cil_spl.fit import Trainer, read_checkpoint, write_checkpoint
 from cil_spl.models.build import plan_from
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
@@ -47,6 +47,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     plan = plan_of(cfg)
     target = make(cfg.target)
     warnings = target.place(plan)
+    start = weights_from(cfg.start_from)
     track.check_store(cfg.tracking)
     settle(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
@@ -54,7 +55,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     with track.open(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
-        setting = setting_of(cfg, plan, experiences, target, record, folder)
+        setting = replace(setting_of(cfg, plan, experiences, target, record, folder), start=start)
         trained = schema.locate(cfg.method._target_)(setting, **keywords(cfg.method, without=("name",)))
         evaluations, extra = deploy(cfg, setting, trained, target, record, folder)
         metrics = {
@@ -131,6 +132,9 @@ def setting_of(
     )
     if target.runs != "spikes":
         return setting
+    if cfg.observer is not None:
+        observer = schema.locate(cfg.observer._target_)(target, plan, **keywords(cfg.observer, without=("name",)))
+        setting = replace(setting, observer=observer)
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
         chip, _ = target.quantize(net, plan)
@@ -138,6 +142,21 @@ def setting_of(
         return ev.evaluate(target.answer, batches.epoch(0), setting.task).metrics[setting.task.monitor]
 
     return replace(setting, deployed=deployed)
+
+
+def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
+    """The weights that training starts from: a file, a run's folder, or an MLflow run id.
+
+    Raises:
+        RequestError: there is no such run, or the file holds no weights.
+    """
+    if name is None:
+        return None
+    path = Path(name)
+    content = read_checkpoint(path if path.is_file() else runs.find(name).path("weights.pt"))
+    if "weights" not in content:
+        raise RequestError(f"start_from={name}: this file holds no weights; name a run, or its weights.pt")
+    return content["weights"]
 
 
 def deploy(
@@ -153,8 +172,7 @@ def deploy(
     write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
     if target.runs == "cnn":
         ann = trained.ann if trained.ann is not None else trained.net
-        calibration = setting.batches(setting.experiences[-1].train, train=False, bins=1)
-        float32, int8 = target.load_cnn(ann.cpu(), plan, calibration)
+        float32, int8 = target.load_cnn(ann.cpu(), plan, setting.calibration(bins=1))
         found = {"float": judge(float32, 1), "quantized": judge(int8, 1)}
         found["deployed"] = found["float"] if target.precision == "float32" else found["quantized"]
         return found, {f"deployed/{k}": v for k, v in target.storage(plan, ann).items()}

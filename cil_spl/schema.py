@@ -88,6 +88,33 @@ class Conversion:
 
 
 @dataclass
+class CilBptt(Bptt):
+    name: str = "cil_bptt"
+    plain: float = ranged(0.5, low=0, high=1)
+    meter: int = ranged(0, low=0)
+
+
+@dataclass
+class CilConversion:
+    _target_: str = ""
+    name: str = "cil_conversion"
+    lr: float = ranged(5e-3, above=0)
+    count_scale: float = ranged(0.25, above=0)
+    init_rate: float = ranged(1.0, above=0)
+    plain: float = ranged(0.5, low=0, high=1)
+    meter: int = ranged(0, low=0)
+
+
+@dataclass
+class ChipInLoop:
+    _target_: str = ""
+    name: str = "chip"
+    layers: str = one_of("output", "output", "all")
+    v_mem: bool = True
+    die: dict[str, Any] | None = None
+
+
+@dataclass
 class Quantize:
     aware: bool = False
 
@@ -157,12 +184,19 @@ GROUPS: dict[str, type] = {
 TARGETS: dict[str, type] = {
     "cil_spl.methods.bptt.train": Bptt,
     "cil_spl.methods.conversion.train": Conversion,
+    "cil_spl.methods.cil_bptt.train": CilBptt,
+    "cil_spl.methods.cil_conversion.train": CilConversion,
+    "cil_spl.observer.ChipObserver": ChipInLoop,
     "cil_spl.targets.software.Software": Software,
     "cil_spl.targets.accelerator.Accelerator": Accelerator,
     "cil_spl.targets.speck.Speck": Speck,
     "cil_spl.task.classification": Classification,
 }
-INSTANTIATED = ("dataset", "test_dataset", "method", "target", "task")
+INSTANTIATED = ("dataset", "test_dataset", "observer", "method", "target", "task")
+MAY_BE_NULL = ("test_dataset", "observer")
+# What a method trains, and whether it learns from what another machine did.
+TRAINS = {"conversion": "cnn", "cil_conversion": "cnn", "bptt": "snn", "cil_bptt": "snn"}
+OBSERVES = ("cil_bptt", "cil_conversion")
 
 
 def check(cfg: DictConfig) -> DictConfig:
@@ -178,7 +212,8 @@ def check(cfg: DictConfig) -> DictConfig:
     for group in INSTANTIATED:
         node = resolved.get(group)
         if node is None:
-            if group == "test_dataset":
+            if group in MAY_BE_NULL:
+                out[group] = None
                 continue
             raise RequestError(f"{group}=null: choose one, for example with `cilspl ls`")
         target = node.get("_target_")
@@ -202,10 +237,21 @@ def check(cfg: DictConfig) -> DictConfig:
 def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together."""
     method, model, target = cfg.method.name, cfg.model, cfg.target.name
-    needs = {"conversion": "cnn", "bptt": "snn"}.get(method)
+    needs = TRAINS.get(method)
     if needs is not None and model.family != needs:
         fitting = "cnn, qat_cnn" if needs == "cnn" else "bptt_snn"
         raise RequestError(f"model={model.name}: method={method} trains a {needs}; allowed are model={fitting}")
+    if cfg.observer is None and method in OBSERVES:
+        raise RequestError(f"observer=null: method={method} needs a chip in the loop; use observer=chip")
+    if cfg.observer is not None and method in TRAINS and method not in OBSERVES:
+        raise RequestError(
+            f"observer={cfg.observer.name}: method={method} does not learn from it; allowed are method="
+            f"{', '.join(OBSERVES)}, or observer=null"
+        )
+    if cfg.observer is not None and target != "speck":
+        raise RequestError(
+            f"target={target}: observer={cfg.observer.name} puts the target's chip in the loop; use target=speck"
+        )
     if target == "accelerator" and model.family != "cnn":
         raise RequestError(
             f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"

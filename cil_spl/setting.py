@@ -14,10 +14,12 @@ from torch import Tensor, nn
 from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
+from cil_spl.errors import RequestError
 from cil_spl.fit import Fitted, Stateful, Trainer, fit
 from cil_spl.models.build import build
+from cil_spl.models.init import scale_to_rate
 from cil_spl.models.plan import Plan
-from cil_spl.neurons import Observation
+from cil_spl.neurons import Observation, load_weights, weights_of
 from cil_spl.quantize import bake, make_aware
 from cil_spl.task import Task
 
@@ -40,8 +42,11 @@ class Observer(Protocol):
     def open(self, batch: Batch) -> None:
         """Let it run a batch."""
 
+    def windows(self) -> dict[str, Observation]:
+        """What it saw in all time steps, by spiking layer. Shapes (T, B, ...)."""
+
     def window(self, t: int) -> dict[str, Observation]:
-        """What it saw in time step ``t``, by spiking layer, shapes ``[1, B, ...]``."""
+        """What it saw in time step ``t``. Shapes (1, B, ...)."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,20 @@ class Trained:
     notes: Mapping[str, float] | None = None
 
 
+def begin(net: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Put an earlier run's weights into a network; its thresholds and bounds stay those of the config.
+
+    Raises:
+        RequestError: they are of another model.
+    """
+    learned = [name for name, p in net.named_parameters() if p.requires_grad]
+    kept = {name: w for name, w in weights_of(net).items() if name not in learned}
+    try:
+        load_weights(net, kept | {name: start[name] for name in learned if name in start})
+    except RequestError as error:
+        raise RequestError(f"start_from: {error}") from None
+
+
 @dataclass(frozen=True)
 class Setting:
     """A run as a method sees it.
@@ -67,6 +86,8 @@ class Setting:
         experiences: one as a rule, several for continual learning.
         neuron: arguments of :func:`cil_spl.neurons.make`.
         aware: whether to train with fake-quantised weights (``quantize.aware``).
+        observer: another machine that does the forward pass in training; None for none.
+        start: weights by name that training starts from (``start_from``); None for fresh ones.
         deployed: score of a spiking network on the deployment target, for choices on validation data; None where
             the target runs no spiking network.
         folder: where checkpoints go.
@@ -87,16 +108,24 @@ class Setting:
     warn: Callable[[str], None]
     augment: Any = None
     observer: Observer | None = None
+    start: Mapping[str, Tensor] | None = None
     deployed: Callable[[nn.Sequential, Batches], float] | None = None
 
     def build(self, family: str) -> nn.Sequential:
-        """A fresh network of the plan, aware of the chip's rounding where asked, on the device."""
+        """A network of the plan with the weights to start from, aware of rounding where asked, on the device."""
         net = build(self.plan, family=family, neuron=self.neuron)
+        if self.start is not None:
+            begin(net, self.start)
         if self.aware:
             make_aware(
                 net, self.plan, spike_threshold=self.neuron["spike_threshold"], min_v_mem=self.neuron["min_v_mem"]
             )
         return net.to(self.device)
+
+    def scale(self, net: nn.Sequential, spread: float, bins: int | None = None) -> None:
+        """Scale fresh weights (:func:`cil_spl.models.init.scale_to_rate`); those of an earlier run stay as they are."""
+        if self.start is None:
+            scale_to_rate(net, self.sample(bins), spread)
 
     def finish(self, net: nn.Sequential) -> nn.Sequential:
         """The trained network as an ordinary one."""
@@ -153,11 +182,14 @@ class Setting:
             return 0 * outputs.sum()
         return self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
 
-    def sample(self, bins: int | None = None) -> Tensor:
-        """Frames of some training recordings, alike on every rank, to scale fresh weights by. (T, B, C, H, W)."""
+    def calibration(self, bins: int | None = None) -> Batches:
+        """Training recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
-        batches = Batches(self.experiences[0].train, 64, frames, shuffle=True, seed=self.seed)
-        return next(batches.epoch(0)).frames.to(self.device)
+        return Batches(self.experiences[-1].train, 64, frames, shuffle=True, seed=self.seed)
+
+    def sample(self, bins: int | None = None) -> Tensor:
+        """Frames of some training recordings, to scale fresh weights by. (T, B, C, H, W)."""
+        return next(self.calibration(bins).epoch(0)).frames.to(self.device)
 
     @property
     def monitor(self) -> str:

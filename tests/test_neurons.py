@@ -124,22 +124,51 @@ def test_state_carries_over_a_cut() -> None:
     assert torch.equal(v, v_whole)
 
 
-def test_observing_the_same_changes_nothing(stepwise: None) -> None:
-    """A machine that sees just what the twin does gives the plain gradient, to the bit.
-
-    Without a clip, since a state's bound hides how far below it was; on a dyadic grid, where v + theta s is u exactly.
-    """
-    layer = neurons.make(min_v_mem=None)
-    x = (torch.randint(-96, 160, (5, 2, 7)) / 64).requires_grad_()
-    s, v = neurons.step(layer, x)
+@pytest.mark.parametrize("path", ["stepwise", "fused"])
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_observing_the_same_changes_nothing(
+    kind: dict, straight: bool, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that sees just what the twin does gives the plain gradient, to the bit, at clipped neurons too."""
+    if path == "stepwise":
+        monkeypatch.setattr(fused, "supports", lambda *_: False)
+    layer = neurons.make(**kind)
+    x = (torch.randn(5, 2, 700) * 2).requires_grad_()
+    s, v = neurons.step(layer, x, straight_through=straight)
     states = torch.stack([neurons.step(layer, x[: t + 1])[1] for t in range(5)]).detach()
     weights = torch.randn_like(s)
-    (plain,) = grad((s * weights).sum(), x)
-    s2, v2 = neurons.step(layer, x, observed=Observation(s.detach(), states))
-    (seen,) = grad((s2 * weights).sum(), x)
-    assert torch.equal(s2, s)
-    assert torch.equal(v2, v)
-    assert torch.equal(seen, plain)
+    (plain,) = grad((s * weights).sum() + (v * v).sum(), x)
+    for seen_states in (states, None):
+        s2, v2 = neurons.step(layer, x, observed=Observation(s.detach(), seen_states), straight_through=straight)
+        (seen,) = grad((s2 * weights).sum() + (v2 * v2).sum(), x)
+        assert torch.equal(s2, s)
+        assert torch.equal(v2, v)
+        assert torch.equal(seen, plain)
+
+
+@pytest.mark.parametrize("straight", [False, True])
+@pytest.mark.parametrize("with_states", [False, True])
+@pytest.mark.parametrize("kind", [k for k in KINDS if k.get("reset_fn") != "zero"], ids=str)
+def test_fused_observes_as_stepwise(
+    kind: dict, with_states: bool, straight: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = neurons.make(**kind)
+    x = (torch.randn(6, 4, 3, 17, 29) * 1.2).requires_grad_()
+    counts = torch.randint(0, 4, x.shape).float()
+    observed = Observation(counts, torch.randn(x.shape) if with_states else None)
+    found = []
+    for allowed in (True, False):
+        if not allowed:
+            monkeypatch.setattr(fused, "supports", lambda *_: False)
+        s, v = neurons.step(layer, x, observed=observed, straight_through=straight)
+        weights = torch.linspace(-1, 1, s.numel()).view(s.shape)
+        found.append((s, v, *grad((s * weights).sum() + (v * v).sum(), x)))
+    a, b = found
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[0], counts)
+    assert torch.equal(a[1], b[1])
+    torch.testing.assert_close(a[2], b[2], rtol=1e-4, atol=1e-4)
 
 
 def test_observed_values_are_exact_and_the_gradient_is_the_twins() -> None:

@@ -30,7 +30,6 @@ from torch import Tensor
 from cil_spl.data.batches import Batch
 from cil_spl.fit import Update, Weights
 from cil_spl.forward import forward
-from cil_spl.models.init import scale_to_rate
 from cil_spl.setting import Setting, Trained
 
 
@@ -57,7 +56,7 @@ def train(
     (data,) = setting.experiences
     net = setting.build("snn")
     batches = setting.batches(data.train, train=True)
-    scale_to_rate(net, setting.sample(), init_rate)
+    setting.scale(net, init_rate)
     output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
     steps = setting.trainer.epochs * len(batches)
     update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)

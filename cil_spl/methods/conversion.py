@@ -34,7 +34,6 @@ from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.fit import Update, Weights
 from cil_spl.models.build import build
-from cil_spl.models.init import scale_to_rate
 from cil_spl.neurons import substitute
 from cil_spl.setting import Setting, Trained
 
@@ -61,7 +60,7 @@ def train(
     (data,) = setting.experiences
     net = setting.build("cnn")
     batches = setting.batches(data.train, train=True, bins=1)
-    scale_to_rate(net, setting.sample(bins=1), init_rate)
+    setting.scale(net, init_rate, bins=1)
     steps = setting.trainer.epochs * len(batches)
     update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
 
@@ -83,8 +82,7 @@ def train(
 
     setting.fit(step=step, score=score, batches=batches, keep={"net": Weights(net), "update": update})
     ann = setting.finish(net)
-    plain = setting.batches(data.train, train=False, bins=1)
-    activation = activations(ann, plain, percentile, normalize_batches, setting.device)
+    activation = activations(ann, setting.calibration(bins=1), percentile, normalize_batches, setting.device)
     spiking, notes = choose_gain(setting, ann, activation, gains)
     return Trained(spiking, ann=ann, notes=notes)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -13,7 +13,7 @@ from cil_spl import evaluate as ev
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.batches import Batch
 from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
@@ -74,9 +74,13 @@ class Speck:
         self.chip = chip
         self.answer = self.forward
 
+    def run(self, chip: ChipNetwork, batch: Batch, *, record: Sequence[str] = (), die: Die | None = None) -> ChipAnswer:
+        """What a chip answers to a batch; see :func:`cil_spl.chip.simulator.run`."""
+        return run(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
+
     def forward(self, batch: Batch) -> ev.Activity:
         """Run a batch of recordings; the states are zero before each."""
-        a = run(self.chip, batch.events, batch.offsets, batch.edges_us, die=self.die, threads=self.threads)
+        a = self.run(self.chip, batch, die=self.die)
         names = [layer.name for layer in self.chip.layers]
         return ev.Activity(
             counts=a.counts.astype(np.float64),

@@ -1,0 +1,108 @@
+"""Chip-in-loop proxy learning with back-propagation through time.
+
+Paper: "Chip-In-Loop SNN Proxy Learning: a new method for efficient training of spiking neural networks", Frontiers in
+Neuroscience 17:1323121, 2024 (doi 10.3389/fnins.2023.1323121), Section 3.3.2.
+
+The recording is cut into T windows. Twin and chip have the same weights, the chip's rounded, and both run it; what the
+chip did replaces what the twin did, in the loss and in the backward pass, whose graph stays the twin's:
+
+    twin:  V[t], y[t] = f(V[t-1], x[t]; W)
+    chip:  V_chip[t], y_chip[t] = f_chip(V_chip[t-1], events of window t; Q(W))
+    y[t] <- y_chip[t],   V[t] <- V_chip[t]
+    L = l(sum_t y_chip[t], label)   or   mean_t l(y_chip[t], label)
+    W <- W - lr dL/dW by BPTT through f, psi evaluated at V_chip[t] + theta y_chip[t];   chip <- Q(W)
+
+    symbol    name here           meaning
+    T         frames.bins         windows
+    x, y, V   frames, out, v_mem  input counts, output counts, membrane states
+    f         forward             the time-stepped network
+    f_chip    observer            the chip: events one by one, states kept from window to window
+    Q         observer.load       the chip's rounding
+    psi       surrogate_grad_fn   derivative of the spikes, as in bptt.py
+
+Differences from the paper: what is replaced is an option (``observer.layers``, ``observer.v_mem``); the chip enters
+after a part of the epochs of plain BPTT (``plain``); as in bptt.py, the output neurons hand their gradient straight
+through.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from cil_spl.data.batches import Batch
+from cil_spl.errors import RequestError
+from cil_spl.fit import Update, Weights
+from cil_spl.forward import forward
+from cil_spl.meter import Meter
+from cil_spl.methods.bptt import loss_of
+from cil_spl.setting import Setting, Trained
+
+
+def train(
+    setting: Setting,
+    *,
+    lr: float = 5e-3,
+    loss: str = "counts",
+    count_scale: float = 0.25,
+    straight_through_output: bool = True,
+    init_rate: float = 1.0,
+    plain: float = 0.5,
+    meter: int = 0,
+) -> Trained:
+    """Train a spiking network with a chip in the loop.
+
+    Args:
+        setting: the run; its ``observer`` is the chip.
+        lr: learning rate.
+        loss: on the ``counts`` of the whole recording, or on those of each of its ``steps``, averaged.
+        count_scale: factor on the counts before the softmax (an inverse temperature).
+        straight_through_output: whether the gradient of the output neurons passes unchanged.
+        init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
+        plain: part of all steps, the first ones, that run without the chip.
+        meter: random directions along which the gradient is measured each epoch (:mod:`cil_spl.meter`); 0 for none.
+
+    Raises:
+        RequestError: there is no chip in the loop.
+    """
+    if setting.observer is None:
+        raise RequestError("observer=null: method=cil_bptt needs a chip in the loop; use observer=chip")
+    observer = setting.observer
+    (data,) = setting.experiences
+    net = setting.build("snn")
+    batches = setting.batches(data.train, train=True)
+    setting.scale(net, init_rate)
+    output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
+    steps = setting.trainer.epochs * len(batches)
+    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+
+    def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of a batch on the chip, with the twin's gradient, and the chip's counts (T, B, K)."""
+        observer.load(net)
+        observer.open(batch)
+        frames = batch.frames.to(setting.device)
+        out, _, _ = forward(net, frames, observed=observer.windows(), straight_through=output)
+        return loss_of(setting, out, batch, loss, count_scale), out.detach()
+
+    def twin_loss(batch: Batch) -> tuple[Tensor, Tensor]:
+        out, _, _ = forward(net, batch.frames.to(setting.device), straight_through=output)
+        return loss_of(setting, out, batch, loss, count_scale), out.detach()
+
+    def step(batch: Batch) -> dict[str, float | Tensor]:
+        value, out = (chip_loss if update.steps >= plain * steps else twin_loss)(batch)
+        value.backward()
+        update()
+        right = out.sum(0).argmax(1).cpu() == batch.target
+        return {"loss": value.detach(), "accuracy": right.float().mean()}
+
+    gauge = (
+        Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, setting.seed) if meter else None
+    )
+
+    setting.fit(
+        step=step,
+        score=lambda: setting.score(net) | (gauge() if gauge else {}),
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        monitor=setting.monitor,
+    )
+    return Trained(setting.finish(net))

@@ -1,0 +1,132 @@
+"""Chip-in-loop proxy learning with conversion: the twin is a CNN on accumulated frames.
+
+Paper: "Chip-In-Loop SNN Proxy Learning: a new method for efficient training of spiking neural networks", Frontiers in
+Neuroscience 17:1323121, 2024 (doi 10.3389/fnins.2023.1323121), Section 3.3.1.
+
+CNN and chip have the same weights, the chip's rounded. Each step the recordings go through the chip as events and
+through the CNN as one frame; the chip's class counts replace the CNN's output values, and the gradient flows through
+the CNN:
+
+    y = CNN(x; W),   c = chip(events; Q(W))
+    y <- c,   L = l(softmax(k y), label)
+    W <- W - lr dL/dW, the derivative of l taken at c;   chip <- Q(W)
+
+    symbol   name here       meaning
+    x        frame           the recording's events, summed over time
+    y        out             output of the CNN, in events of an output neuron: a threshold's worth of input is one
+    c        counts          output events of each class
+    k        count_scale     an inverse temperature
+    Q        observer.load   the chip's rounding
+
+A rectifier is what an integrate-and-fire neuron does to a whole recording, so the weights serve both as they are.
+
+Differences from the paper: the CNN computes in units of events, so no scaling stands between it and the chip; the
+counts of every layer may be replaced, not the output's alone (``observer.layers``); the chip enters after a part of the
+epochs in which the CNN trains alone (``plain``); the CNN's output is not rectified in the backward pass, as in
+conversion.py.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from cil_spl.data.batches import Batch
+from cil_spl.errors import RequestError
+from cil_spl.fit import Update, Weights
+from cil_spl.meter import Meter
+from cil_spl.models.build import build
+from cil_spl.neurons import Observation, substitute
+from cil_spl.setting import Setting, Trained
+
+
+def train(
+    setting: Setting,
+    *,
+    lr: float = 5e-3,
+    count_scale: float = 0.25,
+    init_rate: float = 1.0,
+    plain: float = 0.5,
+    meter: int = 0,
+) -> Trained:
+    """Train a CNN whose output is a chip's.
+
+    Args:
+        setting: the run; its ``observer`` is the chip.
+        lr: learning rate.
+        count_scale: factor on the counts before the softmax.
+        init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
+        plain: part of all steps, the first ones, that run without the chip.
+        meter: random directions along which the gradient is measured each epoch (:mod:`cil_spl.meter`); 0 for none.
+
+    Raises:
+        RequestError: there is no chip in the loop.
+    """
+    if setting.observer is None:
+        raise RequestError("observer=null: method=cil_conversion needs a chip in the loop; use observer=chip")
+    observer = setting.observer
+    (data,) = setting.experiences
+    net = setting.build("cnn")
+    spiking = build(setting.plan, family="snn", neuron=setting.neuron).to(setting.device)
+    batches = setting.batches(data.train, train=True, bins=1)
+    setting.scale(net, init_rate, bins=1)
+    steps = setting.trainer.epochs * len(batches)
+    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+
+    def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
+        """Loss of a batch on the chip, with the CNN's gradient, and the chip's counts (B, K)."""
+        observer.load(share(net, spiking))
+        observer.open(batch)
+        out = forward(net, batch.frames[0].to(setting.device), observer.window(0))
+        return setting.loss(count_scale * out, batch), out.detach()
+
+    def cnn_loss(batch: Batch) -> tuple[Tensor, Tensor]:
+        free = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        out = substitute(free, free.detach().relu())
+        return setting.loss(count_scale * out, batch), out.detach()
+
+    def step(batch: Batch) -> dict[str, float | Tensor]:
+        value, out = (chip_loss if update.steps >= plain * steps else cnn_loss)(batch)
+        value.backward()
+        update()
+        right = out.argmax(1).cpu() == batch.target
+        return {"loss": value.detach(), "accuracy": right.float().mean()}
+
+    gauge = (
+        Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, setting.seed) if meter else None
+    )
+
+    setting.fit(
+        step=step,
+        score=lambda: setting.score(share(net, spiking)) | (gauge() if gauge else {}),
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        monitor=setting.monitor,
+    )
+    return Trained(share(net, spiking), ann=setting.finish(net))
+
+
+def forward(net: nn.Sequential, frame: Tensor, seen: dict[str, Observation]) -> Tensor:
+    """The CNN's output with the values of the given layers replaced by the chip's counts.
+
+    Shape:
+        frame: (B, C, H, W), counts (1, B, ...). Output: (B, K).
+    """
+    x = frame
+    for name, module in net.named_children():
+        x = module(x)
+        if name in seen:
+            x = substitute(x, seen[name].counts[0])
+    return x
+
+
+@torch.no_grad()
+def share(cnn: nn.Sequential, spiking: nn.Sequential) -> nn.Sequential:
+    """The spiking network with the CNN's present weights."""
+    for name, module in cnn.named_children():
+        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            other: Any = spiking.get_submodule(name)
+            other.weight.copy_(module.weight)
+    return spiking

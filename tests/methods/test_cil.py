@@ -1,0 +1,311 @@
+"""Chip in the loop: exact identities of the proxy gradient, with a chip that is the twin, is random, or is the chip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from cil_spl.data.batches import Batch, Batches
+from cil_spl.errors import RequestError
+from cil_spl.fit import Trainer
+from cil_spl.forward import forward
+from cil_spl.methods import bptt, cil_bptt, cil_conversion
+from cil_spl.models.init import scale_to_rate
+from cil_spl.models.plan import stages
+from cil_spl.neurons import Observation
+from cil_spl.observer import ChipObserver
+from cil_spl.quantize import quantize
+from cil_spl.setting import Frames, Setting
+from cil_spl.targets.speck import Speck
+from tests.methods.test_methods import NEURON, PLAN, setting
+
+NEURONS = [stage.neuron for stage in stages(PLAN)]
+
+
+def weights(net: nn.Module) -> list[nn.Parameter]:
+    return [p for p in net.parameters() if p.requires_grad]
+
+
+class Given:
+    """An observer that says what it is told to: a function of network and batch to observations (T, B, ...)."""
+
+    def __init__(self, answer: Any) -> None:
+        self.answer = answer
+        self.opened: list[tuple[dict[str, Tensor], Batch]] = []
+
+    def load(self, net: nn.Sequential) -> None:
+        self.net = net
+
+    def open(self, batch: Batch) -> None:
+        self.seen = self.answer(self.net, batch)
+
+    def windows(self) -> dict[str, Observation]:
+        return self.seen
+
+    def window(self, t: int) -> dict[str, Observation]:
+        return {k: Observation(*(None if x is None else x[t : t + 1] for x in o)) for k, o in self.seen.items()}
+
+
+@torch.no_grad()
+def software(names: list[str], v_mem: bool) -> Given:
+    """A chip that does exactly what the twin does."""
+
+    @torch.no_grad()
+    def answer(net: nn.Sequential, batch: Batch) -> dict[str, Observation]:
+        steps = len(batch.frames)
+        _, _, counts = forward(net, batch.frames, record=names)
+        ends = [forward(net, batch.frames[: t + 1])[1] for t in range(steps)]
+        return {n: Observation(counts[n], torch.stack([e[n] for e in ends]) if v_mem else None) for n in names}
+
+    return Given(answer)
+
+
+def arbitrary(names: list[str], v_mem: bool) -> Given:
+    """A chip that does anything, in whole events."""
+    random = torch.Generator().manual_seed(7)
+
+    def answer(net: nn.Sequential, batch: Batch) -> dict[str, Observation]:
+        with torch.no_grad():
+            _, _, shapes = forward(net, batch.frames, record=names)
+        return {
+            n: Observation(
+                torch.randint(0, 5, s.shape, generator=random).float(),
+                torch.rand(s.shape, generator=random) if v_mem else None,
+            )
+            for n, s in shapes.items()
+        }
+
+    return Given(answer)
+
+
+def trained(method: Any, observer: Any, folder: Path, *, bins: int = 3, epochs: int = 2, **options: Any) -> Any:
+    s = setting(folder, observer=observer, frames=Frames(bins=bins), trainer=Trainer(epochs=epochs, batch_size=10))
+    return method.train(s, lr=2e-2, **options).net
+
+
+@pytest.mark.parametrize("names", [NEURONS[-1:], NEURONS], ids=["output", "all"])
+@pytest.mark.parametrize("v_mem", [False, True])
+@pytest.mark.parametrize("loss", ["counts", "steps"])
+def test_a_chip_equal_to_software_trains_bit_for_bit_as_bptt(
+    names: list[str], v_mem: bool, loss: str, tmp_path: Path
+) -> None:
+    plain = trained(bptt, None, tmp_path / "a", loss=loss)
+    proxy = trained(cil_bptt, software(names, v_mem), tmp_path / "b", loss=loss, plain=0.0)
+    for a, b in zip(weights(plain), weights(proxy), strict=True):
+        assert torch.equal(a, b)
+    assert any(p.abs().max() > 0 for p in weights(plain))
+
+
+def first_gradient(method: Any, observer: Any, monkeypatch: pytest.MonkeyPatch, folder: Path, **options: Any) -> Any:
+    """Weights before and gradients of the first step, the loss, the batch, and what the chip said."""
+    found: dict[str, Any] = {}
+
+    class Stop(Exception):
+        pass
+
+    def update(self: Any) -> None:
+        found["grads"] = [p.grad.clone() for p in self.params]
+        found["weights"] = [p.detach().clone() for p in self.params]
+        raise Stop
+
+    monkeypatch.setattr(method.Update, "__call__", update)
+    opened = observer.open
+
+    def remember(batch: Batch) -> None:
+        found["batch"] = batch
+        opened(batch)
+
+    observer.open = remember
+    with pytest.raises(Stop):
+        trained(method, observer, folder, plain=0.0, **options)
+    return found
+
+
+@pytest.mark.parametrize("bins", [1, 3])
+@pytest.mark.parametrize("v_mem", [False, True])
+@pytest.mark.parametrize("loss", ["counts", "steps"])
+def test_the_gradient_is_the_twins_with_the_losss_derivative_at_the_chips_counts(
+    bins: int, v_mem: bool, loss: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Of the output layer alone; with one window this is the conversion form with a spiking twin."""
+    observer = arbitrary(NEURONS[-1:], v_mem)
+    found = first_gradient(cil_bptt, observer, monkeypatch, tmp_path, bins=bins, loss=loss)
+    batch, counts = found["batch"], observer.seen[NEURONS[-1]].counts
+    s = setting(tmp_path)
+    net = s.build("snn")
+    with torch.no_grad():
+        for p, w in zip(weights(net), found["weights"], strict=True):
+            p.copy_(w)
+    at = counts.clone().requires_grad_()
+    value = bptt.loss_of(s, at, batch, loss, 0.25)
+    (derivative,) = torch.autograd.grad(value, at)
+    out, _, _ = forward(net, batch.frames, straight_through=NEURONS[-1:])
+    expected = torch.autograd.grad(out, weights(net), grad_outputs=derivative)
+    assert not torch.equal(out, counts)
+    for a, b in zip(found["grads"], expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_conversion_gradient_is_the_cnns_at_the_chips_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    observer = arbitrary(NEURONS[-1:], False)
+    found = first_gradient(cil_conversion, observer, monkeypatch, tmp_path, bins=1)
+    s = setting(tmp_path)
+    net = s.build("cnn")
+    with torch.no_grad():
+        for p, w in zip(weights(net), found["weights"], strict=True):
+            p.copy_(w)
+    batch = found["batch"]
+    at = observer.seen[NEURONS[-1]].counts[0].clone().requires_grad_()
+    (derivative,) = torch.autograd.grad(s.loss(0.25 * at, batch), at)
+    expected = torch.autograd.grad(net(batch.frames[0]), weights(net), grad_outputs=derivative)
+    for a, b in zip(found["grads"], expected, strict=True):
+        assert torch.equal(a, b)
+
+
+def test_with_all_layers_a_weight_learns_from_the_events_it_was_sent(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """dL/dW of the last layer is the loss's derivative times the pooled events that the chip's layer before made."""
+    observer = arbitrary(NEURONS, True)
+    found = first_gradient(cil_bptt, observer, monkeypatch, tmp_path, bins=2)
+    batch, seen = found["batch"], observer.seen
+    at = seen[NEURONS[-1]].counts.clone().requires_grad_()
+    (derivative,) = torch.autograd.grad(bptt.loss_of(setting(tmp_path), at, batch, "counts", 0.25), at)
+    sent = torch.nn.functional.avg_pool2d(seen[NEURONS[0]].counts.flatten(0, 1), 2)  # T B C H W -> (T B) C H W
+    expected = torch.einsum("nk,ni->ki", derivative.flatten(0, 1), sent.flatten(1))
+    torch.testing.assert_close(found["grads"][-1], expected, rtol=1e-5, atol=1e-6)
+
+
+class Checked(ChipObserver):
+    """The real observer, which looks at the chip's weights each time that it runs."""
+
+    def load(self, net: nn.Sequential) -> None:
+        super().load(net)
+        self.loaded = net
+
+    def open(self, batch: Batch) -> None:
+        expected, _ = quantize(self.loaded, PLAN)
+        assert self.chip is not None
+        for layer, other in zip(self.chip.layers, expected.layers, strict=True):
+            assert layer.weight.dtype == np.int8
+            assert np.array_equal(layer.weight, other.weight)
+            assert (layer.threshold, layer.min_v_mem) == (other.threshold, other.min_v_mem)
+        self.runs = getattr(self, "runs", 0) + 1
+        super().open(batch)
+
+
+def speck() -> Speck:
+    target = Speck(backend="simulator", threads=1)
+    target.place(PLAN)
+    return target
+
+
+@pytest.mark.parametrize("method", [cil_bptt, cil_conversion])
+@pytest.mark.parametrize("layers", ["output", "all"])
+def test_the_chip_holds_the_rounded_masters_at_every_step(method: Any, layers: str, tmp_path: Path) -> None:
+    observer = Checked(speck(), PLAN, layers=layers)
+    trained(method, observer, tmp_path, plain=0.5)
+    assert observer.runs == 6  # the second of two epochs of six batches
+
+
+@pytest.mark.parametrize("layers", ["output", "all"])
+def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_path: Path) -> None:
+    s = setting(tmp_path)
+    net = s.build("snn")
+    scale_to_rate(net, s.sample(), 1.0)
+    batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
+    observer = ChipObserver(speck(), PLAN, layers=layers)
+    observer.load(net)
+    observer.open(batch)
+    seen = observer.windows()
+    _, _, twin = forward(net, batch.frames, record=NEURONS)
+    assert list(seen) == (NEURONS if layers == "all" else NEURONS[-1:])
+    for name, o in seen.items():
+        assert o.v_mem is not None
+        assert not o.counts.requires_grad
+        assert not o.v_mem.requires_grad
+        assert o.counts.shape == o.v_mem.shape == twin[name].shape
+        assert o.counts.sum() > 0
+        # In the float network's units: below the threshold as a rule, and not below the lower bound.
+        assert float((o.v_mem < 1.0).float().mean()) > 0.99
+        assert float(o.v_mem.min()) >= -1.02
+        assert torch.equal(observer.window(1)[name].counts, o.counts[1:2])
+    whole = next(Batches(s.experiences[0].val, 128, Frames(1)).epoch(0))
+    observer.open(whole)
+    for name, o in observer.windows().items():
+        assert torch.equal(o.counts[0], seen[name].counts.sum(0))  # windows do not change the chip
+        assert o.v_mem is not None
+        assert torch.equal(o.v_mem[0], seen[name].v_mem[-1])  # type: ignore[index]
+
+
+def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> None:
+    s = setting(tmp_path)
+    net = s.build("snn")
+    scale_to_rate(net, s.sample(), 1.0)
+    batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
+    found = []
+    for layers in ("output", "all"):
+        observer = ChipObserver(speck(), PLAN, layers=layers)
+        observer.load(net)
+        observer.open(batch)
+        found.append(observer.windows()[NEURONS[-1]])
+    assert torch.equal(found[0].counts, found[1].counts)
+    assert torch.equal(found[0].v_mem, found[1].v_mem)
+
+
+@pytest.mark.parametrize("method", [cil_bptt, cil_conversion])
+@pytest.mark.parametrize("aware", [False, True])
+def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
+    target = speck()
+    s = setting(tmp_path, observer=ChipObserver(target, PLAN), aware=aware, trainer=Trainer(epochs=8, batch_size=10))
+
+    def deployed(net: nn.Sequential, batches: Batches) -> float:
+        chip, _ = target.quantize(net, PLAN)
+        target.load(chip, PLAN, net)
+        right = [target.answer(b).counts.sum(1).argmax(1) == b.target.numpy() for b in batches.epoch(0)]
+        return float(np.concatenate(right).mean())
+
+    s = replace(s, deployed=deployed)
+    logged: list[dict[str, float]] = []
+    s = replace(s, log=lambda metrics, _: logged.append(metrics))
+    end = method.train(s, lr=2e-2, plain=0.25, meter=3)
+    assert deployed(end.net, s.batches(s.experiences[0].test, train=False)) > 0.6  # 1/3 by chance
+    assert all(-1 <= m["val/gradient_cosine"] <= 1 for m in logged)
+
+
+def test_without_a_chip_it_says_so(tmp_path: Path) -> None:
+    for method in (cil_bptt, cil_conversion):
+        with pytest.raises(RequestError, match="observer"):
+            method.train(setting(tmp_path))
+
+
+def test_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
+    s = setting(tmp_path)
+    start = {name: torch.randn_like(p) for name, p in s.build("snn").named_parameters() if p.requires_grad}
+    for family in ("snn", "cnn"):
+        for aware in (False, True):
+            net = setting(tmp_path, start=start, aware=aware).build(family)
+            setting(tmp_path, start=start).scale(net, 3.0)
+            masters = [p.detach() for p in weights(net)]
+            for a, b in zip(masters, start.values(), strict=True):
+                assert torch.equal(a, b)
+    wrong = {name: w[:1] for name, w in start.items()}
+    with pytest.raises(RequestError, match="shape"):
+        setting(tmp_path, start=wrong).build("snn")
+
+
+def test_the_setting_of_these_tests_has_a_clip_and_neurons_below_it(tmp_path: Path) -> None:
+    """Otherwise the identities above would hold for the wrong reason."""
+    s: Setting = setting(tmp_path)
+    net = s.build("snn")
+    scale_to_rate(net, s.sample(), 1.0)
+    batch = next(s.batches(s.experiences[0].train, train=False).epoch(0))
+    _, state, _ = forward(net, batch.frames)
+    assert NEURON["min_v_mem"] == -1.0
+    assert any((v == -1.0).any() for v in state.values())
