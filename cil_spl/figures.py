@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cil_spl.data.events import Recordings
 from cil_spl.evaluate import Evaluation
 
 if TYPE_CHECKING:
@@ -49,6 +51,18 @@ def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> N
     """The same as a table: a row a class, a column an answer."""
     lines = [["class", *classes, "none"], *([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))]
     path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+
+
+def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recordings: Recordings) -> None:
+    """Each stage's answer to each recording, for paired comparisons between runs; ``none`` where there is no answer."""
+    names = [*recordings.classes, "none"]
+    first = next(iter(evaluations.values()))
+    answers = [[names[k] for k in seen.decision] for seen in evaluations.values()]
+    lines = [["recording", "class", *evaluations]]
+    for row, (index, target) in enumerate(zip(first.index.tolist(), first.target.tolist(), strict=True)):
+        lines.append([str(recordings.name[index]), names[target], *(column[row] for column in answers)])
+    with path.open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows(lines)
 
 
 def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:

@@ -18,6 +18,7 @@ from cil_spl.chip.simulator import ChipAnswer
 from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan, stages
 from cil_spl.neurons import Observation
+from cil_spl.targets.speck import die_of
 
 LAYERS = ("output", "all")
 
@@ -50,11 +51,9 @@ class ChipObserver:
         v_mem: bool = True,
         die: Mapping[str, Any] | None = None,
     ) -> None:
-        from cil_spl.chip.die import Die
-
         self.target, self.plan, self.stages = target, plan, stages(plan)
         self.layers, self.v_mem = layers, v_mem
-        self.die = Die(**die) if die else None
+        self.die = die_of(die, "observer.die")
         self.chip: ChipNetwork | None = None
         self.unit: dict[str, float] = {}
         self.seen: dict[str, Observation] = {}

@@ -65,6 +65,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         row = row_of(cfg, target, metrics)
         test = experiences[-1].test
         figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, test.classes)
+        figures.write_decisions(folder / "decisions.csv", evaluations, test)
         figures.draw(
             folder / "figures",
             track.read_metrics(folder),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,49 @@ def test_a_run_leaves_its_row_and_files(overrides: list[str], stages: list[str],
     assert (tmp_path / "chip.npz").exists() == ("target=accelerator" not in overrides)
     table = np.loadtxt(tmp_path / "confusion.csv", delimiter=",", skiprows=1, usecols=range(1, 12))
     assert table.sum() == 23
+    with (tmp_path / "decisions.csv").open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    assert len(answers) == 23
+    for stage in stages:
+        right = sum(line[stage] == line["class"] for line in answers)
+        assert done["metrics"][f"{stage}/accuracy"] == pytest.approx(right / 23)
+
+
+def test_a_run_starts_from_another(tmp_path: Path) -> None:
+    """By folder and by file; a method that does nothing to the weights then ends where the other did."""
+    first = pipeline.run(config(), tmp_path / "first")
+    still = ["trainer.optimizer=sgd", "trainer.momentum=0", "method.lr=1e-30"]
+    for name in (tmp_path / "first", tmp_path / "first" / "weights.pt"):
+        again = pipeline.run(config(f"start_from={name}", *still), tmp_path / f"from_{name.name}")
+        assert again["deployed/accuracy"] == first["deployed/accuracy"]
+    chip = pipeline.run(config(f"start_from={tmp_path / 'first'}", "method=cil_bptt", *still), tmp_path / "chip")
+    assert chip["deployed/accuracy"] == first["deployed/accuracy"]
+    with pytest.raises(RequestError, match=r"start_from.*another model"):
+        pipeline.run(
+            config(f"start_from={tmp_path / 'first'}", "model.layers=[{conv:4,kernel:3,pool:4},{linear:classes}]"),
+            tmp_path / "other",
+        )
+    for wrong in (tmp_path / "nowhere", tmp_path / "first" / "chip.npz"):
+        with pytest.raises(RequestError, match=wrong.name):
+            pipeline.run(config(f"start_from={wrong}"), tmp_path / "wrong")
+    assert not (tmp_path / "wrong" / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["method=cil_bptt", "~observer"], "observer=null"),
+        (["method=bptt", "observer=chip"], "observer=chip: method=bptt"),
+        (["method=cil_bptt", "target=software"], "target=software"),
+        (["method=cil_bptt", "observer.layers=some"], "observer.layers=some"),
+        (["method=cil_bptt", "observer.die={dread: 1}"], "observer.die.dread"),
+        (["method=cil_bptt", "method.plain=1.5"], "method.plain=1.5"),
+    ],
+)
+def test_a_chip_in_the_loop_that_cannot_be_is_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError) as told:
+        pipeline.run(config(*overrides), tmp_path / "run")
+    assert words in str(told.value)
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:

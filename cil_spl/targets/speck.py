@@ -21,6 +21,19 @@ from cil_spl.quantize import quantize
 from cil_spl.targets import board
 
 
+def die_of(values: Mapping[str, Any] | None, where: str) -> Die | None:
+    """A die from a config's values; None for the ideal chip.
+
+    Raises:
+        RequestError: a key that is not known, or a value that is no number or out of range.
+    """
+    known = [f.name for f in fields(Die)]
+    for key, value in (values or {}).items():
+        if key not in known or not isinstance(value, (int, float)):
+            raise RequestError(f"{where}.{key}={value}: needs a number, and allowed are {', '.join(known)}")
+    return Die(**values) if values else None
+
+
 class Speck:
     """A Speck 2e/2f.
 
@@ -49,11 +62,7 @@ class Speck:
         self.name = name
         self.backend = board.choose(backend)
         self.threads, self.max_synops_per_second = threads, max_synops_per_second
-        known = [f.name for f in fields(Die)]
-        for key, value in (die or {}).items():
-            if key not in known or not isinstance(value, (int, float)):
-                raise RequestError(f"target.die.{key}={value}: needs a number, and allowed are {', '.join(known)}")
-        self.die = Die(**die) if die else None
+        self.die = die_of(die, "target.die")
 
     def place(self, plan: Plan) -> list[str]:
         """Place the plan on cores before a weight exists; warnings for the person.
