@@ -211,12 +211,14 @@ def check(cfg: DictConfig) -> DictConfig:
         out[group] = _typed(kind, resolved.get(group) or {}, group)
     for group in INSTANTIATED:
         node = resolved.get(group)
-        if node is None:
+        if not node:
             if group in MAY_BE_NULL:
                 out[group] = None
                 continue
             raise RequestError(f"{group}=null: choose one, for example with `cilspl ls`")
         target = node.get("_target_")
+        if target is None and group == "observer":
+            raise RequestError(f"observer.{next(iter(node))}: there is no observer to set it of; add observer=chip")
         _check_target(group, target, resolved.get("extensions") or [])
         if target in TARGETS:
             out[group] = _typed(TARGETS[target], node, group)
@@ -242,11 +244,11 @@ def _check_together(cfg: DictConfig) -> None:
         fitting = "cnn, qat_cnn" if needs == "cnn" else "bptt_snn"
         raise RequestError(f"model={model.name}: method={method} trains a {needs}; allowed are model={fitting}")
     if cfg.observer is None and method in OBSERVES:
-        raise RequestError(f"observer=null: method={method} needs a chip in the loop; use observer=chip")
+        raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
     if cfg.observer is not None and method in TRAINS and method not in OBSERVES:
         raise RequestError(
             f"observer={cfg.observer.name}: method={method} does not learn from it; allowed are method="
-            f"{', '.join(OBSERVES)}, or observer=null"
+            f"{', '.join(OBSERVES)}, or observer=none"
         )
     if cfg.observer is not None and target != "speck":
         raise RequestError(

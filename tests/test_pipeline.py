@@ -104,7 +104,7 @@ def test_a_run_starts_from_another(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        (["method=cil_bptt", "~observer"], "observer=null"),
+        (["method=cil_bptt", "observer=none"], "observer=none"),
         (["method=bptt", "observer=chip"], "observer=chip: method=bptt"),
         (["method=cil_bptt", "target=software"], "target=software"),
         (["method=cil_bptt", "observer.layers=some"], "observer.layers=some"),

@@ -65,7 +65,7 @@ def train(
         RequestError: there is no chip in the loop.
     """
     if setting.observer is None:
-        raise RequestError("observer=null: method=cil_conversion needs a chip in the loop; use observer=chip")
+        raise RequestError("observer=none: method=cil_conversion needs a chip in the loop; use observer=chip")
     observer = setting.observer
     (data,) = setting.experiences
     net = setting.build("cnn")
