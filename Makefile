@@ -46,8 +46,7 @@ bench: $(INSTALLED) ## speed against other simulators
 	$(BIN)/python benchmarks/chip/bench.py $(ARGS)
 
 table1: $(INSTALLED) ## the paper's first table
-	@if [ -f experiments/table1/run.sh ]; then set -x; PATH="$(CURDIR)/$(BIN):$$PATH" bash experiments/table1/run.sh $(ARGS); \
-	else echo "experiments/table1 is not there yet"; fi
+	$(BIN)/python experiments/table1/run.py $(ARGS)
 
 clean: ## remove what tools leave behind; runs, mlflow.db and .venv stay
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
