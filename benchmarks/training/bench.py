@@ -1,0 +1,126 @@
+"""What a training step costs: chip in the loop against plain BPTT, and the fused neurons against the same step by step.
+
+    python benchmarks/training/bench.py [--bins 1 10] [--threads 1 2] [--start RUN] [--repeats 20] [override ...]
+
+All sides take turns on the same batch within one process, and the figures are the medians of their times and of the
+ratios within a turn. The network is trained for an epoch first (its activity decides what the chip costs), or taken
+from --start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+
+from cil_spl import fused, pipeline, schema
+from cil_spl.data import datasets
+from cil_spl.forward import forward
+from cil_spl.methods import bptt
+from cil_spl.observer import ChipObserver
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bins", type=int, nargs="+", default=[1, 10])
+    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--start", help="a run to take the weights from; its layers must be those of the overrides")
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("overrides", nargs="*", help="of the config, for example experiment=nmnist8 dataset.root=DIR")
+    given = parser.parse_args()
+    for threads in given.threads:
+        for bins in given.bins:
+            measure(bins, threads, given)
+
+
+def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
+    torch.set_num_threads(threads)
+    overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"target.threads={threads}"]
+    with initialize_config_module("cil_spl.conf", version_base="1.3"):
+        cfg = schema.check(compose("config", overrides=overrides))
+    with tempfile.TemporaryDirectory() as folder:
+        setting, target = prepared(cfg, Path(folder), given.start)
+        if given.start is None:
+            once = replace(setting, trainer=replace(setting.trainer, epochs=1))
+            net = bptt.train(once, **pipeline.keywords(cfg.method, without=("name",))).net
+        else:
+            net = setting.build("snn")
+    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+    output = [name for name, _ in net.named_children()][-1:]
+    loops = {
+        "chip, output layer": ChipObserver(target, setting.plan, layers="output", v_mem=False),
+        "chip, all layers": ChipObserver(target, setting.plan, layers="all", v_mem=False),
+        "chip, all layers and states": ChipObserver(target, setting.plan, layers="all", v_mem=True),
+    }
+
+    def step(observer: ChipObserver | None = None) -> None:
+        seen = None
+        if observer is not None:
+            observer.load(net)
+            observer.open(batch)
+            seen = observer.windows()
+        out, _, _ = forward(net, batch.frames, observed=seen, straight_through=output)
+        bptt.loss_of(setting, out, batch, "counts", 0.25).backward()
+        net.zero_grad(set_to_none=True)
+
+    sides: dict[str, Callable[[], None]] = {"bptt": step}
+    sides |= {name: (lambda o=o: step(o)) for name, o in loops.items()}
+
+    def unfused() -> None:
+        with without_fused():
+            step()
+
+    sides["bptt, neurons step by step"] = unfused
+    times = taken(sides, given.repeats)
+    answer = target.run(loops["chip, all layers"].chip, batch)
+    synops = answer.synops.sum() / len(batch) / 1e6
+    title = f"{cfg.dataset.name}, {bins} windows, {threads} threads, batch of {len(batch)}"
+    print(f"{title}, {synops:.2f} million synaptic operations a recording on the chip")
+    for name, values in times.items():
+        ratio = statistics.median(v / plain for v, plain in zip(values, times["bptt"], strict=True))
+        print(f"  {name:<30} {1e3 * statistics.median(values):8.1f} ms   {ratio:5.2f} x bptt")
+
+
+def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
+    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg.target)
+    target.place(plan)
+    pipeline.settle(cfg)
+    data = datasets.load(cfg.dataset, None, seed=cfg.seed)
+    record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
+    setting = pipeline.setting_of(cfg, plan, data, target, record, folder)
+    return replace(setting, start=pipeline.weights_from(start)), target
+
+
+def taken(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 2):  # the first two warm up
+        for name, side in sides.items():
+            began = time.perf_counter()
+            side()
+            if turn >= 2:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+@contextmanager
+def without_fused():  # type: ignore[no-untyped-def]
+    supports = fused.supports
+    fused.supports = lambda *_: False
+    try:
+        yield
+    finally:
+        fused.supports = supports
+
+
+if __name__ == "__main__":
+    main()
