@@ -30,6 +30,7 @@ class Activity:
             multiply-accumulates. Shape (B,) each.
         decision_us: time from which the final class leads, -1 where none does; None where there is no time.
         saturations: how often a 16-bit state left its range, by layer; None where states do not saturate.
+        dropped: events that a congested layer's input dropped, by layer; None where none was. Shape (B,) each.
     """
 
     counts: np.ndarray
@@ -37,6 +38,7 @@ class Activity:
     synops: dict[str, np.ndarray]
     decision_us: np.ndarray | None = None
     saturations: dict[str, np.ndarray] | None = None
+    dropped: dict[str, np.ndarray] | None = None
 
 
 Answer = Callable[[Batch], Activity]
@@ -60,12 +62,14 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
 
     Metrics: those of the task; ``n`` recordings; ``accuracy_low`` and ``accuracy_high``, a 95 % Wilson interval;
     ``silent`` and ``ties``, fractions without an output event and without a strict winner (both count as wrong);
-    ``synops`` and ``events``, means a recording, in total and by layer; ``decision_ms``, the mean time to decision.
+    ``synops`` and ``events``, means a recording, in total and by layer; ``decision_ms``, the mean time to decision;
+    ``dropped``, events that congestion dropped, a mean a recording in total and by layer, only if there were any.
     """
     outputs, targets, index, times, duration = [], [], [], [], []
     events: dict[str, list[np.ndarray]] = {}
     synops: dict[str, list[np.ndarray]] = {}
     saturations: dict[str, int] = {}
+    dropped: dict[str, int] = {}
     for batch in batches:
         real = batch.mask.numpy()
         a = answer(batch)
@@ -78,8 +82,9 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
                 into.setdefault(name, []).append(value[real])
         if a.decision_us is not None:
             times.append(a.decision_us[real])
-        for name, value in (a.saturations or {}).items():
-            saturations[name] = saturations.get(name, 0) + int(value[real].sum())
+        for totals, found in ((saturations, a.saturations), (dropped, a.dropped)):
+            for name, value in (found or {}).items():
+                totals[name] = totals.get(name, 0) + int(value[real].sum())
     out, target = np.concatenate(outputs), np.concatenate(targets)
     decision = task.decide(out)
     n = len(target)
@@ -99,6 +104,8 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
                 metrics[f"{quantity}_per_second/{name}"] = float((value / seconds).mean())
     for name, total in saturations.items():
         metrics[f"saturations/{name}"] = float(total)
+    if any(dropped.values()):
+        metrics |= {"dropped": sum(dropped.values()) / n} | {f"dropped/{k}": v / n for k, v in dropped.items()}
     if times:
         at = np.concatenate(times)
         decided = at[at >= 0]

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from cil_spl.chip.die import die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer
 from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan, stages
 from cil_spl.neurons import Observation
-from cil_spl.targets.speck import die_of
 
 LAYERS = ("output", "all")
 
@@ -54,6 +54,8 @@ class ChipObserver:
         self.target, self.plan, self.stages = target, plan, stages(plan)
         self.layers, self.v_mem = layers, v_mem
         self.die = die_of(die, "observer.die")
+        if self.die:
+            self.die.check_layers([stage.weight.name for stage in self.stages])
         self.chip: ChipNetwork | None = None
         self.unit: dict[str, float] = {}
         self.seen: dict[str, Observation] = {}

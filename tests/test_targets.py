@@ -9,12 +9,14 @@ import torch
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.errors import RequestError
+from cil_spl.evaluate import evaluate
 from cil_spl.models.build import build, plan_from
 from cil_spl.setting import Frames
 from cil_spl.targets import board
 from cil_spl.targets.accelerator import Accelerator, int8_twin
 from cil_spl.targets.software import Software
 from cil_spl.targets.speck import Speck
+from cil_spl.task import classification
 
 PLAN = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}], (2, 8, 8), 3)
 
@@ -87,11 +89,27 @@ def test_a_die_changes_the_answer_and_the_same_die_gives_it_again() -> None:
     assert not np.array_equal(a, b)
 
 
+def test_what_congestion_dropped_is_told() -> None:
+    """Metrics are there only where something was dropped, and then a warning names the layer."""
+    task, quiet = classification(), loaded(Speck(backend="simulator", die={"synops_per_second": 1e9, "fifo": 100}))
+    assert not [name for name in evaluate(quiet.answer, batches().epoch(0), task).metrics if "dropped" in name]
+    speck = loaded(Speck(backend="simulator", die={"synops_per_second": {"conv1": 5e5}, "fifo": 3}))
+    answer, metrics = speck.answer(next(batches().epoch(0))), evaluate(speck.answer, batches().epoch(0), task).metrics
+    assert answer.dropped is not None
+    assert answer.dropped["conv1"].min() > 0
+    assert metrics["dropped"] == metrics["dropped/conv1"] == answer.dropped["conv1"].mean()
+    assert metrics["dropped/linear2"] == 0
+    assert [w for w in speck.judge(metrics) if w.startswith("layer conv1: the congestion balancer dropped")]
+    assert not [w for w in speck.judge(metrics) if "linear2" in w]
+
+
 def test_a_die_that_cannot_be_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"target\.die\.deaf=0\.1: needs a number, and allowed are seed, "):
+    with pytest.raises(RequestError, match=r"target\.die\.deaf=0\.1: no such setting; allowed are seed, "):
         Speck(die={"deaf": 0.1})
     with pytest.raises(RequestError, match=r"target\.die\.dead=2"):
         Speck(die={"dead": 2})
+    with pytest.raises(RequestError, match=r"target\.die\.decimate\.conv7=2: no such layer; .* are conv1, linear2"):
+        Speck(backend="simulator", die={"decimate": {"conv7": 2}}).place(PLAN)
 
 
 def test_samna_of_the_registry_is_a_stub(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,20 +3,42 @@
 Each effect draws from a stream of its own, made of the die's seed, the effect and the layer: the same seed is the same
 die, and switching one effect on leaves the others as they were. What happens to events by chance also depends on the
 recording's own events, not on its place in a batch.
+
+What happens to an event on its way, in this order; an event that reaches no neuron is no event here:
+
+1. It may be ``lost``.
+2. It may be held up (``jitter_us``, ``reorder_us``): it reaches the core later, and other events may pass it.
+3. The core handles one event at a time and needs ``additions / synops_per_second`` for each, in whole nanoseconds. An
+   event that finds it busy waits in the core's input queue, first in, first out. Where ``fifo`` events wait already the
+   congestion balancer drops it, and it is counted; without ``fifo`` the queue has no end, which is the stalling core.
+   The vendor publishes neither rate nor depth nor what an event costs: rate and depth are the person's, the cost is
+   taken to be its additions, and a core that stalls does not hold up the cores before it.
+4. Its neurons add and fire at the moment at which the core takes it up. Of what they fire the core's decimator lets
+   one event in ``decimate`` pass; where it stands when a recording begins is chance. What it holds back is not among
+   the layer's events.
+
+The slow clock ticks for the first time one period after a recording's first event and for the last time not after its
+last event. At a tick every neuron of a layer adds ``leak``, is clipped and may fire one event, as at an event; ticks
+take no time of the core and are not among its synaptic operations.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any
 
 import numpy as np
 
 from cil_spl.errors import RequestError
 
+DECIMATION = (1, 2, 4, 8, 16, 32, 128, 256, 512)  # 64 is not among the chip's
+
 
 @dataclass(frozen=True)
 class Die:
-    """Deviations of one chip.
+    """Deviations of one chip. Those that are typed with a Mapping can differ between layers: a number
+    for all, or one by layer name.
 
     Attributes:
         seed: which die.
@@ -24,9 +46,16 @@ class Die:
         dead: fraction of neurons that never fire.
         stuck: fraction of neurons that fire at every event that reaches them.
         lost: fraction of events that vanish on their way into a core.
-        jitter_us: standard deviation of an event's delay on its way into a core, in microseconds; events are handled
-            in the order of their new times.
-        reorder_us: events less than this far apart, in microseconds, may change places; times stay in order.
+        jitter_us: standard deviation of an event's delay on its way into a core, in microseconds (exponential, as it
+            cannot be early: the mean is the same); an event of a core may pass others.
+        reorder_us: an event is held up on its way into a core by less than this, in microseconds (uniform): events
+            less than this far apart may change places, others keep theirs.
+        synops_per_second: rate of a core, synaptic operations a second; None for no limit.
+        fifo: events that wait at a core's input before the congestion balancer drops more; None for no end.
+        decimate: of this many events of a core one passes: 1, 2, 4, 8, 16, 32, 128, 256 or 512.
+        leak: what every neuron's state takes at a tick of the slow clock, in the chip's integers (16 bit).
+        leak_period_us: time between ticks, in microseconds.
+        where: the node of the configuration that it comes from, for messages.
 
     Raises:
         RequestError: a value is out of range.
@@ -39,15 +68,29 @@ class Die:
     lost: float = 0.0
     jitter_us: float = 0.0
     reorder_us: float = 0.0
+    synops_per_second: float | Mapping[str, float] | None = None
+    fifo: int | Mapping[str, int] | None = None
+    decimate: int | Mapping[str, int] = 1
+    leak: int | Mapping[str, int] = 0
+    leak_period_us: float | None = None
+    where: str = field(default="target.die", compare=False, repr=False)
 
     def __post_init__(self) -> None:
-        fractions = ("dead", "stuck", "lost")
-        for field in fields(self):
-            value = getattr(self, field.name)
-            top = 1.0 if field.name in fractions else 2.0**63 - 1 if field.name == "seed" else 1e9
-            if not 0 <= value <= top:
-                allowed = "0 to 1" if field.name in fractions else "0 or more"
-                raise RequestError(f"target.die.{field.name}={value}: allowed is {allowed}")
+        for name in SETTINGS:
+            value = getattr(self, name)
+            by_layer = value.items() if name in BY_LAYER and isinstance(value, Mapping) else [(None, value)]
+            for layer, one in by_layer:
+                allowed, right = _allowed(name, one)
+                if not right:
+                    key = name if layer is None else f"{name}.{layer}"
+                    raise RequestError(f"{self.where}.{key}={one}: allowed is {allowed}")
+        if self.fifo is not None and self.synops_per_second is None:
+            raise RequestError(
+                f"{self.where}.fifo={self.fifo}: a core without a rate never waits; set synops_per_second"
+            )
+        leaks = self.leak.values() if isinstance(self.leak, Mapping) else [self.leak]
+        if any(leaks) and self.leak_period_us is None:
+            raise RequestError(f"{self.where}.leak={self.leak}: needs the slow clock; set leak_period_us")
 
     def thresholds(self, layer: int, threshold: int, shape: tuple[int, int, int]) -> np.ndarray:
         """Thresholds of a layer's neurons. int32, of the ``shape`` (y, x, f)."""
@@ -57,9 +100,68 @@ class Die:
         found[self._draw("dead", layer).random(shape) < self.dead] = 1 << 20
         return found
 
-    def on_the_way(self) -> np.ndarray:
-        """What the compiled loops need to know: lost, jitter_us, reorder_us."""
-        return np.array([self.lost, self.jitter_us, self.reorder_us])
+    def by_layer(self, setting: str, names: Sequence[str]) -> list[Any]:
+        """One of the settings that can differ between layers, for each of ``names``; its default where none is given.
+
+        Raises:
+            RequestError: it is given for a layer that is not among ``names``.
+        """
+        value = getattr(self, setting)
+        if not isinstance(value, Mapping):
+            return [value] * len(names)
+        for name, one in value.items():
+            if name not in names:
+                raise RequestError(
+                    f"{self.where}.{setting}.{name}={one}: no such layer; the chip's layers are {', '.join(names)}"
+                )
+        return [value.get(name, getattr(Die, setting)) for name in names]
+
+    def check_layers(self, names: Sequence[str]) -> None:
+        """Refuse settings for layers that are not among ``names``.
+
+        Raises:
+            RequestError: names setting, layer and the layers there are.
+        """
+        for setting in BY_LAYER:
+            self.by_layer(setting, names)
 
     def _draw(self, effect: str, layer: int) -> np.random.Generator:
-        return np.random.default_rng([self.seed, [f.name for f in fields(self)].index(effect), layer])
+        return np.random.default_rng([self.seed, SETTINGS.index(effect), layer])
+
+
+SETTINGS = tuple(f.name for f in fields(Die) if f.name != "where")
+BY_LAYER = ("synops_per_second", "fifo", "decimate", "leak")
+
+
+def die_of(values: Mapping[str, Any] | None, where: str) -> Die | None:
+    """A die from the values of the configuration's node ``where``; None for the ideal chip.
+
+    Raises:
+        RequestError: a key that is not known, or a value that is out of range.
+    """
+    for key, value in (values or {}).items():
+        if key not in SETTINGS:
+            raise RequestError(f"{where}.{key}={value}: no such setting; allowed are {', '.join(SETTINGS)}")
+    plain: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in (values or {}).items()}
+    return Die(**plain, where=where) if plain else None
+
+
+def _allowed(setting: str, value: Any) -> tuple[str, bool]:
+    """What a setting may be, in words, and whether ``value`` is."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # not NaN
+    whole = number and value % 1 == 0
+    if setting == "seed":
+        return "a whole number from 0 to 2^63 - 1", number and isinstance(value, int) and 0 <= value < 2**63
+    if setting in ("dead", "stuck", "lost"):
+        return "0 to 1", number and 0 <= value <= 1
+    if setting == "synops_per_second":
+        return "1 or more, or null", value is None or (number and value >= 1)
+    if setting == "fifo":
+        return "a whole number, 0 or more, or null", value is None or (whole and 0 <= value <= 2**31)
+    if setting == "decimate":
+        return ", ".join(map(str, DECIMATION)), whole and value in DECIMATION
+    if setting == "leak":
+        return "a whole number from -32768 to 32767", whole and -32768 <= value <= 32767
+    if setting == "leak_period_us":
+        return "0.001 to 1e9, or null", value is None or (number and 0.001 <= value <= 1e9)
+    return "0 to 1e9", number and 0 <= value <= 1e9

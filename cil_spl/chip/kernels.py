@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -29,9 +29,16 @@ FIRST, WEIGHT, ROWS, RUN, STEP, ADDS = range(6)
 PIXEL_COLUMNS = 6
 
 RECIPROCAL_BITS = 40
-# What a die does to events on their way (see chip/die.py).
-LOST, JITTER, REORDER = range(3)
-DIE_COLUMNS = 3
+# What a die draws by chance for each recording and layer (see chip/die.py).
+LOST, JITTER, REORDER, DECIMATE = range(4)
+CHANCES = 4
+# Columns of the queue of events that are under way.
+TIME, NUMBER, EDGE, NEURON, STAGE = range(5)
+QUEUE_COLUMNS = 5
+# Where an event is: sent by its source, at the core's input, or next in the core.
+SENT, ARRIVED, NEXT = range(3)
+FOREVER = 1 << 62
+LAST_US = np.int64(2**31 - 1)  # times are told in 32 bits
 
 TOP, BOTTOM = 32767, -32768
 # A state that one more weight could carry beyond 16 bits; from there on every addition is looked at.
@@ -164,34 +171,6 @@ def _identity(neuron, time, n):  # type: ignore[no-untyped-def]
         h = (h ^ np.uint64(neuron[i])) * np.uint64(1099511628211)
         h = (h ^ np.uint64(time[i])) * np.uint64(1099511628211)
     return h
-
-
-@njit(nogil=True, cache=True)
-def _transmit(neuron, time, n, layer, die, seed, identity, random):  # type: ignore[no-untyped-def]
-    """What the way into a layer does to its events on a real die, in place: losses, late and early arrivals."""
-    if die[LOST] > 0:
-        _seed(random, seed, LOST, layer, identity)
-        kept = 0
-        for i in range(n):
-            if _uniform(random) >= die[LOST]:
-                neuron[kept], time[kept] = neuron[i], time[i]
-                kept += 1
-        n = kept
-    if die[JITTER] > 0:
-        _seed(random, seed, JITTER, layer, identity)
-        for i in range(n):
-            normal = math.sqrt(-2.0 * math.log(1.0 - _uniform(random))) * math.cos(2.0 * math.pi * _uniform(random))
-            time[i] = np.int32(max(0.0, np.round(time[i] + die[JITTER] * normal)))
-        order = np.argsort(time[:n], kind="mergesort")
-        neuron[:n] = neuron[:n][order]
-        time[:n] = time[:n][order]
-    if die[REORDER] > 0:  # the order changes, the times do not: an event may pass those that came shortly before
-        _seed(random, seed, REORDER, layer, identity)
-        key = np.empty(n, np.float64)
-        for i in range(n):
-            key[i] = time[i] + die[REORDER] * _uniform(random)
-        neuron[:n] = neuron[:n][np.argsort(key, kind="mergesort")]
-    return n
 
 
 @njit(nogil=True, cache=True)
@@ -406,40 +385,73 @@ def _decide(neuron, time, n, class_of, totals, running):  # type: ignore[no-unty
     return since
 
 
+class Recordings(NamedTuple):
+    """What is sent: see :func:`cil_spl.chip.simulator.run`."""
+
+    events: np.ndarray
+    offsets: np.ndarray
+    edges_us: np.ndarray
+
+
+class Tables(NamedTuple):
+    """A network: see :class:`cil_spl.chip.simulator.Program`. ``fan_out`` [L, 2] holds the numbers of the edges behind
+    each layer, in order, -1 for none."""
+
+    sensor: np.ndarray
+    layers: np.ndarray
+    edges: np.ndarray
+    fan_out: np.ndarray
+    pixel: np.ndarray
+    weight: np.ndarray
+    threshold: np.ndarray
+    careful: np.ndarray
+    class_of: np.ndarray
+
+
+class Answer(NamedTuple):
+    """What is filled in: see :class:`cil_spl.chip.simulator.ChipAnswer`; a record that was not asked for is empty."""
+
+    counts: np.ndarray
+    events_per_layer: np.ndarray
+    input_events: np.ndarray
+    synops: np.ndarray
+    saturations: np.ndarray
+    dropped: np.ndarray
+    decision_us: np.ndarray
+    layer_counts: np.ndarray
+    layer_v_mem: np.ndarray
+    keep_events: np.ndarray
+    event_offsets: np.ndarray
+    event_neuron: np.ndarray
+    event_time: np.ndarray
+
+
+class Deviations(NamedTuple):
+    """What a die does to events: see :class:`cil_spl.chip.die.Die`. One entry a layer, ``leak`` one a neuron; a rate or
+    period of 0 is none, a FIFO of -1 has no end. ``any`` is whether there is anything at all."""
+
+    any: bool
+    seed: np.uint64
+    lost: float
+    jitter_ns: float
+    reorder_ns: float
+    synops_per_second: np.ndarray
+    fifo: np.ndarray
+    decimate: np.ndarray
+    leak: np.ndarray
+    period_ns: int
+
+
 @njit(nogil=True, cache=True)
-def chain(  # type: ignore[no-untyped-def]
-    counter,
-    events,
-    offsets,
-    edges_us,
-    sensor,
-    layers,
-    edges,
-    pixel,
-    weight,
-    threshold,
-    class_of,
-    careful,
-    order,
-    counts,
-    events_per_layer,
-    input_events,
-    synops,
-    saturations,
-    decision_us,
-    layer_counts,
-    layer_v_mem,
-    keep_events,
-    event_offsets,
-    event_neuron,
-    event_time,
-    die,
-    die_seed,
-):
+def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untyped-def]
     """Recordings, one after another, until ``counter`` has handed out all; layer by layer.
 
     In a chain the order of each layer's input is the same layer by layer as depth first.
     """
+    events, offsets, edges_us = recordings.events, recordings.offsets, recordings.edges_us
+    sensor, layers, edges, pixel, weight = tables.sensor, tables.layers, tables.edges, tables.pixel, tables.weight
+    threshold, careful, class_of = tables.threshold, tables.careful, tables.class_of
+    counts, layer_counts, layer_v_mem = answer.counts, answer.layer_counts, answer.layer_v_mem
     n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
     with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
     v = np.zeros(np.max(layers[:, SIZE]), np.int16)
@@ -448,7 +460,6 @@ def chain(  # type: ignore[no-untyped-def]
     capacity = 4096 + np.max(layers[:, FIRES])
     neuron_in, time_in = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     neuron, time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-    chance, identity, real = np.zeros(1, np.uint64), np.uint64(0), np.any(die > 0)
     while True:
         b = _next(counter)
         if b >= n_recordings:
@@ -456,17 +467,12 @@ def chain(  # type: ignore[no-untyped-def]
         while len(neuron_in) < offsets[b + 1] - offsets[b]:
             neuron_in, time_in = _grown(neuron_in, 0), _grown(time_in, 0)
         n_in = _sensor(events, offsets[b], offsets[b + 1], sensor[2], sensor[1], sensor[0], neuron_in, time_in)
-        input_events[b] = n_in
+        answer.input_events[b] = n_in
         if n_in < 0:
             continue
         random[0] = np.uint64(order)
-        if real:
-            identity = _identity(neuron_in, time_in, n_in)
+        _bin_starts(time_in, n_in, edges_us[b], starts)
         for k in range(n_layers):
-            if real:
-                n_in = _transmit(neuron_in, time_in, n_in, k, die, die_seed, identity, chance)
-            if k == 0 or real:
-                _bin_starts(time_in, n_in, edges_us[b], starts)
             layer = layers[k]
             first, size = layer[STATE], layer[SIZE]
             v[:size] = 0
@@ -479,20 +485,20 @@ def chain(  # type: ignore[no-untyped-def]
                     neuron_in, time_in, begin, end, edges[k], pixel, layer, weight, v,
                     threshold[first : first + size], now_careful, neuron, time, n, shuffle, random,
                 )  # fmt: skip
-                synops[b, k] += adds
-                saturations[b, k] += saturated
+                answer.synops[b, k] += adds
+                answer.saturations[b, k] += saturated
                 if with_v_mem:
                     layer_v_mem[b, t, first : first + size] = v[:size]
-            events_per_layer[b, k] = n
+            answer.events_per_layer[b, k] = n
             _bin_starts(time, n, edges_us[b], out_starts)
             if with_counts:
                 for t in range(bins):
                     for i in range(out_starts[t], out_starts[t + 1]):
                         layer_counts[b, t, first + neuron[i]] += 1
-            if keep_events[k]:
-                at = event_offsets[b, k]
-                event_neuron[at : at + n] = neuron[:n]
-                event_time[at : at + n] = time[:n]
+            if answer.keep_events[k]:
+                at = answer.event_offsets[b, k]
+                answer.event_neuron[at : at + n] = neuron[:n]
+                answer.event_time[at : at + n] = time[:n]
             neuron_in, neuron = neuron, neuron_in
             time_in, time = time, time_in
             starts, out_starts = out_starts, starts
@@ -503,50 +509,114 @@ def chain(  # type: ignore[no-untyped-def]
                 if class_of[neuron_in[i]] >= 0:
                     counts[b, t, class_of[neuron_in[i]]] += 1
             totals += counts[b, t]
-        decision_us[b] = _decide(neuron_in, time_in, n_in, class_of, totals, running)
+        answer.decision_us[b] = _decide(neuron_in, time_in, n_in, class_of, totals, running)
 
 
 @njit(nogil=True, cache=True)
-def depth_first(  # type: ignore[no-untyped-def]
-    counter,
-    events,
-    offsets,
-    edges_us,
-    sensor,
-    layers,
-    edges,
-    pixel,
-    weight,
-    threshold,
-    class_of,
-    careful,
-    order,
-    counts,
-    events_per_layer,
-    input_events,
-    synops,
-    saturations,
-    decision_us,
-    layer_counts,
-    layer_v_mem,
-    keep_events,
-    event_offsets,
-    event_neuron,
-    event_time,
-    die,
-    die_seed,
-    fan_out,
-):
-    """As :func:`chain`, for branches and merges: each event is followed to its last consequence before the next.
+def _put(queue, n, time, number, edge, neuron, stage):  # type: ignore[no-untyped-def]
+    """The queue of ``n`` events, a binary heap, with one more; equal times stay in the order of their numbers."""
+    if n == len(queue):
+        longer = np.empty((2 * n, QUEUE_COLUMNS), np.int64)
+        longer[:n] = queue
+        queue = longer
+    time = min(time, FOREVER - 1)
+    at = n
+    while at > 0:
+        above = (at - 1) // 2
+        if queue[above, TIME] < time or (queue[above, TIME] == time and queue[above, NUMBER] < number):
+            break
+        for c in range(QUEUE_COLUMNS):
+            queue[at, c] = queue[above, c]
+        at = above
+    queue[at, TIME], queue[at, NUMBER], queue[at, EDGE] = time, number, edge
+    queue[at, NEURON], queue[at, STAGE] = neuron, stage
+    return queue
 
-    ``fan_out`` [L, 2] holds the numbers of the edges behind each layer, in order, -1 for none.
+
+@njit(nogil=True, cache=True)
+def _take(queue, n):  # type: ignore[no-untyped-def]
+    """Close the gap that the first of ``n`` events leaves."""
+    last, at = n - 1, 0
+    while True:
+        below = 2 * at + 1
+        if below >= last:
+            break
+        if below + 1 < last:
+            a, b = queue[below, TIME], queue[below + 1, TIME]
+            if b < a or (a == b and queue[below + 1, NUMBER] < queue[below, NUMBER]):
+                below += 1
+        a, b = queue[below, TIME], queue[last, TIME]
+        if b < a or (a == b and queue[last, NUMBER] < queue[below, NUMBER]):
+            break
+        for c in range(QUEUE_COLUMNS):
+            queue[at, c] = queue[below, c]
+        at = below
+    for c in range(QUEUE_COLUMNS):
+        queue[at, c] = queue[last, c]
+
+
+@njit(nogil=True, cache=True)
+def _way_ns(die, layer, chance):  # type: ignore[no-untyped-def]
+    """How long an event is on its way into a layer, in nanoseconds; -1 if it never gets there."""
+    delay = np.int64(0)
+    if die.lost > 0 and _uniform(chance[LOST, layer]) < die.lost:
+        return np.int64(-1)
+    if die.jitter_ns > 0:
+        delay += np.int64(-die.jitter_ns * math.log(1.0 - _uniform(chance[JITTER, layer])))
+    if die.reorder_ns > 0:
+        delay += np.int64(die.reorder_ns * _uniform(chance[REORDER, layer]))
+    return delay
+
+
+@njit(nogil=True, cache=True)
+def _additions(edge, pixel, neuron):  # type: ignore[no-untyped-def]
+    """How many neurons a source's event reaches over an edge; 0 for one that pooling or the kernel drops."""
+    place = (neuron * edge[RECIPROCAL]) >> RECIPROCAL_BITS
+    c = neuron - place * edge[SOURCE_FEATURES] + edge[SHIFT]
+    return np.int64(pixel[edge[TABLE] + place, ADDS]) if 0 <= c < edge[CHANNELS] else np.int64(0)
+
+
+@njit(nogil=True, cache=True)
+def _tick(layer, leak, v, threshold, fired):  # type: ignore[no-untyped-def]
+    """One tick of the slow clock for a layer: every neuron takes its leak, and may fire.
+
+    Returns:
+        events, saturations.
     """
+    low, keep = layer[LOW], layer[KEEP]
+    n = saturated = 0
+    for i in range(len(v)):
+        state = np.int64(v[i]) + np.int64(leak[i])
+        if state > TOP or state < BOTTOM:
+            saturated += 1
+            state = TOP if state > TOP else BOTTOM
+        state = max(state, low)
+        if state >= threshold[i]:
+            fired[n] = i
+            n += 1
+            state = (state - max(threshold[i], 0)) & keep
+        v[i] = np.int16(state)
+    return n, saturated
+
+
+@njit(nogil=True, cache=True)
+def depth_first(counter, recordings, tables, order, answer, die):  # type: ignore[no-untyped-def]
+    """As :func:`chain`, for branches, merges and dies: each event is followed to its last consequence before the next.
+
+    On an ideal chip that is all. On a die that holds events up, one that is under way waits in ``queue`` and is
+    followed when its time has come; of what falls on the same time a tick of the slow clock comes first, then what is
+    under way, by its turn in the queue, then the sensor.
+    """
+    events, offsets, edges_us = recordings.events, recordings.offsets, recordings.edges_us
+    sensor, layers, edges, pixel, weight = tables.sensor, tables.layers, tables.edges, tables.pixel, tables.weight
+    threshold, class_of, fan_out = tables.threshold, tables.class_of, tables.fan_out
+    counts, layer_counts, layer_v_mem = answer.counts, answer.layer_counts, answer.layer_v_mem
     n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
     with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
     last = n_layers - 1
     v = np.zeros(layers[last, STATE] + layers[last, SIZE], np.int16)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
-    fires = np.max(layers[:, FIRES]) + 4
+    fires = max(np.max(layers[:, FIRES]), np.max(layers[:, SIZE])) + 4
     one_in, one_time = np.empty(1, np.int32), np.zeros(1, np.int32)
     fired, fired_time = np.empty(fires, np.int32), np.empty(fires, np.int32)
     stack_edge, stack_neuron = np.empty(4096 + 2 * fires, np.int32), np.empty(4096 + 2 * fires, np.int32)
@@ -554,7 +624,9 @@ def depth_first(  # type: ignore[no-untyped-def]
     sensor_neuron, sensor_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     out, out_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     now_careful = np.zeros(n_layers, np.int64)
-    chance, identity, real = np.zeros(1, np.uint64), np.uint64(0), np.any(die > 0)
+    queue = np.empty((256, QUEUE_COLUMNS), np.int64)
+    chance, phase = np.zeros((CHANCES, n_layers, 1), np.uint64), np.zeros(n_layers, np.int64)
+    waiting, free_ns = np.zeros(n_layers, np.int64), np.zeros(n_layers, np.int64)
     while True:
         b = _next(counter)
         if b >= n_recordings:
@@ -562,67 +634,143 @@ def depth_first(  # type: ignore[no-untyped-def]
         while len(sensor_neuron) < offsets[b + 1] - offsets[b]:
             sensor_neuron, sensor_time = _grown(sensor_neuron, 0), _grown(sensor_time, 0)
         n_in = _sensor(events, offsets[b], offsets[b + 1], sensor[2], sensor[1], sensor[0], sensor_neuron, sensor_time)
-        input_events[b] = n_in
+        answer.input_events[b] = n_in
         if n_in < 0:
             continue
         random[0] = np.uint64(order)
-        if real:
-            identity = _identity(sensor_neuron, sensor_time, n_in)
         v[:] = 0
-        for k in range(n_layers):
-            now_careful[k] = careful[k]
-        n_out = bin_now = 0
-        _seed(chance, die_seed, LOST, 0, identity)
-        for i in range(n_in):
-            while bin_now < bins - 1 and sensor_time[i] >= edges_us[b, bin_now + 1]:
-                if with_v_mem:
-                    layer_v_mem[b, bin_now, :] = v
-                bin_now += 1
-            stack_edge[0], stack_neuron[0] = 0, sensor_neuron[i]
-            height = 1
-            while height > 0:
+        now_careful[:] = tables.careful
+        if die.any:
+            identity = _identity(sensor_neuron, sensor_time, n_in)
+            for k in range(n_layers):
+                for effect in range(CHANCES):
+                    _seed(chance[effect, k], die.seed, effect, k, identity)
+                phase[k] = _below(chance[DECIMATE, k], die.decimate[k])
+                waiting[k] = 0
+                free_ns[k] = -FOREVER
+        n_out = bin_now = i = n_queue = height = number = tick_layer = 0
+        now, now_us, stage = np.int64(0), np.int32(0), SENT
+        tick = end = np.int64(FOREVER)
+        if die.period_ns > 0 and n_in > 0:
+            tick = np.int64(sensor_time[0]) * 1000 + die.period_ns
+            end = np.int64(sensor_time[n_in - 1]) * 1000
+        while True:
+            if height > 0:  # what the last event caused
                 height -= 1
-                if die[LOST] > 0 and _uniform(chance) < die[LOST]:
-                    continue
-                e = stack_edge[height]
+                e = np.int64(stack_edge[height])
                 one_in[0] = stack_neuron[height]
                 k = edges[e, TARGET]
+                if die.any:
+                    adds = _additions(edges[e], pixel, np.int64(one_in[0]))
+                    if adds == 0:
+                        continue
+                    at_stage, stage = stage, SENT
+                    if at_stage == SENT:
+                        delay = _way_ns(die, k, chance)
+                        if delay != 0:
+                            if delay > 0:
+                                queue = _put(queue, n_queue, now + delay, number, e, one_in[0], ARRIVED)
+                                n_queue += 1
+                                number += 1
+                            continue
+                    if die.synops_per_second[k] > 0 and at_stage != NEXT:
+                        must_wait = waiting[k] > 0 or free_ns[k] > now
+                        if must_wait and waiting[k] == die.fifo[k]:
+                            answer.dropped[b, k] += 1
+                            continue
+                        begin = max(free_ns[k], now)
+                        free_ns[k] = min(begin + adds * 1_000_000_000 // die.synops_per_second[k], FOREVER)
+                        if must_wait:
+                            queue = _put(queue, n_queue, begin, number, e, one_in[0], NEXT)
+                            n_queue += 1
+                            number += 1
+                            waiting[k] += 1
+                            continue
                 layer = layers[k]
                 first, size = layer[STATE], layer[SIZE]
                 fired, fired_time, n, now_careful[k], adds, saturated = _layer(
                     one_in, one_time, 0, 1, edges[e], pixel, layer, weight, v[first : first + size],
                     threshold[first : first + size], now_careful[k], fired, fired_time, 0, shuffle, random,
                 )  # fmt: skip
-                synops[b, k] += adds
-                saturations[b, k] += saturated
+                answer.synops[b, k] += adds
+            else:  # what comes next
+                if tick > end:
+                    tick = np.int64(FOREVER)
+                from_sensor = np.int64(sensor_time[i]) * 1000 if i < n_in else np.int64(FOREVER)
+                from_queue = queue[0, TIME] if n_queue > 0 else np.int64(FOREVER)
+                now = min(tick, from_queue, from_sensor)
+                if now == FOREVER:
+                    break
+                now_us = np.int32(min(now // 1000, LAST_US))
+                while bin_now < bins - 1 and now_us >= edges_us[b, bin_now + 1]:
+                    if with_v_mem:
+                        layer_v_mem[b, bin_now, :] = v
+                    bin_now += 1
+                if tick == now:
+                    k = tick_layer
+                    first, size = layers[k, STATE], layers[k, SIZE]
+                    n = saturated = 0
+                    if die.leak[first] != 0:
+                        n, saturated = _tick(
+                            layers[k], die.leak[first : first + size], v[first : first + size],
+                            threshold[first : first + size], fired,
+                        )  # fmt: skip
+                    if shuffle:
+                        _shuffle(fired, 0, n, random)
+                    tick_layer += 1
+                    if tick_layer == n_layers:
+                        tick_layer = 0
+                        tick += die.period_ns
+                else:
+                    height = 1
+                    if from_queue == now:
+                        stack_edge[0], stack_neuron[0], stage = queue[0, EDGE], queue[0, NEURON], queue[0, STAGE]
+                        if stage == NEXT:
+                            waiting[edges[queue[0, EDGE], TARGET]] -= 1
+                        _take(queue, n_queue)
+                        n_queue -= 1
+                    else:
+                        stack_edge[0], stack_neuron[0], stage = 0, sensor_neuron[i], SENT
+                        i += 1
+                    continue
+            answer.saturations[b, k] += saturated
+            if die.any and die.decimate[k] > 1:
+                passed = 0
                 for j in range(n):
-                    if keep_events[k]:
-                        event_neuron[event_offsets[b, k] + events_per_layer[b, k] + j] = fired[j]
-                        event_time[event_offsets[b, k] + events_per_layer[b, k] + j] = sensor_time[i]
-                    if with_counts:
-                        layer_counts[b, bin_now, first + fired[j]] += 1
-                events_per_layer[b, k] += n
-                if k == last:
-                    for j in range(n):
-                        if n_out == len(out):
-                            out, out_time = _grown(out, n_out), _grown(out_time, n_out)
-                        out[n_out], out_time[n_out] = fired[j], sensor_time[i]
-                        n_out += 1
-                        if class_of[fired[j]] >= 0:
-                            counts[b, bin_now, class_of[fired[j]]] += 1
-                while height + 2 * n > len(stack_edge):
-                    stack_edge, stack_neuron = _grown(stack_edge, height), _grown(stack_neuron, height)
-                for j in range(n - 1, -1, -1):  # the last in is the first out
-                    swap = shuffle and _below(random, 2) == 1
-                    for d in range(2):
-                        behind = fan_out[k, d if swap else 1 - d]
-                        if behind >= 0:
-                            stack_edge[height], stack_neuron[height] = behind, fired[j]
-                            height += 1
+                    phase[k] += 1
+                    if phase[k] == die.decimate[k]:
+                        phase[k] = 0
+                        fired[passed] = fired[j]
+                        passed += 1
+                n = passed
+            for j in range(n):
+                if answer.keep_events[k]:
+                    at = answer.event_offsets[b, k] + answer.events_per_layer[b, k] + j
+                    answer.event_neuron[at], answer.event_time[at] = fired[j], now_us
+                if with_counts:
+                    layer_counts[b, bin_now, first + fired[j]] += 1
+            answer.events_per_layer[b, k] += n
+            if k == last:
+                for j in range(n):
+                    if n_out == len(out):
+                        out, out_time = _grown(out, n_out), _grown(out_time, n_out)
+                    out[n_out], out_time[n_out] = fired[j], now_us
+                    n_out += 1
+                    if class_of[fired[j]] >= 0:
+                        counts[b, bin_now, class_of[fired[j]]] += 1
+            while height + 2 * n > len(stack_edge):
+                stack_edge, stack_neuron = _grown(stack_edge, height), _grown(stack_neuron, height)
+            for j in range(n - 1, -1, -1):  # the last in is the first out
+                swap = shuffle and _below(random, 2) == 1
+                for d in range(2):
+                    behind = fan_out[k, d if swap else 1 - d]
+                    if behind >= 0:
+                        stack_edge[height], stack_neuron[height] = behind, fired[j]
+                        height += 1
         if with_v_mem:
             for t in range(bin_now, bins):
                 layer_v_mem[b, t, :] = v
         totals = np.zeros(counts.shape[2], np.int64)
         for t in range(bins):
             totals += counts[b, t]
-        decision_us[b] = _decide(out, out_time, n_out, class_of, totals, running)
+        answer.decision_us[b] = _decide(out, out_time, n_out, class_of, totals, running)

@@ -28,6 +28,7 @@ from cil_spl.errors import RequestError
 
 if TYPE_CHECKING:
     from cil_spl.chip.die import Die
+    from cil_spl.chip.kernels import Answer, Deviations
 
 RECORDS = ("counts", "v_mem", "events", "output")
 NEVER = 1 << 20  # a threshold that no 16-bit state reaches
@@ -66,6 +67,7 @@ class ChipAnswer:
         input_events: events of the sensor that lay on the input map. int64 ``[B]``.
         synops: additions that reached an existing neuron. int64 ``[B, L]``.
         saturations: additions whose sum left 16 bits. int64 ``[B, L]``.
+        dropped: events that a die's congestion balancer dropped at a layer's input. int64 ``[B, L]``.
         decision_us: time from which the class that has most events in the end leads and stays the leader; -1 where
             no class has more than every other. int64 ``[B]``.
         layer_counts: with ``record="counts"``, each layer's events by neuron. int32 ``[B, T, f, y, x]``.
@@ -79,6 +81,7 @@ class ChipAnswer:
     input_events: np.ndarray
     synops: np.ndarray
     saturations: np.ndarray
+    dropped: np.ndarray
     decision_us: np.ndarray
     layer_counts: list[np.ndarray] | None = None
     layer_v_mem: list[np.ndarray] | None = None
@@ -136,7 +139,7 @@ def run(
     program = compiled(network)
     if die is not None:
         program = worn(program, die)
-    answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores(), die)
+    answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores(), deviations(program, die))
     answer.go(counts="counts" in record, v_mem="v_mem" in record)
     backwards = np.flatnonzero(answer.input_events < 0)
     if len(backwards):
@@ -153,6 +156,7 @@ def run(
         input_events=answer.input_events,
         synops=answer.synops,
         saturations=answer.saturations,
+        dropped=answer.dropped,
         decision_us=answer.decision_us,
         layer_counts=layer_counts,
         layer_v_mem=layer_v_mem,
@@ -178,21 +182,19 @@ class _Run:
         edges_us: np.ndarray,
         order_seed: int | None,
         threads: int,
-        die: Die | None,
+        deviations: Deviations,
     ) -> None:
-        from cil_spl.chip import kernels
-
+        self.deviations = deviations
         self.program, self.events, self.offsets, self.edges_us = program, events, offsets, edges_us
         self.order = 0 if order_seed is None else 2 * int(order_seed) + 1
         b, self.bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(program.layers)
         self.threads = min(threads, b)
-        self.die = np.zeros(kernels.DIE_COLUMNS) if die is None else die.on_the_way()
-        self.die_seed = np.uint64(0 if die is None else die.seed)
         self.counts = np.zeros((b, self.bins, program.n_classes), np.int64)
         self.events_per_layer = np.zeros((b, n_layers), np.int64)
         self.input_events = np.zeros(b, np.int64)
         self.synops = np.zeros((b, n_layers), np.int64)
         self.saturations = np.zeros((b, n_layers), np.int64)
+        self.dropped = np.zeros((b, n_layers), np.int64)
         self.decision_us = np.full(b, -1, np.int64)
         self.layer_counts = np.zeros((b, self.bins, 0), np.int32)
         self.layer_v_mem = np.zeros((b, self.bins, 0), np.int16)
@@ -206,7 +208,7 @@ class _Run:
             self.layer_counts = np.zeros((b, self.bins, n), np.int32)
         if v_mem:
             self.layer_v_mem = np.zeros((b, self.bins, n), np.int16)
-        self._call(self.counts, self.events_per_layer, self.synops, self.saturations)
+        self._call(self._answer())
 
     def again_with_events(self, first: int) -> tuple[list[LayerEvents], Output]:
         """Once more, now that the number of each layer's events is known, with those from layer ``first`` on kept."""
@@ -219,7 +221,8 @@ class _Run:
         total = int(per_layer.sum())
         self.event_neuron, self.event_time = np.zeros(total, np.int32), np.zeros(total, np.int32)
         self.layer_counts, self.layer_v_mem = self.layer_counts[:, :, :0].copy(), self.layer_v_mem[:, :, :0].copy()
-        self._call(*(np.zeros_like(a) for a in (self.counts, self.events_per_layer, self.synops, self.saturations)))
+        counters = ("counts", "events_per_layer", "synops", "saturations", "dropped")
+        self._call(self._answer()._replace(**{name: np.zeros_like(getattr(self, name)) for name in counters}))
         found = []
         offsets = np.zeros(len(self.offsets), np.int64)
         for k in range(first, n_layers):
@@ -235,21 +238,29 @@ class _Run:
         last = neuron
         return found, Output(found[-1].events["t"].copy(), program.class_of[last].astype(np.int16), offsets)
 
-    def _call(
-        self, counts: np.ndarray, events_per_layer: np.ndarray, synops: np.ndarray, saturations: np.ndarray
-    ) -> None:
+    def _answer(self) -> Answer:
+        from cil_spl.chip.kernels import Answer
+
+        return Answer(
+            counts=self.counts, events_per_layer=self.events_per_layer, input_events=self.input_events,
+            synops=self.synops, saturations=self.saturations, dropped=self.dropped, decision_us=self.decision_us,
+            layer_counts=self.layer_counts, layer_v_mem=self.layer_v_mem, keep_events=self.keep,
+            event_offsets=self.event_offsets, event_neuron=self.event_neuron, event_time=self.event_time,
+        )  # fmt: skip
+
+    def _call(self, answer: Answer) -> None:
         from cil_spl.chip import kernels
 
         p = self.program
-        kernel: Any = kernels.chain if p.is_chain else kernels.depth_first
-        args = (
-            np.zeros(1, np.int64), self.events, self.offsets, self.edges_us, p.sensor, p.layers, p.edges, p.pixel,
-            p.weight, p.threshold, p.class_of, p.careful, self.order, counts, events_per_layer, self.input_events,
-            synops, saturations, self.decision_us, self.layer_counts, self.layer_v_mem, self.keep, self.event_offsets,
-            self.event_neuron, self.event_time, self.die, self.die_seed,
+        tables = kernels.Tables(
+            sensor=p.sensor, layers=p.layers, edges=p.edges, fan_out=p.fan_out, pixel=p.pixel, weight=p.weight,
+            threshold=p.threshold, careful=p.careful, class_of=p.class_of,
         )  # fmt: skip
-        if not p.is_chain:
-            args += (p.fan_out,)  # type: ignore[assignment]
+        recordings = kernels.Recordings(self.events, self.offsets, self.edges_us)
+        kernel: Any = kernels.chain
+        args: tuple[Any, ...] = (np.zeros(1, np.int64), recordings, tables, self.order, answer)
+        if not p.is_chain or self.deviations.any:
+            kernel, args = kernels.depth_first, (*args, self.deviations)
         _say_if_it_compiles(kernel)
         helpers = [threading.Thread(target=kernel, args=args) for _ in range(self.threads - 1)]
         for helper in helpers:
@@ -383,17 +394,13 @@ def compiled(network: ChipNetwork) -> Program:
 
 
 def worn(program: Program, die: Die) -> Program:
-    """The tables of a network on a given die: each neuron with a threshold of its own.
-
-    Raises:
-        RequestError: the die has an effect that is not known for branches.
-    """
+    """The tables of a network on a given die: each neuron with a threshold of its own."""
     from cil_spl.chip import kernels as kn
 
-    if not program.is_chain and (die.jitter_us or die.reorder_us):
-        raise RequestError("target.die: jitter_us and reorder_us need a network without branches; leave them at 0")
+    names = [layer.name for layer in program.network.layers]
+    careful = program.careful | (np.array(die.by_layer("leak", names), np.int64) > 0)  # ticks can leave 16 bits
     if not (die.threshold_spread or die.dead or die.stuck):
-        return program
+        return replace(program, careful=careful)
     threshold = program.threshold.copy()
     for k, (layer, row) in enumerate(zip(program.network.layers, program.layers, strict=True)):
         f, height, width = layer.output_shape
@@ -401,6 +408,41 @@ def worn(program: Program, die: Die) -> Program:
         part[..., :f] = die.thresholds(k, layer.threshold, (height, width, f))
         part[..., f:] = NEVER
     return replace(program, threshold=threshold, careful=np.ones_like(program.careful))
+
+
+def deviations(program: Program, die: Die | None) -> Deviations:
+    """What a die does to events, as the compiled loops read it; None for the ideal chip.
+
+    Raises:
+        RequestError: the die names a layer that the network does not have.
+    """
+    from cil_spl.chip import kernels as kn
+    from cil_spl.chip.die import Die
+
+    die = die or Die()
+    layers = program.network.layers
+    names = [layer.name for layer in layers]
+    rates = [0 if r is None or r > kn.FOREVER else int(r) for r in die.by_layer("synops_per_second", names)]
+    fifo = [-1 if n is None else int(n) for n in die.by_layer("fifo", names)]
+    decimate = [int(n) for n in die.by_layer("decimate", names)]
+    leaks = [int(n) for n in die.by_layer("leak", names)]
+    leak = np.zeros(program.n_states if any(leaks) else 0, np.int32)
+    for layer, row, padded, n in zip(layers, program.layers, program.padded, leaks, strict=True):
+        if any(leaks):
+            part = leak[row[kn.STATE] : row[kn.STATE] + row[kn.SIZE]].reshape(-1, padded)
+            part[:, : layer.output_shape[0]] = n  # neurons that only pad take none, and never fire
+    return kn.Deviations(
+        any=bool(die.lost or die.jitter_us or die.reorder_us or any(rates) or max(decimate) > 1 or any(leaks)),
+        seed=np.uint64(die.seed),
+        lost=float(die.lost),
+        jitter_ns=die.jitter_us * 1000.0,
+        reorder_ns=die.reorder_us * 1000.0,
+        synops_per_second=np.array(rates, np.int64),
+        fifo=np.array(fifo, np.int64),
+        decimate=np.array(decimate, np.int64),
+        leak=leak,
+        period_ns=round(die.leak_period_us * 1000) if any(leaks) and die.leak_period_us else 0,
+    )
 
 
 def _order(network: ChipNetwork, destination: Destination) -> int:

@@ -3,35 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from torch import nn
 
 from cil_spl import evaluate as ev
-from cil_spl.chip.die import Die
+from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.batches import Batch
-from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
 from cil_spl.quantize import quantize
 from cil_spl.targets import board
-
-
-def die_of(values: Mapping[str, Any] | None, where: str) -> Die | None:
-    """A die from a config's values; None for the ideal chip.
-
-    Raises:
-        RequestError: a key that is not known, or a value that is no number or out of range.
-    """
-    known = [f.name for f in fields(Die)]
-    for key, value in (values or {}).items():
-        if key not in known or not isinstance(value, (int, float)):
-            raise RequestError(f"{where}.{key}={value}: needs a number, and allowed are {', '.join(known)}")
-    return Die(**values) if values else None
 
 
 class Speck:
@@ -44,7 +29,7 @@ class Speck:
         max_synops_per_second: rate of a core above which to warn. The vendor publishes no figure; None for no warning.
 
     Raises:
-        RequestError: ``device`` without a board or without the real samna.
+        RequestError: ``device`` without a board or without the real samna; a wrong setting of the die.
     """
 
     runs = "spikes"
@@ -68,9 +53,12 @@ class Speck:
         """Place the plan on cores before a weight exists; warnings for the person.
 
         Raises:
-            RequestError: it does not fit; naming layer, need and the nearest core.
+            RequestError: it does not fit; naming layer, need and the nearest core. A setting of the die is for a
+                layer that there is not.
         """
         self.placement = place(plan)
+        if self.die:
+            self.die.check_layers([need.name for need in self.placement.needs])
         return list(self.placement.warnings)
 
     def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
@@ -97,6 +85,7 @@ class Speck:
             synops={name: a.synops[:, i] for i, name in enumerate(names)},
             decision_us=a.decision_us,
             saturations={name: a.saturations[:, i] for i, name in enumerate(names)},
+            dropped={name: a.dropped[:, i] for i, name in enumerate(names)} if a.dropped.any() else None,
         )
 
     def figures(self) -> dict[str, float]:
@@ -109,10 +98,15 @@ class Speck:
         return found | {f"core/{need.name}": float(core) for need, core in cores}
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
-        """Warnings about cores that would work faster than the chip can; ``metrics`` are those of an evaluation."""
+        """Warnings about cores that would work faster than the chip can, or that dropped events on the given die;
+        ``metrics`` are those of an evaluation."""
         limit = self.max_synops_per_second
         rates = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("synops_per_second/")}
+        dropped = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("dropped/") and v > 0}
         return [
+            f"layer {name}: the congestion balancer dropped {n:.3g} events a recording (target.die.fifo)"
+            for name, n in dropped.items()
+        ] + [
             f"layer {name}: {rate:.3g} synaptic operations a second on its core, above "
             f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or "
             "pool earlier"
