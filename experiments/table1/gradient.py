@@ -1,0 +1,92 @@
+"""Which substitution makes the best gradient: cosines against the chip's own loss, on the same weights and batch.
+
+    python experiments/table1/gradient.py [--bins 1 2 4 10] [--directions 200] [--epochs 3] [override ...]
+
+A network is trained by plain BPTT for some epochs; then the gradient of each option of chip-in-loop learning, and that
+of plain BPTT, is held against what the chip's loss does along random directions (cil_spl/meter.py) on one batch of
+training recordings.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from hydra import compose, initialize_config_module
+from torch import Tensor
+
+from cil_spl import pipeline, schema
+from cil_spl.data import datasets
+from cil_spl.data.batches import Batch
+from cil_spl.forward import forward
+from cil_spl.meter import Meter
+from cil_spl.methods import bptt
+from cil_spl.observer import ChipObserver
+
+OPTIONS = {
+    "output layer": {"layers": "output", "v_mem": False},
+    "all layers": {"layers": "all", "v_mem": False},
+    "all layers, states": {"layers": "all", "v_mem": True},
+}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--bins", type=int, nargs="+", default=[1, 2, 4, 10])
+    parser.add_argument("--directions", type=int, default=200)
+    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_args()
+    print("| windows | plain BPTT | " + " | ".join(OPTIONS) + " |")
+    print("| --- " * (2 + len(OPTIONS)) + "|")
+    for bins in given.bins:
+        cosines = measured(bins, given)
+        print(f"| {bins} | " + " | ".join(f"{c:.2f}" for c in cosines) + " |", flush=True)
+    print(f"\n{given.directions} directions: each cosine is uncertain by about {given.directions**-0.5:.2f}.")
+    return 0
+
+
+def measured(bins: int, given: argparse.Namespace) -> list[float]:
+    overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"trainer.epochs={given.epochs}"]
+    with initialize_config_module("cil_spl.conf", version_base="1.3"):
+        cfg = schema.check(compose("config", overrides=overrides))
+    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg.target)
+    target.place(plan)
+    pipeline.settle(cfg)
+    data = datasets.load(cfg.dataset, None, seed=cfg.seed)
+    record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
+    with tempfile.TemporaryDirectory() as folder:
+        setting = pipeline.setting_of(cfg, plan, data, target, record, Path(folder))
+        setting = replace(setting, trainer=replace(setting.trainer, batch_size=64))
+        net = bptt.train(setting, **pipeline.keywords(cfg.method, without=("name",))).net
+    batch = next(setting.batches(data[0].train, train=True).epoch(0))
+    output = [name for name, _ in net.named_children()][-1:]
+
+    def loss_with(observer: ChipObserver, seen: bool) -> Any:
+        def loss(batch: Batch) -> Tensor:
+            """The chip's loss, with the gradient of this option."""
+            observer.load(net)
+            observer.open(batch)
+            windows = observer.windows()
+            out = windows[output[0]].counts
+            if torch.is_grad_enabled():
+                out, _, _ = forward(net, batch.frames, observed=windows if seen else None, straight_through=output)
+            return bptt.loss_of(setting, out, batch, "counts", cfg.method.count_scale)
+
+        return loss
+
+    def cosine(options: dict[str, Any], seen: bool = True) -> float:
+        loss = loss_with(ChipObserver(target, plan, **options), seen)
+        return Meter(net, loss, batch, given.directions, cfg.seed)()["gradient_cosine"]
+
+    return [cosine(OPTIONS["output layer"], seen=False), *(cosine(options) for options in OPTIONS.values())]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
