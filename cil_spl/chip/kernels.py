@@ -1,32 +1,39 @@
 """The compiled inner loops of the simulator.
 
-Membranes lie features innermost (y, x, feature), features padded to a multiple of eight with neurons that no weight
-reaches. An input pixel's kernel row then is one contiguous run of membranes and one of weights, and a run is a whole
-number of vectors: add, clip from below, compare, subtract and store, 16 neurons an instruction, with the mask of the
-neurons that fired as the result. numba keeps its wrap-around checks on indexed arrays and finds no mask, so that step
-is written in LLVM's vector types, which any processor has.
+Membranes lie features innermost (y, x, feature), features padded to a multiple of eight. Every event of a layer is
+handled alike: a window of as many rows and columns as an event can reach, a row of it being one contiguous run of
+membranes and one of weights, which are zero where the kernel does not reach. A zero changes no state that is below its
+threshold, so that nothing depends on the event but addresses: no branch that a processor could predict wrongly.
+
+The step itself is written in LLVM's vector types, 64 neurons at a time, which any processor has: numba keeps its
+wrap-around checks on indexed arrays, counts references to them and finds no mask of the neurons that fired. The masks
+of some hundred events are set aside and turned into events in a loop of their own.
+
+Neurons that may leave 16 bits, still be above their threshold, or have one of their own take the exact step. It tells
+apart the weight that is zero and the one that does not exist, and counts saturations.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-# Columns of the table of layers.
-STATE, SIZE, ROW, FEATURES, LOW, THRESHOLD, KEEP, WEIGHTS, CHANNEL, FIRES, CAREFUL, LAGS, FAN_OUT = range(13)
-LAYER_COLUMNS = 13
+# Columns of the table of layers. ROWS and LANES are the window: rows, and membranes of a row, padded to 32 or to a
+# multiple of 64; STEP leads from the weights of a row to those of the next.
+STATE, SIZE, ROW, LOW, THRESHOLD, KEEP, WEIGHTS, CHANNEL, ROWS, LANES, STEP, EXACT = range(12)
+LAYER_COLUMNS = 12
 # Columns of the table of edges: an edge is what lies between a source's events and the weights of a layer.
 TARGET, TABLE, SOURCE_FEATURES, RECIPROCAL, SHIFT, CHANNELS = range(6)
 EDGE_COLUMNS = 6
-# Columns of the table of pixels, one row for each source pixel of an edge.
-FIRST, WEIGHT, ROWS, RUN, STEP, ADDS = range(6)
-PIXEL_COLUMNS = 6
+# Columns of the table of pixels, one row for each source pixel of an edge; ADDS is 0 where an event is dropped.
+FIRST, WEIGHT, ADDS = range(3)
+PIXEL_COLUMNS = 3
 
 RECIPROCAL_BITS = 40
 # What a die draws by chance for each recording and layer (see chip/die.py).
@@ -41,56 +48,126 @@ FOREVER = 1 << 62
 LAST_US = np.int64(2**31 - 1)  # times are told in 32 bits
 
 TOP, BOTTOM = 32767, -32768
-# A state that one more weight could carry beyond 16 bits; from there on every addition is looked at.
-NEARLY = TOP - 128
+NARROW, WIDE = 32, 64  # lanes of a vector
+NOWHERE = 1 << 14  # in the exact tables, the weight of a neuron that the kernel does not reach
+NEVER = 1 << 15  # a threshold that no state reaches
+SLACK = 64  # states behind those of a layer: its windows are padded
+MASKS = 512  # words of mask that are set aside, at least
 
-_0, _1 = np.uint64(0), np.uint64(1)
+_1, _2 = np.uint64(1), np.uint64(2)
+_FIRST, _WEIGHT, _ADDS = np.uint64(FIRST), np.uint64(WEIGHT), np.uint64(ADDS)
+_word, _half = ir.IntType(64), ir.IntType(16)
 
 
-def _vector_update(*vectors: int) -> Callable[..., Any]:
-    """A run of up to 64 neurons as the given vectors, one after another."""
+class _Vectors:
+    """Vectors of 16-bit numbers while LLVM's instructions are put together."""
+
+    def __init__(self, context: Any, builder: Any, lanes: int) -> None:
+        self.context, self.builder, self.lanes = context, builder, lanes
+        self.type = ir.VectorType(_half, lanes)
+
+    def splat(self, value: Any) -> Any:
+        undefined = ir.Constant(self.type, ir.Undefined)
+        first = self.builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
+        zeros = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
+        return self.builder.shuffle_vector(first, undefined, zeros)
+
+    def pointer(self, array: Any, index: Any) -> Any:
+        return self.builder.bitcast(self.builder.gep(array, [index]), self.type.as_pointer())
+
+    def mask(self, condition: Any) -> Any:
+        """The condition's lanes as bits of a 64-bit word."""
+        bits = self.builder.bitcast(condition, ir.IntType(self.lanes))
+        return bits if self.lanes == 64 else self.builder.zext(bits, _word)
+
+    def step(self, v: Any, w: Any, low: Any, threshold: Any) -> Any:
+        """Add, clip from below, compare, subtract and store; the condition that a neuron fired."""
+        builder = self.builder
+        state = builder.add(builder.load(v, align=2), builder.load(w, align=2))
+        state = builder.select(builder.icmp_signed(">", state, low), state, low)
+        fired = builder.icmp_signed(">=", state, threshold)
+        state = builder.select(fired, builder.sub(state, threshold), state)
+        builder.store(state, v, align=2)
+        return fired
+
+    def exact_step(self, v: Any, w: Any, low: Any, threshold: Any, keep: Any) -> tuple[Any, Any]:
+        """As :meth:`step`; the conditions that a neuron fired and that its sum left 16 bits.
+
+        The thresholds are read as unsigned numbers: 0 is reached by every state, ``NEVER`` by none.
+        """
+        builder = self.builder
+        name, kind = f"llvm.sadd.sat.v{self.lanes}i16", ir.FunctionType(self.type, [self.type, self.type])
+        saturating = cgutils.get_or_insert_function(builder.module, kind, name)
+        old, weight, zero = builder.load(v, align=2), builder.load(w, align=2), self.splat(_half(0))
+        threshold = builder.load(threshold, align=2)
+        reached = builder.icmp_signed("!=", weight, self.splat(_half(NOWHERE)))
+        state = builder.call(saturating, [old, weight])
+        saturated = builder.and_(builder.icmp_signed("!=", state, builder.add(old, weight)), reached)
+        state = builder.select(builder.icmp_signed(">", state, low), state, low)
+        positive = builder.select(builder.icmp_signed(">", state, zero), state, zero)
+        fired = builder.and_(builder.icmp_unsigned(">=", positive, threshold), reached)
+        state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
+        builder.store(builder.select(reached, state, old), v, align=2)
+        return fired, saturated
+
+
+def _event(lanes: int, exact: bool) -> Any:
+    """The step of one input event, in vectors of so many lanes.
+
+    ``rows`` x ``width`` membranes from ``v[at]`` on, a row every ``row``, take the weights from ``w[j]`` on, a row
+    every ``step``. A mask that is not zero is appended to ``mask`` at ``m``, and to ``tag`` the ``time`` (upper half)
+    and number of its first neuron. Returns the new ``m``.
+    """
 
     @intrinsic
-    def update(typing_context, v, i, w, j, low, threshold, keep):  # type: ignore[no-untyped-def]
-        """v[i : i + lanes] takes w[j : j + lanes]; the mask of the neurons that fired."""
-        signature = types.uint64(v, types.intp, w, types.intp, types.int16, types.int16, types.int16)
+    def event(  # type: ignore[no-untyped-def]
+        typing_context, v, at, row, w, j, step, rows, width, low, threshold, keep, saturations, time, mask, tag, m
+    ):
+        half, integer = types.int16, types.intp
+        one_or_each = threshold if exact else half
+        signature = types.intp(
+            v, integer, integer, w, integer, integer, integer, integer, half, one_or_each, half, saturations,
+            types.int64, mask, tag, integer,
+        )  # fmt: skip
 
         def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-            word, half = ir.IntType(64), ir.IntType(16)
+            def data(i):  # type: ignore[no-untyped-def]
+                is_array = isinstance(signature.args[i], types.Array)
+                return context.make_array(signature.args[i])(context, builder, args[i]).data if is_array else args[i]
 
-            def pointer(array, index, offset, vector):  # type: ignore[no-untyped-def]
-                data = context.make_array(signature.args[array])(context, builder, args[array]).data
-                at = builder.add(args[index], ir.Constant(args[index].type, offset))
-                return builder.bitcast(builder.gep(data, [at]), vector.as_pointer())
-
-            def splat(value, lanes):  # type: ignore[no-untyped-def]
-                undefined = ir.Constant(ir.VectorType(half, lanes), ir.Undefined)
-                first = builder.insert_element(undefined, value, ir.Constant(ir.IntType(32), 0))
-                zeros = ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes)
-                return builder.shuffle_vector(first, undefined, zeros)
-
-            mask, offset = ir.Constant(word, 0), 0
-            for lanes in vectors:
-                low, threshold, keep = (splat(value, lanes) for value in args[4:])
-                at = pointer(0, 1, offset, ir.VectorType(half, lanes))
-                weight = builder.load(pointer(2, 3, offset, ir.VectorType(half, lanes)), align=2)
-                state = builder.add(builder.load(at, align=2), weight)
-                state = builder.select(builder.icmp_signed(">", state, low), state, low)
-                fired = builder.icmp_signed(">=", state, threshold)
-                state = builder.select(fired, builder.and_(builder.sub(state, threshold), keep), state)
-                builder.store(state, at, align=2)
-                bits = builder.bitcast(fired, ir.IntType(lanes))
-                mask = builder.or_(mask, builder.shl(builder.zext(bits, word), ir.Constant(word, offset)))
-                offset += lanes
-            return mask
+            v, at, row, w, j, step, rows, width, low, threshold, keep, saturations, time, mask, tag, m = map(
+                data, range(len(args))
+            )
+            vectors = _Vectors(context, builder, lanes)
+            low, keep = vectors.splat(low), vectors.splat(keep)
+            threshold = threshold if exact else vectors.splat(threshold)
+            filled = cgutils.alloca_once_value(builder, m)
+            many = builder.sdiv(width, ir.Constant(width.type, lanes))
+            with cgutils.for_range(builder, rows) as y, cgutils.for_range(builder, many) as x:
+                shift = builder.mul(x.index, ir.Constant(width.type, lanes))
+                neuron = builder.add(builder.add(at, builder.mul(y.index, row)), shift)
+                weight = builder.add(builder.add(j, builder.mul(y.index, step)), shift)
+                state, weight = vectors.pointer(v, neuron), vectors.pointer(w, weight)
+                if exact:
+                    own = vectors.pointer(threshold, neuron)
+                    fired, saturated = vectors.exact_step(state, weight, low, own, keep)
+                    more = builder.ctpop(vectors.mask(saturated))
+                    builder.store(builder.add(builder.load(saturations), more), saturations)
+                else:
+                    fired = vectors.step(state, weight, low, threshold)
+                fired, n = vectors.mask(fired), builder.load(filled)
+                builder.store(fired, builder.gep(mask, [n]))
+                builder.store(builder.or_(time, neuron), builder.gep(tag, [n]))
+                some = builder.zext(builder.icmp_unsigned("!=", fired, _word(0)), n.type)
+                builder.store(builder.add(n, some), filled)
+            return builder.load(filled)
 
         return signature, generate
 
-    return update
+    return event
 
 
-_update8, _update16, _update24, _update32 = (_vector_update(*v) for v in ((8,), (16,), (16, 8), (32,)))
-_update40, _update48, _update56, _update64 = (_vector_update(*v) for v in ((32, 8), (32, 16), (32, 16, 8), (32, 32)))
+_narrow, _wide, _exact = _event(NARROW, False), _event(WIDE, False), _event(NARROW, True)
 
 
 @intrinsic
@@ -182,146 +259,111 @@ def _grown(array, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _careful(  # type: ignore[no-untyped-def]
-    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, neuron, time, n, shuffle, random
-):
-    """Input events neuron by neuron, with saturations counted and a threshold for each neuron; see ``_vectors``."""
-    table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
-    shift, channels = edge[SHIFT], edge[CHANNELS]
-    row, channel, weights = layer[ROW], layer[CHANNEL], layer[WEIGHTS]
-    low, keep, room = layer[LOW], layer[KEEP], len(neuron) - layer[FIRES]
-    adds = saturated = 0
-    for i in range(first, stop):
-        source = np.int64(neuron_in[i])
-        place = (source * reciprocal) >> RECIPROCAL_BITS
-        c = source - place * features + shift
-        rows = np.int64(pixel[table + place, ROWS])
-        if rows == 0 or c < 0 or c >= channels:
-            continue
-        if n > room:
-            return i, n, adds, saturated
-        at, run = np.int64(pixel[table + place, FIRST]), np.int64(pixel[table + place, RUN])
-        w = weights + c * channel + np.int64(pixel[table + place, WEIGHT])
-        adds += pixel[table + place, ADDS]
-        before = n
-        for _ in range(rows):
-            for j in range(run):
-                state = np.int64(v[at + j]) + np.int64(weight[w + j])
-                if state > TOP or state < BOTTOM:
-                    saturated += 1
-                    state = TOP if state > TOP else BOTTOM
-                state = max(state, low)
-                if state >= threshold[at + j]:
-                    neuron[n], time[n] = at + j, time_in[i]
-                    n += 1
-                    state = (state - max(threshold[at + j], 0)) & keep  # a stuck neuron takes nothing off
-                v[at + j] = np.int16(state)
-            at += row
-            w += np.int64(pixel[table + place, STEP])
-        if shuffle:
-            _shuffle(neuron, before, n, random)
-    return stop, n, adds, saturated
+def _states(size):  # type: ignore[no-untyped-def]
+    """States at rest, from a cache line's beginning on, and what the last window may touch behind them."""
+    space = np.zeros(size + SLACK + 32, np.int16)
+    first = (-space.ctypes.data % 64) // 2
+    return space[first : first + size + SLACK]
 
 
 @njit(nogil=True, cache=True)
-def _vectors(  # type: ignore[no-untyped-def]
-    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, neuron, time, n, shuffle, random
-):
-    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``.
+def _masks(layers):  # type: ignore[no-untyped-def]
+    """Room for the masks of at least one event, and of some hundred small ones."""
+    return np.zeros(MASKS + np.max(layers[:, ROWS] * (layers[:, LANES] // NARROW)), np.uint64)
 
-    Stops early when the room for events runs out, or behind an event that brought a state near the end of 16 bits.
+
+@njit(nogil=True, cache=True)
+def _step(neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, mask, tag, saturations):  # type: ignore[no-untyped-def]
+    """Input events ``first`` to ``stop`` of one layer, or fewer if ``mask`` is full.
+
     No array is made or bound anew here: numba would count its references, atomically, at every event.
 
     Returns:
-        the next input event, ``n``, additions, whether a state is near the end of 16 bits.
+        the next input event, how many words of ``mask`` and ``tag`` are filled, additions.
     """
     table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
     shift, channels = edge[SHIFT], edge[CHANNELS]
-    row, channel, weights = layer[ROW], layer[CHANNEL], layer[WEIGHTS]
-    lags, room = layer[LAGS], len(neuron) - layer[FIRES]
-    low, threshold, keep = np.int16(layer[LOW]), np.int16(layer[THRESHOLD]), np.int16(layer[KEEP])
-    adds = 0
+    row, channel, weights, step = layer[ROW], layer[CHANNEL], layer[WEIGHTS], layer[STEP]
+    rows, lanes, exact = layer[ROWS], layer[LANES], layer[EXACT]
+    low, one, keep = np.int16(layer[LOW]), np.int16(layer[THRESHOLD]), np.int16(layer[KEEP])
+    full = len(mask) - rows * (lanes // NARROW)
+    adds = m = 0
     for i in range(first, stop):
-        source = np.int64(neuron_in[i])
+        if m > full:
+            return i, m, adds
+        source = np.int64(neuron_in[np.uint64(i)])  # numba looks whether other indices are negative
         place = (source * reciprocal) >> RECIPROCAL_BITS
         c = source - place * features + shift
-        rows = np.int64(pixel[table + place, ROWS])
-        if rows == 0 or c < 0 or c >= channels:
+        p = np.uint64((table + place) * PIXEL_COLUMNS)
+        reached = np.int64(pixel[p + _ADDS])
+        if reached == 0 or c < 0 or c >= channels:
             continue
-        if n > room:
-            return i, n, adds, False
-        at, run = np.int64(pixel[table + place, FIRST]), np.int64(pixel[table + place, RUN])
-        w = weights + c * channel + np.int64(pixel[table + place, WEIGHT])
-        step = np.int64(pixel[table + place, STEP])
-        adds += pixel[table + place, ADDS]
-        before = n
-        t = time_in[i]
-        for _ in range(rows):
-            j = 0
-            while j < run:  # 64 neurons at a time, their mask in one word
-                base, wide = at + j, run - j
-                if wide >= 64:
-                    fired = _update64(v, base, weight, w + j, low, threshold, keep)
-                    wide = 64
-                elif wide == 48:
-                    fired = _update48(v, base, weight, w + j, low, threshold, keep)
-                elif wide == 24:
-                    fired = _update24(v, base, weight, w + j, low, threshold, keep)
-                elif wide == 32:
-                    fired = _update32(v, base, weight, w + j, low, threshold, keep)
-                elif wide == 16:
-                    fired = _update16(v, base, weight, w + j, low, threshold, keep)
-                elif wide == 8:
-                    fired = _update8(v, base, weight, w + j, low, threshold, keep)
-                elif wide == 40:
-                    fired = _update40(v, base, weight, w + j, low, threshold, keep)
-                else:
-                    fired = _update56(v, base, weight, w + j, low, threshold, keep)
-                if fired != _0:
-                    stop_at = n + _bits(fired)
-                    while n < stop_at:  # four at a time, for the branch predictor; what is too much is overwritten
-                        for u in range(4):
-                            neuron[n + u] = base + _lowest_bit(fired)
-                            time[n + u] = t
-                            fired &= fired - _1
-                        n += 4
-                    n = stop_at
-                j += wide
-            at += row
-            w += step
-        if shuffle and n - before > 1:
-            _shuffle(neuron, before, n, random)
-        if lags:  # only a neuron that has just fired can have come near the end of 16 bits
-            for k in range(before, n):
-                if v[neuron[k]] > NEARLY:
-                    return i + 1, n, adds, True
-    return stop, n, adds, False
+        adds += reached
+        at, w = np.int64(pixel[p + _FIRST]), weights + c * channel + np.int64(pixel[p + _WEIGHT])
+        t = np.int64(time_in[np.uint64(i)]) << 32
+        if exact:
+            m = _exact(v, at, row, weight, w, step, rows, lanes, low, threshold, keep, saturations, t, mask, tag, m)
+        elif lanes == NARROW:  # rows that are written as numbers become straight code
+            if rows == 3:
+                m = _narrow(v, at, row, weight, w, step, 3, 32, low, one, keep, saturations, t, mask, tag, m)
+            elif rows == 2:
+                m = _narrow(v, at, row, weight, w, step, 2, 32, low, one, keep, saturations, t, mask, tag, m)
+            else:
+                m = _narrow(v, at, row, weight, w, step, 1, 32, low, one, keep, saturations, t, mask, tag, m)
+        elif lanes == WIDE and rows == 3:
+            m = _wide(v, at, row, weight, w, step, 3, 64, low, one, keep, saturations, t, mask, tag, m)
+        elif lanes == WIDE and rows == 2:
+            m = _wide(v, at, row, weight, w, step, 2, 64, low, one, keep, saturations, t, mask, tag, m)
+        elif lanes == 192 and rows == 3:
+            m = _wide(v, at, row, weight, w, step, 3, 192, low, one, keep, saturations, t, mask, tag, m)
+        elif lanes == 128 and rows == 2:
+            m = _wide(v, at, row, weight, w, step, 2, 128, low, one, keep, saturations, t, mask, tag, m)
+        else:
+            m = _wide(v, at, row, weight, w, step, rows, lanes, low, one, keep, saturations, t, mask, tag, m)
+    return stop, m, adds
+
+
+@njit(nogil=True, cache=True)
+def _emit(mask, tag, m, neuron, time, n):  # type: ignore[no-untyped-def]
+    """The neurons of ``m`` masks, in order, appended to ``neuron`` and ``time`` at ``n``; the new ``n``."""
+    n = np.uint64(n)
+    for k in range(np.uint64(m)):
+        fired, first, t = mask[k], tag[k] & 0xFFFFFFFF, tag[k] >> 32
+        stop = n + np.uint64(_bits(fired))
+        while n < stop:  # two at a time, for the branch predictor; what is too much is overwritten
+            neuron[n], time[n] = first + _lowest_bit(fired), t
+            fired &= fired - _1
+            neuron[n + _1], time[n + _1] = first + _lowest_bit(fired), t
+            fired &= fired - _1
+            n += _2
+        n = stop
+    return np.int64(n)
 
 
 @njit(nogil=True, cache=True)
 def _layer(  # type: ignore[no-untyped-def]
-    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, careful, neuron, time, n, shuffle, random
-):
-    """As ``_vectors``, to the end: with more room as it is needed, and carefully where states may saturate."""
-    adds = saturated = 0
-    while True:
-        if careful:
-            first, n, more, bad = _careful(
-                neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, neuron, time, n, shuffle,
-                random,
-            )  # fmt: skip
-            adds += more
-            saturated += bad
-        else:
-            first, n, more, near = _vectors(
-                neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, neuron, time, n, shuffle, random
-            )
-            adds += more
-            careful = np.int64(near)
-        if first >= stop:
-            return neuron, time, n, careful, adds, saturated
-        if n > len(neuron) - layer[FIRES]:
+    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, mask, tag, saturations, neuron, time, n,
+    shuffle, random,
+):  # fmt: skip
+    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``.
+
+    Returns:
+        ``neuron`` and ``time``, larger ones if room ran out, ``n``, additions, saturations.
+    """
+    adds = saturations[0] = 0
+    while first < stop:
+        until = first + 1 if shuffle else stop
+        first, m, more = _step(
+            neuron_in, time_in, first, until, edge, pixel, layer, weight, v, threshold, mask, tag, saturations
+        )
+        adds += more
+        while n + 64 * m + 4 > len(neuron):
             neuron, time = _grown(neuron, n), _grown(time, n)
+        before = n
+        n = _emit(mask, tag, m, neuron, time, n)
+        if shuffle:
+            _shuffle(neuron, before, n, random)
+    return neuron, time, n, adds, saturations[0]
 
 
 @njit(nogil=True, cache=True)
@@ -404,7 +446,6 @@ class Tables(NamedTuple):
     pixel: np.ndarray
     weight: np.ndarray
     threshold: np.ndarray
-    careful: np.ndarray
     class_of: np.ndarray
 
 
@@ -450,14 +491,15 @@ def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untype
     """
     events, offsets, edges_us = recordings.events, recordings.offsets, recordings.edges_us
     sensor, layers, edges, pixel, weight = tables.sensor, tables.layers, tables.edges, tables.pixel, tables.weight
-    threshold, careful, class_of = tables.threshold, tables.careful, tables.class_of
+    threshold, class_of = tables.threshold, tables.class_of
     counts, layer_counts, layer_v_mem = answer.counts, answer.layer_counts, answer.layer_v_mem
     n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
     with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
-    v = np.zeros(np.max(layers[:, SIZE]), np.int16)
+    v = _states(np.max(layers[:, SIZE]))
     starts, out_starts = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
-    capacity = 4096 + np.max(layers[:, FIRES])
+    mask, tag, saturations = _masks(layers), _masks(layers).view(np.int64), np.zeros(1, np.int64)
+    capacity = 4096
     neuron_in, time_in = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     neuron, time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     while True:
@@ -475,15 +517,14 @@ def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untype
         for k in range(n_layers):
             layer = layers[k]
             first, size = layer[STATE], layer[SIZE]
-            v[:size] = 0
+            v[: size + SLACK] = 0
             n = 0
-            now_careful = np.int64(careful[k])
             parts = bins if with_v_mem else 1
             for t in range(parts):
                 begin, end = (starts[t], starts[t + 1]) if with_v_mem else (0, n_in)
-                neuron, time, n, now_careful, adds, saturated = _layer(
-                    neuron_in, time_in, begin, end, edges[k], pixel, layer, weight, v,
-                    threshold[first : first + size], now_careful, neuron, time, n, shuffle, random,
+                neuron, time, n, adds, saturated = _layer(
+                    neuron_in, time_in, begin, end, edges[k], pixel, layer, weight, v, threshold[first:], mask, tag,
+                    saturations, neuron, time, n, shuffle, random,
                 )  # fmt: skip
                 answer.synops[b, k] += adds
                 answer.saturations[b, k] += saturated
@@ -573,7 +614,7 @@ def _additions(edge, pixel, neuron):  # type: ignore[no-untyped-def]
     """How many neurons a source's event reaches over an edge; 0 for one that pooling or the kernel drops."""
     place = (neuron * edge[RECIPROCAL]) >> RECIPROCAL_BITS
     c = neuron - place * edge[SOURCE_FEATURES] + edge[SHIFT]
-    return np.int64(pixel[edge[TABLE] + place, ADDS]) if 0 <= c < edge[CHANNELS] else np.int64(0)
+    return np.int64(pixel[(edge[TABLE] + place) * PIXEL_COLUMNS + ADDS]) if 0 <= c < edge[CHANNELS] else np.int64(0)
 
 
 @njit(nogil=True, cache=True)
@@ -591,10 +632,10 @@ def _tick(layer, leak, v, threshold, fired):  # type: ignore[no-untyped-def]
             saturated += 1
             state = TOP if state > TOP else BOTTOM
         state = max(state, low)
-        if state >= threshold[i]:
+        if max(state, 0) >= threshold[i]:
             fired[n] = i
             n += 1
-            state = (state - max(threshold[i], 0)) & keep
+            state = (state - np.int64(threshold[i])) & keep
         v[i] = np.int16(state)
     return n, saturated
 
@@ -614,16 +655,16 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
     n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
     with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
     last = n_layers - 1
-    v = np.zeros(layers[last, STATE] + layers[last, SIZE], np.int16)
+    v = _states(layers[last, STATE] + layers[last, SIZE])
+    mask, tag, saturations = _masks(layers), _masks(layers).view(np.int64), np.zeros(1, np.int64)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
-    fires = max(np.max(layers[:, FIRES]), np.max(layers[:, SIZE])) + 4
+    fires = np.max(layers[:, SIZE])
     one_in, one_time = np.empty(1, np.int32), np.zeros(1, np.int32)
     fired, fired_time = np.empty(fires, np.int32), np.empty(fires, np.int32)
     stack_edge, stack_neuron = np.empty(4096 + 2 * fires, np.int32), np.empty(4096 + 2 * fires, np.int32)
     capacity = 4096
     sensor_neuron, sensor_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     out, out_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
-    now_careful = np.zeros(n_layers, np.int64)
     queue = np.empty((256, QUEUE_COLUMNS), np.int64)
     chance, phase = np.zeros((CHANCES, n_layers, 1), np.uint64), np.zeros(n_layers, np.int64)
     waiting, free_ns = np.zeros(n_layers, np.int64), np.zeros(n_layers, np.int64)
@@ -639,7 +680,6 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
             continue
         random[0] = np.uint64(order)
         v[:] = 0
-        now_careful[:] = tables.careful
         if die.any:
             identity = _identity(sensor_neuron, sensor_time, n_in)
             for k in range(n_layers):
@@ -687,10 +727,10 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
                             waiting[k] += 1
                             continue
                 layer = layers[k]
-                first, size = layer[STATE], layer[SIZE]
-                fired, fired_time, n, now_careful[k], adds, saturated = _layer(
-                    one_in, one_time, 0, 1, edges[e], pixel, layer, weight, v[first : first + size],
-                    threshold[first : first + size], now_careful[k], fired, fired_time, 0, shuffle, random,
+                first = layer[STATE]
+                fired, fired_time, n, adds, saturated = _layer(
+                    one_in, one_time, 0, 1, edges[e], pixel, layer, weight, v[first:], threshold[first:], mask, tag,
+                    saturations, fired, fired_time, 0, shuffle, random,
                 )  # fmt: skip
                 answer.synops[b, k] += adds
             else:  # what comes next

@@ -18,7 +18,7 @@ import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from cil_spl.chip.kernels import Answer, Deviations
 
 RECORDS = ("counts", "v_mem", "events", "output")
-NEVER = 1 << 20  # a threshold that no 16-bit state reaches
 LANES = 8  # features are padded to a multiple of this
 
 
@@ -254,7 +253,7 @@ class _Run:
         p = self.program
         tables = kernels.Tables(
             sensor=p.sensor, layers=p.layers, edges=p.edges, fan_out=p.fan_out, pixel=p.pixel, weight=p.weight,
-            threshold=p.threshold, careful=p.careful, class_of=p.class_of,
+            threshold=p.threshold, class_of=p.class_of,
         )  # fmt: skip
         recordings = kernels.Recordings(self.events, self.offsets, self.edges_us)
         kernel: Any = kernels.chain
@@ -296,7 +295,6 @@ class Program:
     pixel: np.ndarray
     weight: np.ndarray
     threshold: np.ndarray
-    careful: np.ndarray
     class_of: np.ndarray
     padded: tuple[int, ...]
     is_chain: bool
@@ -321,8 +319,8 @@ class Program:
         return found
 
 
-def compiled(network: ChipNetwork) -> Program:
-    """Tables of a network.
+def compiled(network: ChipNetwork, must_be_exact: Sequence[bool] = ()) -> Program:
+    """Tables of a network; on a die, some layers may need the exact step whatever their numbers.
 
     Raises:
         RequestError: the wiring or a number is not one that a chip could have; names the layer.
@@ -332,27 +330,28 @@ def compiled(network: ChipNetwork) -> Program:
     check(network)
     c, height, width = network.input_shape
     layers = np.zeros((len(network.layers), kn.LAYER_COLUMNS), np.int64)
-    careful = np.zeros(len(network.layers), np.int64)
     weights, thresholds, padded = [], [], []
     state = weight_at = 0
     for k, layer in enumerate(network.layers):
         f, out_height, out_width = layer.output_shape
         features = -(-f // LANES) * LANES
         geometry = _Geometry.of(layer)
-        packed = geometry.pack(layer.weight)
+        top, bottom = int(layer.weight.max(initial=0)), int(layer.weight.min(initial=0))
+        lags = top > layer.threshold and layer.reset == "subtract"  # a state may stay above the threshold
+        leaves = layer.threshold - 1 + top > kn.TOP or layer.min_v_mem + bottom < kn.BOTTOM
+        exact = lags or leaves or layer.reset == "zero" or any(must_be_exact[k : k + 1])
+        packed = geometry.pack(layer.weight, kn.NOWHERE if exact else 0)
         size = out_height * out_width * features
-        top = int(layer.weight.max(initial=0))
-        low = min(int(layer.weight.min(initial=0)) + layer.min_v_mem, 0)
-        lags = top > layer.threshold and layer.reset == "subtract"
-        careful[k] = layer.threshold - 1 + top > kn.TOP or low < kn.BOTTOM
         row = layers[k]
-        row[[kn.STATE, kn.SIZE, kn.ROW, kn.FEATURES]] = state, size, out_width * features, features
+        row[[kn.STATE, kn.SIZE, kn.ROW, kn.EXACT]] = state, size, out_width * features, exact
         row[[kn.LOW, kn.THRESHOLD, kn.KEEP]] = layer.min_v_mem, layer.threshold, -1 if layer.reset == "subtract" else 0
-        row[[kn.WEIGHTS, kn.CHANNEL, kn.FIRES, kn.LAGS]] = weight_at, geometry.channel, geometry.fires, lags
+        row[[kn.WEIGHTS, kn.CHANNEL]] = weight_at, packed[0].size
+        row[[kn.ROWS, kn.LANES]] = geometry.window
+        row[kn.STEP] = -geometry.stride[0] * row[kn.LANES]
         weights.append(packed)
-        thresholds.append(np.full(size, layer.threshold, np.int32))
+        thresholds.append(np.full(size + kn.SLACK, layer.threshold, np.uint16))
         padded.append(features)
-        state, weight_at = state + size, weight_at + packed.size
+        state, weight_at = state + size + kn.SLACK, weight_at + packed.size
     edges, pixel, at = [], [], 0
     fan_out = np.full((len(network.layers), 2), -1, np.int64)
 
@@ -383,10 +382,9 @@ def compiled(network: ChipNetwork) -> Program:
         layers=layers,
         edges=np.array(edges, np.int64),
         fan_out=fan_out,
-        pixel=np.concatenate(pixel),
-        weight=np.concatenate([w.ravel() for w in weights]),
+        pixel=np.concatenate(pixel).ravel(),
+        weight=_aligned(np.concatenate([w.ravel() for w in weights])),
         threshold=np.concatenate(thresholds),
-        careful=careful,
         class_of=class_of.ravel(),
         padded=tuple(padded),
         is_chain=_is_chain(network),
@@ -398,16 +396,27 @@ def worn(program: Program, die: Die) -> Program:
     from cil_spl.chip import kernels as kn
 
     names = [layer.name for layer in program.network.layers]
-    careful = program.careful | (np.array(die.by_layer("leak", names), np.int64) > 0)  # ticks can leave 16 bits
-    if not (die.threshold_spread or die.dead or die.stuck):
-        return replace(program, careful=careful)
+    each = bool(die.threshold_spread or die.dead or die.stuck)
+    exact = [each or leak > 0 for leak in die.by_layer("leak", names)]  # ticks can leave 16 bits
+    if not any(exact):
+        return program
+    program = compiled(program.network, exact)
+    if not each:
+        return program
     threshold = program.threshold.copy()
     for k, (layer, row) in enumerate(zip(program.network.layers, program.layers, strict=True)):
         f, height, width = layer.output_shape
         part = threshold[row[kn.STATE] : row[kn.STATE] + row[kn.SIZE]].reshape(height, width, program.padded[k])
-        part[..., :f] = die.thresholds(k, layer.threshold, (height, width, f))
-        part[..., f:] = NEVER
-    return replace(program, threshold=threshold, careful=np.ones_like(program.careful))
+        part[..., :f] = np.clip(die.thresholds(k, layer.threshold, (height, width, f)), 0, kn.NEVER)
+    return replace(program, threshold=threshold)
+
+
+def _aligned(array: np.ndarray) -> np.ndarray:
+    """A copy that begins with a cache line: an access across two lines takes twice as long."""
+    space = np.empty(array.nbytes + 64, np.uint8)
+    found = space[-space.ctypes.data % 64 :][: array.nbytes].view(array.dtype)
+    found[:] = array
+    return found
 
 
 def deviations(program: Program, die: Die | None) -> Deviations:
@@ -520,76 +529,81 @@ class _Geometry:
         )
 
     @property
-    def channel(self) -> int:
-        """Packed weights of one input feature."""
-        return _runs(self)[1]
+    def window(self) -> tuple[int, int]:
+        """Rows and lanes of what one event may reach; lanes in the widths that :mod:`cil_spl.chip.kernels` takes."""
+        rows, lanes = _reach(self, 0).window, _reach(self, 1).window * self.features
+        return rows, 32 if lanes <= 32 and rows <= 3 else -(-lanes // 64) * 64
 
-    @property
-    def fires(self) -> int:
-        """The most neurons that one event can fire."""
-        return int(_reach(self, 0)[1].max() * _reach(self, 1)[1].max()) * self.features + 4  # see kernels._vectors
-
-    def pack(self, weight: np.ndarray) -> np.ndarray:
-        """Weights as runs: for each input feature, run and kernel row, the columns in output order, features inside."""
+    def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
+        """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane]."""
         f, c, ky, kx = weight.shape
-        by_place = np.zeros((c, ky * kx * f + 1), np.int16)  # the last one is the padding's zero
+        by_place = np.full((c, ky * kx * f + 1), nowhere, np.int16)  # the last one is what lies beside the kernel
         by_place[:, :-1] = weight.transpose(1, 2, 3, 0).reshape(c, -1)  # f c ky kx -> c (ky kx f)
         return by_place.take(_order_of_weights(self), axis=1)
 
 
+class _Reach(NamedTuple):
+    """Along one axis, what each input row (column) reaches."""
+
+    many: np.ndarray  # output rows
+    window: int  # the most of them
+    first: np.ndarray  # first output row of its window, which ends with the map
+    kernel: np.ndarray  # the kernel row that falls there, or a number beyond the kernel; one stride less a row further
+
+
 @lru_cache(maxsize=256)
-def _reach(geometry: _Geometry, axis: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """For each input row (column): first output row, how many, and the first one's kernel row."""
+def _reach(geometry: _Geometry, axis: int) -> _Reach:
     k, s, p, n = geometry.kernel[axis], geometry.stride[axis], geometry.padding[axis], geometry.output[1 + axis]
     at = np.arange(geometry.input_map[axis]) + p
     first = np.maximum(-(-(at - k + 1) // s), 0)
-    last = np.minimum(at // s, n - 1)
-    return first, np.maximum(last - first + 1, 0), at - first * s
+    many = np.maximum(np.minimum(at // s, n - 1) - first + 1, 0)
+    window = max(int(many.max()), 1)
+    first = np.minimum(first, n - window)
+    return _Reach(many, window, first, at - first * s)
 
 
 @lru_cache(maxsize=256)
-def _runs(geometry: _Geometry) -> tuple[dict[tuple[int, int], int], int]:
-    """Offset of each run of columns (first kernel column, how many) among a channel's weights, and their size."""
-    _, many, kernel_x = _reach(geometry, 1)
-    offsets, at = {}, 0
-    for run in sorted({(int(a), int(b)) for a, b in zip(kernel_x, many, strict=True) if b > 0}):
-        offsets[run] = at
-        at += geometry.kernel[0] * run[1] * geometry.features
-    return offsets, at
+def _kernel_places(geometry: _Geometry) -> tuple[np.ndarray, np.ndarray]:
+    """The kernel columns with which a window can begin, and the kernel rows that they take, some beyond it."""
+    rows, columns = (_reach(geometry, axis) for axis in (0, 1))
+    y, x = rows.kernel[rows.many > 0], columns.kernel[columns.many > 0]
+    first = y.min(initial=0) - (rows.window - 1) * geometry.stride[0]
+    return np.unique(x), np.arange(first, y.max(initial=0) + 1)
 
 
 @lru_cache(maxsize=256)
 def _order_of_weights(geometry: _Geometry) -> np.ndarray:
-    """For each packed weight of a channel its place in (ky, kx, f); one past the end for padding."""
-    f, (ky, kx) = geometry.output[0], geometry.kernel
-    offsets, size = _runs(geometry)
-    order = np.full(size, ky * kx * f, np.int64)
-    places = np.arange(ky * kx * f).reshape(ky, kx, f)
-    for (first, many), at in offsets.items():
-        run = order[at : at + ky * many * geometry.features].reshape(ky, many, geometry.features)
-        run[..., :f] = places[:, first - geometry.stride[1] * np.arange(many)]
+    """For each packed weight of a channel its place in (ky, kx, f); one past the end for what does not exist."""
+    f, (ky, kx), (_, lanes) = geometry.output[0], geometry.kernel, geometry.window
+    first, rows = _kernel_places(geometry)
+    window = _reach(geometry, 1).window
+    x = first[:, None] - geometry.stride[1] * np.arange(window)  # [first kernel column, column of the window]
+    y, x = rows[None, :, None, None], x[:, None, :, None]
+    place = (y * kx + x) * f + np.arange(f)
+    exists = (y >= 0) & (y < ky) & (x >= 0) & (x < kx)
+    places = np.full((len(first), len(rows), window, geometry.features), ky * kx * f, np.int64)
+    places[..., :f] = np.where(exists, place, ky * kx * f)
+    order = np.full((len(first), len(rows), lanes), ky * kx * f, np.int64)
+    order[..., : window * geometry.features] = places.reshape(*order.shape[:2], window * geometry.features)
     return order
 
 
 @lru_cache(maxsize=256)
 def _pixels(source_map: tuple[int, int], pool: tuple[int, int], geometry: _Geometry) -> np.ndarray:
-    """A row for each pixel of a source map (before pooling): where its kernel falls; ROWS is 0 for a dropped event."""
+    """A row for each pixel of a source map (before pooling): where its window lies; ADDS is 0 for a dropped event."""
     from cil_spl.chip import kernels as kn
 
-    table = np.zeros((*source_map, kn.PIXEL_COLUMNS), np.int32)
-    (y0, rows, ky0), (x0, columns, kx0) = _reach(geometry, 0), _reach(geometry, 1)
-    offsets, _ = _runs(geometry)
-    _, _, width = geometry.output
-    f, padded = geometry.output[0], geometry.features
-    for y in range(source_map[0]):
-        for x in range(source_map[1]):
-            iy, ix = y // pool[0], x // pool[1]
-            if iy >= geometry.input_map[0] or ix >= geometry.input_map[1] or not rows[iy] or not columns[ix]:
-                continue
-            run = int(columns[ix]) * padded
-            row = table[y, x]
-            row[kn.FIRST] = (y0[iy] * width + x0[ix]) * padded
-            row[kn.WEIGHT] = offsets[int(kx0[ix]), int(columns[ix])] + ky0[iy] * run
-            row[kn.ROWS], row[kn.RUN], row[kn.STEP] = rows[iy], run, -geometry.stride[0] * run
-            row[kn.ADDS] = rows[iy] * columns[ix] * f
-    return table.reshape(-1, kn.PIXEL_COLUMNS)
+    rows, columns = (_reach(geometry, axis) for axis in (0, 1))
+    first, kernel_rows = _kernel_places(geometry)
+    f, _, width = geometry.output
+    table = np.zeros((*geometry.input_map, kn.PIXEL_COLUMNS), np.int32)
+    table[..., kn.FIRST] = (rows.first[:, None] * width + columns.first) * geometry.features
+    place = np.searchsorted(first, columns.kernel) * len(kernel_rows) + (
+        rows.kernel[:, None] - kernel_rows.min(initial=0)
+    )
+    table[..., kn.WEIGHT] = place * geometry.window[1]
+    table[..., kn.ADDS] = rows.many[:, None] * columns.many * f
+    found = np.zeros((*source_map, kn.PIXEL_COLUMNS), np.int32)
+    pooled = table.repeat(pool[0], axis=0).repeat(pool[1], axis=1)[: source_map[0], : source_map[1]]
+    found[: len(pooled), : pooled.shape[1]] = pooled
+    return found.reshape(-1, kn.PIXEL_COLUMNS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ import networks
 import reference
 
 from cil_spl.chip import simulator
+from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.events import EVENT
@@ -62,6 +64,47 @@ def assert_answers_equal(a: ChipAnswer, b: ChipAnswer) -> None:
     for mine, other in zip(a.layer_events or [], b.layer_events or [], strict=True):
         np.testing.assert_array_equal(mine.events, other.events)
         np.testing.assert_array_equal(mine.offsets, other.offsets)
+
+
+@pytest.mark.parametrize(
+    ("f", "kernel", "stride"),
+    [
+        (8, 3, 1),
+        (8, 3, 2),
+        (8, 3, 4),
+        (16, 3, 1),
+        (16, 5, 4),
+        (20, 3, 1),
+        (40, 5, 1),
+        (64, 3, 1),
+        (64, 3, 2),
+        (130, 3, 1),
+    ],
+)
+@pytest.mark.parametrize("threshold", [130, 40])
+def test_equals_the_reference_in_every_width_of_window(f: int, kernel: int, stride: int, threshold: int) -> None:
+    rng = np.random.default_rng(f + kernel + stride)
+    weight = rng.integers(-30, 128, (f, 2, kernel, kernel))
+    network = networks.single(
+        weight, (2, 7, 9), stride=(stride, stride), padding=(1, 1), threshold=threshold, min_v_mem=-threshold
+    )
+    one = networks.recording(rng, network, 40)
+    slow, fast = reference.run(network, one), run(network, one, np.array([0, len(one)]), record=("v_mem", "events"))
+    assert fast.layer_events is not None
+    assert fast.layer_v_mem is not None
+    assert len(slow.events[0]) > 10
+    assert [tuple(e) for e in fast.layer_events[0].events[["t", "y", "x", "f"]].tolist()] == slow.events[0]
+    assert fast.synops[0].tolist() == slow.synops
+    np.testing.assert_array_equal(fast.layer_v_mem[0][0, 0], slow.states[0][0])
+
+
+def test_a_die_that_changes_nothing_takes_the_exact_step_to_the_same_end() -> None:
+    network = networks.active_chain(np.random.default_rng(0))
+    network = replace(network, layers=tuple(replace(layer, min_v_mem=-32768) for layer in network.layers))
+    events, offsets = networks.joined([networks.recording(np.random.default_rng(1), network, 3000)])
+    ideal, same = (run(network, events, offsets, record=RECORD, die=die) for die in (None, Die(threshold_spread=1e-9)))
+    assert ideal.events_per_layer.min() > 1000
+    assert_answers_equal(same, ideal)
 
 
 @pytest.mark.parametrize("branches", [False, True])
