@@ -49,6 +49,9 @@ def random_die(rng: np.random.Generator, names: list[str]) -> Die:
         return {name: int(rng.choice(values)) for name in names if rng.random() < 0.7}
 
     limited = rng.random() < 0.5
+    leak: int | dict[str, int] = by_layer(-32768, -3, -1)
+    if rng.random() < 0.5:  # in the last layer alone: what fires at every tick must not multiply from layer to layer
+        leak = {names[-1]: int(rng.choice([1, 9, 200, 32767]))}
     return Die(
         seed=int(rng.integers(2**62)),
         threshold_spread=maybe(0.3),
@@ -60,7 +63,7 @@ def random_die(rng: np.random.Generator, names: list[str]) -> Die:
         synops_per_second=by_layer(1, 10**5, 10**6, 10**7, 10**15) if limited else None,
         fifo=by_layer(0, 1, 3, 20) if limited and rng.random() < 0.7 else None,
         decimate=by_layer(*DECIMATION) if rng.random() < 0.3 else 1,
-        leak=by_layer(-32768, -3, -1, 1, 9, 200, 32767) if rng.random() < 0.4 else 0,
+        leak=leak if rng.random() < 0.4 else 0,
         leak_period_us=float(rng.choice([17.125, 60, 150])),
     )
 
@@ -83,8 +86,8 @@ def test_equals_the_reference_whatever_the_die(seed: int, n: int) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1000))
-def test_equals_the_reference_on_a_thousand_dies(seed: int) -> None:
+@pytest.mark.parametrize("seed", range(400))
+def test_equals_the_reference_on_hundreds_of_dies(seed: int) -> None:
     check_against_reference(seed, 20)
 
 
