@@ -309,3 +309,31 @@ def test_the_setting_of_these_tests_has_a_clip_and_neurons_below_it(tmp_path: Pa
     _, state, _ = forward(net, batch.frames)
     assert NEURON["min_v_mem"] == -1.0
     assert any((v == -1.0).any() for v in state.values())
+
+
+def test_training_adapts_to_the_die_in_the_loop(tmp_path: Path) -> None:
+    """Of two dies of one kind, each is best served by the network that was trained with it in the loop."""
+    dies = {seed: {"seed": seed, "dead": 0.5, "threshold_spread": 0.5} for seed in (1, 2)}
+    s = setting(tmp_path)
+
+    def loss_on(die: dict[str, Any], net: nn.Sequential) -> float:
+        chip = ChipObserver(speck(), PLAN, die=die)
+        chip.load(net)
+        total = 0.0
+        for batch in s.batches(s.experiences[0].train, train=False).epoch(0):
+            chip.open(batch)
+            total += float(s.loss(0.25 * chip.windows()[NEURONS[-1]].counts.sum(0), batch))
+        return total
+
+    loss: dict[tuple[int, int], float] = {}
+    for loop, die in dies.items():
+        loops = replace(
+            s,
+            observer=ChipObserver(speck(), PLAN, layers="all", v_mem=False, die=die),
+            trainer=Trainer(epochs=20, batch_size=10),
+            folder=tmp_path / str(loop),
+            deployed=lambda net, _, die=die: -loss_on(die, net),  # what the epoch is chosen by
+        )
+        net = cil_bptt.train(loops, lr=3e-2, plain=0.25).net
+        loss |= {(loop, judge): loss_on(on, net) for judge, on in dies.items()}
+    assert loss[1, 1] + loss[2, 2] < 0.85 * (loss[1, 2] + loss[2, 1])
