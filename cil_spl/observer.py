@@ -47,8 +47,8 @@ class ChipObserver:
         target: Chip,
         plan: Plan,
         *,
-        layers: str = "output",
-        v_mem: bool = True,
+        layers: str = "all",
+        v_mem: bool = False,
         die: Mapping[str, Any] | None = None,
     ) -> None:
         self.target, self.plan, self.stages = target, plan, stages(plan)

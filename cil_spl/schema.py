@@ -109,8 +109,8 @@ class CilConversion:
 class ChipInLoop:
     _target_: str = ""
     name: str = "chip"
-    layers: str = one_of("output", "output", "all")
-    v_mem: bool = True
+    layers: str = one_of("all", "output", "all")
+    v_mem: bool = False
     die: dict[str, Any] | None = None
 
 
@@ -243,6 +243,10 @@ def _check_together(cfg: DictConfig) -> None:
     if needs is not None and model.family != needs:
         fitting = "cnn, qat_cnn" if needs == "cnn" else "bptt_snn"
         raise RequestError(f"model={model.name}: method={method} trains a {needs}; allowed are model={fitting}")
+    if target == "accelerator" and model.family != "cnn":
+        raise RequestError(
+            f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
+        )
     if cfg.observer is None and method in OBSERVES:
         raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
     if cfg.observer is not None and method in TRAINS and method not in OBSERVES:
@@ -252,11 +256,8 @@ def _check_together(cfg: DictConfig) -> None:
         )
     if cfg.observer is not None and target != "speck":
         raise RequestError(
-            f"target={target}: observer={cfg.observer.name} puts the target's chip in the loop; use target=speck"
-        )
-    if target == "accelerator" and model.family != "cnn":
-        raise RequestError(
-            f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
+            f"target={target}: observer={cfg.observer.name} puts the target's chip in the loop; use target=speck, "
+            "or a method without a chip, such as method=bptt"
         )
     neuron = model.neuron
     if neuron.kind != "iaf" and target == "speck":

@@ -29,7 +29,7 @@ def composed(*overrides: str, hydra_too: bool = False):
 
 def test_the_defaults_fit():
     cfg = schema.check(composed())
-    assert (cfg.method.name, cfg.model.name, cfg.target.name) == ("bptt", "bptt_snn", "speck")
+    assert (cfg.method.name, cfg.model.name, cfg.target.name) == ("cil_bptt", "bptt_snn", "speck")
 
 
 @pytest.mark.parametrize("choice", CHOICES)

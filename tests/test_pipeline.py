@@ -52,10 +52,18 @@ def result(folder: Path) -> dict[str, Any]:
     ("overrides", "stages"),
     [
         ([], ["float", "quantized", "deployed"]),
-        (["target=software", "model.neuron.kind=lif", "model.neuron.tau_mem=4"], ["float", "quantized", "deployed"]),
+        (["method=bptt"], ["float", "quantized", "deployed"]),
+        (["method=cil_conversion", "model=qat_cnn"], ["float", "spiking", "quantized", "deployed"]),
+        (
+            ["method=bptt", "target=software", "model.neuron.kind=lif", "model.neuron.tau_mem=4"],
+            ["float", "quantized", "deployed"],
+        ),
         (["method=conversion", "model=qat_cnn", "method.gains=[4,16]"], ["float", "spiking", "quantized", "deployed"]),
         (["method=conversion", "target=accelerator"], ["float", "quantized", "deployed"]),
-        (["target=software", "quantize.aware=true", "model.preset=scnn6"], ["float", "quantized", "deployed"]),
+        (
+            ["method=bptt", "target=software", "quantize.aware=true", "model.preset=scnn6"],
+            ["float", "quantized", "deployed"],
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

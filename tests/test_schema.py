@@ -51,7 +51,7 @@ def config(*overrides: str) -> DictConfig:
         ),
         (["target=accelerator"], r"target=accelerator: .*use method=conversion"),
         (["model.neuron.kind=lif", "model.neuron.tau_mem=5"], r"model\.neuron\.kind=lif: target=speck .*kind=iaf"),
-        (["model.neuron.kind=lif", "target=software"], r"model\.neuron\.tau_mem=null"),
+        (["method=bptt", "model.neuron.kind=lif", "target=software"], r"model\.neuron\.tau_mem=null"),
         (["model.neuron.min_v_mem=null"], r"model\.neuron\.min_v_mem=null: quantising needs a lower bound"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

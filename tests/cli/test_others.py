@@ -36,7 +36,7 @@ def test_the_table_of_the_store_and_of_the_folders_is_the_same(cilspl, two_runs)
     assert "± 0.71" in said.out
     assert max(len(line) for line in said.out.splitlines()) <= 80
     assert cilspl("table", "--from", "runs").out == said.out
-    assert cilspl("table", "--experiment", "cilspl", "--filter", "method=bptt", "seed=0,1").out == said.out
+    assert cilspl("table", "--experiment", "cilspl", "--filter", "method=cil_bptt", "seed=0,1").out == said.out
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "latex"])
@@ -88,7 +88,7 @@ def test_ls_has_a_line_for_everything(cilspl, here):
         assert name in out
     for kind in ("methods", "method"):
         lines = cilspl("ls", kind).out.splitlines()
-        assert [line.split()[0] for line in lines] == ["bptt", "conversion"]
+        assert [line.split()[0] for line in lines] == ["bptt", "cil_bptt", "cil_conversion", "conversion"]
         assert all(len(line.split()) > 3 for line in lines)
 
 

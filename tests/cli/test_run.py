@@ -29,10 +29,10 @@ def test_a_run_ends_with_its_row(cilspl, store, pipeline):
     assert said.code == 0, said.err
     folder, info = only_run(store)
     assert re.fullmatch(
-        r"runs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}-bptt-event_digits-s2", str(folder.relative_to(store))
+        r"runs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}-cil_bptt-event_digits-s2", str(folder.relative_to(store))
     )
     assert info["status"] == "finished"
-    for piece in ("bptt · bptt_snn · event_digits · speck (simulator) · seed 2", "93.50", "93.00", "92.00", "1.50"):
+    for piece in ("cil_bptt · bptt_snn · event_digits · speck (simulator) · seed 2", "93.50", "93.00", "92.00", "1.50"):
         assert piece in said.out
     assert "1.23M" in said.out
     assert f"run {info['run_id'][:12]}  {folder.relative_to(store)}" in said.out
@@ -49,7 +49,11 @@ def test_the_config_asks_for_itself(cilspl, here, pipeline):
     assert "CILSPL_RUN_DIR" in cilspl("run", "--cfg", "hydra").out
     said = cilspl("run", "--help")
     assert said.out.startswith("Train, quantise")
-    for piece in ("method: bptt, conversion", "target: accelerator, software, speck", "cilspl run -m"):
+    for piece in (
+        "method: bptt, cil_bptt, cil_conversion, conversion",
+        "target: accelerator, software, speck",
+        "cilspl run -m",
+    ):
         assert piece in said.out
     assert not list(here.iterdir())  # looking leaves nothing behind
 
@@ -73,7 +77,10 @@ def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):
         (["seedd=1"], ["seedd=1", "did you mean seed?"]),
         (["method.lrr=3"], ["method.lrr=3: no such key", "did you mean method.lr?", "allowed are"]),
         (["method=conversion", "method.percentil=3"], ["did you mean method.percentile?"]),
-        (["method=bppt"], ["method=bppt: no such choice", "did you mean bptt?", "bptt, conversion"]),
+        (
+            ["method=bppt"],
+            ["method=bppt: no such choice", "did you mean bptt?", "bptt, cil_bptt, cil_conversion, conversion"],
+        ),
         (["metod=bptt"], ["metod=bptt", "did you mean method?"]),
         (["frames.bins=abc"], ["frames.bins=abc", "Integer"]),
         (["frames.bins=0"], ["frames.bins=0", "at least 1"]),

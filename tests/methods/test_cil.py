@@ -220,7 +220,7 @@ def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_pa
     net = s.build("snn")
     scale_to_rate(net, s.sample(), 1.0)
     batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
-    observer = ChipObserver(speck(), PLAN, layers=layers)
+    observer = ChipObserver(speck(), PLAN, layers=layers, v_mem=True)
     observer.load(net)
     observer.open(batch)
     seen = observer.windows()
@@ -251,7 +251,7 @@ def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> Non
     batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
     found = []
     for layers in ("output", "all"):
-        observer = ChipObserver(speck(), PLAN, layers=layers)
+        observer = ChipObserver(speck(), PLAN, layers=layers, v_mem=True)
         observer.load(net)
         observer.open(batch)
         found.append(observer.windows()[NEURONS[-1]])
