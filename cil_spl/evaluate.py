@@ -31,6 +31,9 @@ class Activity:
         decision_us: time from which the final class leads, -1 where none does; None where there is no time.
         saturations: how often a 16-bit state left its range, by layer; None where states do not saturate.
         dropped: events that a congested layer's input dropped, by layer; None where none was. Shape (B,) each.
+        extra: other figures of a recording, reported as their means. Shape (B,) each.
+
+    ``events`` and ``synops`` are NaN for a layer whose activity is not known.
     """
 
     counts: np.ndarray
@@ -39,6 +42,7 @@ class Activity:
     decision_us: np.ndarray | None = None
     saturations: dict[str, np.ndarray] | None = None
     dropped: dict[str, np.ndarray] | None = None
+    extra: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 Answer = Callable[[Batch], Activity]
@@ -62,12 +66,14 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
 
     Metrics: those of the task; ``n`` recordings; ``accuracy_low`` and ``accuracy_high``, a 95 % Wilson interval;
     ``silent`` and ``ties``, fractions without an output event and without a strict winner (both count as wrong);
-    ``synops`` and ``events``, means a recording, in total and by layer; ``decision_ms``, the mean time to decision;
-    ``dropped``, events that congestion dropped, a mean a recording in total and by layer, only if there were any.
+    ``synops`` and ``events``, means a recording, in total and by layer (nothing of a layer that is not known, then no
+    total); ``decision_ms``, the mean time to decision; ``dropped``, events that congestion dropped, a mean a recording
+    in total and by layer, only if there were any; and the means of what the network tells besides.
     """
     outputs, targets, index, times, duration = [], [], [], [], []
     events: dict[str, list[np.ndarray]] = {}
     synops: dict[str, list[np.ndarray]] = {}
+    extra: dict[str, list[np.ndarray]] = {}
     saturations: dict[str, int] = {}
     dropped: dict[str, int] = {}
     for batch in batches:
@@ -77,7 +83,7 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
         targets.append(batch.target.numpy()[real])
         index.append(np.asarray(batch.index)[real])
         duration.append((batch.edges_us[:, -1] - batch.edges_us[:, 0])[real])
-        for into, values in ((events, a.events), (synops, a.synops)):
+        for into, values in ((events, a.events), (synops, a.synops), (extra, a.extra)):
             for name, value in values.items():
                 into.setdefault(name, []).append(value[real])
         if a.decision_us is not None:
@@ -97,11 +103,14 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
     seconds = np.maximum(np.concatenate(duration), 1) * 1e-6
     for quantity, collected in (("events", events), ("synops", synops)):
         per_layer = {name: np.concatenate(parts) for name, parts in collected.items()}
-        metrics[quantity] = float(sum(v.mean() for v in per_layer.values()))
-        for name, value in per_layer.items():
+        known = {name: value for name, value in per_layer.items() if not np.isnan(value).any()}
+        if len(known) == len(per_layer):
+            metrics[quantity] = float(sum(v.mean() for v in known.values()))
+        for name, value in known.items():
             metrics[f"{quantity}/{name}"] = float(value.mean())
             if times:
                 metrics[f"{quantity}_per_second/{name}"] = float((value / seconds).mean())
+    metrics |= {name: float(np.concatenate(parts).mean()) for name, parts in extra.items()}
     for name, total in saturations.items():
         metrics[f"saturations/{name}"] = float(total)
     if any(dropped.values()):

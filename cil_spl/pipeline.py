@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import random
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,7 +53,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     settle(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
-    with track.open(cfg, folder, tags=tags) as record:
+    with released(target), track.open(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
         setting = replace(setting_of(cfg, plan, experiences, target, record, folder), start=start)
@@ -233,6 +234,15 @@ def keywords(node: DictConfig, without: tuple[str, ...] = ()) -> dict[str, Any]:
     plain = OmegaConf.to_container(node)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items() if key not in ("_target_", *without)}
+
+
+@contextmanager
+def released(target: Any) -> Iterator[None]:
+    """A target that holds a board gives it back at the end, whatever happens."""
+    try:
+        yield
+    finally:
+        getattr(target, "close", lambda: None)()
 
 
 def make(node: DictConfig) -> Any:

@@ -140,6 +140,12 @@ class Speck:
     die: dict[str, Any] | None = None
     threads: int | None = ranged(None, low=1)
     max_synops_per_second: float | None = ranged(None, above=0)
+    device: str | None = None
+    monitor: str = one_of("readout", "readout", "all")
+    repeats: int = ranged(1, low=1, high=1000)
+    start_delay_us: int = ranged(100_000, low=0, high=60_000_000)
+    quiet_us: int = ranged(20_000, low=1, high=60_000_000)
+    max_wait_us: int = ranged(2_000_000, low=1, high=600_000_000)
 
 
 @dataclass

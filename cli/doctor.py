@@ -66,7 +66,14 @@ def chip() -> Iterator[Line]:
     kind, text = samna()
     yield (OK if kind == "real" else NOTE), "samna", text
     if kind == "real":
-        yield NOTE, "boards", "listed only on request: target.backend=device opens samna"
+        from cil_spl.targets import devkit
+
+        try:
+            found = devkit.connected()
+        except Exception as error:  # samna's bindings may raise anything
+            yield WRONG, "boards", str(error)
+            return
+        yield (OK if found else NOTE), "boards", ", ".join(found) or "no Speck 2e or 2f is connected"
     else:
         yield NOTE, "boards", "cannot be listed without the real samna; target=speck runs on the simulator"
 

@@ -73,6 +73,8 @@ class ChipAnswer:
         layer_v_mem: with ``"v_mem"``, each layer's states at the ends of the bins. int16 ``[B, T, f, y, x]``.
         layer_events: with ``"events"``, each layer's events in order.
         output: with ``"output"``, the events of the last layer as classes.
+
+    A board answers with the same, where what it cannot tell is NaN (see :mod:`cil_spl.targets.devkit`).
     """
 
     counts: np.ndarray

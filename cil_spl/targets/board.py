@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 
 from cil_spl.errors import RequestError
@@ -19,8 +20,11 @@ def samna_is_real() -> bool:
     return any(str(file).endswith(COMPILED) for file in files)
 
 
-def choose(backend: str) -> str:
-    """The back end to run on: ``simulator`` or ``device``.
+def choose(backend: str, *, simulated: bool = False) -> str:
+    """The back end to run on, ``simulator`` or ``device``: ``auto`` takes a connected board, otherwise the simulator.
+
+    Args:
+        simulated: something was asked for that the simulator alone has, so ``auto`` takes it.
 
     Raises:
         RequestError: ``device`` without what it needs.
@@ -34,7 +38,10 @@ def choose(backend: str) -> str:
                 "that fetches it from the vendor. Install it as the vendor describes, connect a board and try again, "
                 "or use target.backend=simulator"
             )
-        raise RequestError(
-            "target.backend=device: driving a board is not part of this version; use target.backend=simulator"
-        )
+        return "device"
+    if backend == "auto" and not simulated and samna_is_real():
+        from cil_spl.targets import devkit
+
+        with contextlib.suppress(Exception):  # nobody asked for a board: one that cannot even be listed is none
+            return "device" if devkit.connected() else "simulator"
     return "simulator"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import nn
@@ -14,9 +15,13 @@ from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.batches import Batch
+from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
 from cil_spl.quantize import quantize
 from cil_spl.targets import board
+
+if TYPE_CHECKING:
+    from cil_spl.targets.devkit import Board
 
 
 class Speck:
@@ -24,12 +29,17 @@ class Speck:
 
     Args:
         backend: ``auto`` takes a connected board and otherwise the simulator; ``simulator``; ``device``.
+            A board is taken at once and held until :meth:`close`.
         die: deviations from the ideal chip (see :class:`cil_spl.chip.die.Die`); None for the ideal chip.
         threads: of the simulator.
         max_synops_per_second: rate of a core above which to warn. The vendor publishes no figure; None for no warning.
+        device, start_delay_us, quiet_us, max_wait_us: of the board (see :class:`cil_spl.targets.devkit.Board`).
+        monitor: layers whose events the board sends back: ``readout`` or ``all``.
+        repeats: how often each recording is sent to the board.
 
     Raises:
-        RequestError: ``device`` without a board or without the real samna; a wrong setting of the die.
+        RequestError: ``device`` without a board or without the real samna; a wrong setting of the die; what only the
+            other back end has.
     """
 
     runs = "spikes"
@@ -42,12 +52,37 @@ class Speck:
         die: Mapping[str, Any] | None = None,
         threads: int | None = None,
         max_synops_per_second: float | None = None,
+        device: str | None = None,
+        monitor: str = "readout",
+        repeats: int = 1,
+        start_delay_us: int = 100_000,
+        quiet_us: int = 20_000,
+        max_wait_us: int = 2_000_000,
         **_: Any,
     ) -> None:
         self.name = name
-        self.backend = board.choose(backend)
+        self.backend = board.choose(backend, simulated=bool(die))
         self.threads, self.max_synops_per_second = threads, max_synops_per_second
         self.die = die_of(die, "target.die")
+        self.monitor, self.repeats = monitor, repeats
+        self.board: Board | None = None
+        self._held: ChipNetwork | None = None
+        if self.backend == "device":
+            from cil_spl.targets.devkit import Board
+
+            if self.die is not None:
+                raise RequestError(f"target.die={die}: a board is its own die; use target.backend=simulator, or no die")
+            self.board = Board(device, start_delay_us=start_delay_us, quiet_us=quiet_us, max_wait_us=max_wait_us)
+        elif repeats > 1:
+            raise RequestError(
+                f"target.repeats={repeats}: the simulator gives the same answer each time; use 1, or "
+                "target.backend=device"
+            )
+
+    def close(self) -> None:
+        """Give the board back, if there is one."""
+        if self.board is not None:
+            self.board.close()
 
     def place(self, plan: Plan) -> list[str]:
         """Place the plan on cores before a weight exists; warnings for the person.
@@ -69,10 +104,72 @@ class Speck:
     def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
         """Take a network."""
         self.chip = chip
-        self.answer = self.forward
+        self.answer = self.forward if self.board is None else self.on_board
+        if self.board is not None:
+            self._board_with(chip)
+
+    def _board_with(self, chip: ChipNetwork) -> Board:
+        """The board, configured for ``chip`` (again only where it held another)."""
+        assert self.board is not None
+        if self._held is not chip:
+            self.board.load(chip, self.monitor)
+            self._held = chip
+        return self.board
+
+    def on_board(self, batch: Batch) -> ev.Activity:
+        """Run a batch of recordings on the board, each ``repeats`` times; counts are means.
+
+        Besides, for a recording: ``board_sent``, ``board_received``, ``board_stray``, ``board_late`` and
+        ``board_unfinished`` (see :class:`cil_spl.targets.devkit.Traffic`); ``board_lost``, events of monitored layers
+        that the ideal chip has and the board did not return, and ``board_surplus``, the other way round. With repeats:
+        ``repeat_spread``, the standard deviation of a class's count over them, mean over classes; ``repeat_same``, 1
+        where all decide alike.
+        """
+        board = self._board_with(self.chip)
+        told = [board.run(batch.events, batch.offsets, batch.edges_us) for _ in range(self.repeats)]
+        answers = [answer for answer, _ in told]
+        names = [layer.name for layer in self.chip.layers]
+        events, synops = (
+            np.mean([getattr(a, what) for a in answers], axis=0) for what in ("events_per_layer", "synops")
+        )
+        counts = np.array([a.counts for a in answers], np.float64)  # R B T K
+        extra = {
+            f"board_{f.name}": np.mean([getattr(traffic, f.name) for _, traffic in told], axis=0)
+            for f in fields(told[0][1])
+        }
+        monitored = list(board.monitored)
+        ideal = run(self.chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
+        missing = np.array([ideal - a.events_per_layer[:, monitored] for a in answers])  # R B L
+        extra["board_lost"] = np.maximum(missing, 0).sum(axis=2).mean(axis=0)
+        extra["board_surplus"] = np.maximum(-missing, 0).sum(axis=2).mean(axis=0)
+        if self.repeats > 1:
+            totals = counts.sum(axis=2)  # R B T K -> R B K
+            extra["repeat_spread"] = totals.std(axis=0, ddof=1).mean(axis=1)
+            decided = np.where(
+                (totals == totals.max(axis=2, keepdims=True)).sum(axis=2) == 1, totals.argmax(axis=2), -1
+            )
+            extra["repeat_same"] = (decided == decided[0]).all(axis=0).astype(np.float64)
+        at = np.array([a.decision_us for a in answers])  # R B
+        n_decided = np.maximum((at >= 0).sum(axis=0), 1)
+        return ev.Activity(
+            counts=counts.mean(axis=0),
+            events={name: events[:, i] for i, name in enumerate(names)},
+            synops={name: synops[:, i] for i, name in enumerate(names)},
+            decision_us=np.where((at >= 0).any(axis=0), np.where(at >= 0, at, 0).sum(axis=0) // n_decided, -1),
+            extra=extra,
+        )
 
     def run(self, chip: ChipNetwork, batch: Batch, *, record: Sequence[str] = (), die: Die | None = None) -> ChipAnswer:
-        """What a chip answers to a batch; see :func:`cil_spl.chip.simulator.run`."""
+        """What a chip answers to a batch; see :func:`cil_spl.chip.simulator.run`.
+
+        Raises:
+            RequestError: on a board, a die or what it cannot record.
+        """
+        if self.board is not None:
+            if die is not None:
+                raise RequestError("observer.die: a board is its own die; use observer.die=null")
+            answer, _ = self._board_with(chip).run(batch.events, batch.offsets, batch.edges_us, record=record)
+            return answer
         return run(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
 
     def forward(self, batch: Batch) -> ev.Activity:
@@ -98,24 +195,57 @@ class Speck:
         return found | {f"core/{need.name}": float(core) for need, core in cores}
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
-        """Warnings about cores that would work faster than the chip can, or that dropped events on the given die;
-        ``metrics`` are those of an evaluation."""
+        """Warnings about cores that would work faster than the chip can, or that dropped events on the given die, and
+        about events that a board did not take or return as it should; ``metrics`` are those of an evaluation."""
         limit = self.max_synops_per_second
         rates = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("synops_per_second/")}
         dropped = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("dropped/") and v > 0}
-        return [
+        found = self._judge_board(metrics)
+        found += [
             f"layer {name}: the congestion balancer dropped {n:.3g} events a recording (target.die.fifo)"
             for name, n in dropped.items()
-        ] + [
+        ]
+        found += [
             f"layer {name}: {rate:.3g} synaptic operations a second on its core, above "
             f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or "
             "pool earlier"
             for name, rate in rates.items()
             if limit is not None and rate > limit
         ]
+        return found
+
+    def _judge_board(self, metrics: Mapping[str, float]) -> list[str]:
+        share = {
+            name: metrics.get(f"board_{name}", 0.0) for name in ("late", "unfinished", "stray", "lost", "received")
+        }
+        found = []
+        if share["late"]:
+            found.append(
+                f"{share['late']:.1%} of the recordings were still being written when their first event was due, so it "
+                "came in a burst; raise target.start_delay_us"
+            )
+        if share["unfinished"]:
+            found.append(
+                f"{share['unfinished']:.1%} of the recordings were still being answered when the wait was over; "
+                "raise target.max_wait_us"
+            )
+        if share["stray"]:
+            found.append(
+                f"{share['stray']:.3g} events a recording came from the board that belong to no neuron or time in it"
+            )
+        if share["lost"] > 0.05 * (share["received"] + share["lost"]):
+            found.append(
+                f"the board returned {share['received']:.4g} events a recording, {share['lost']:.4g} fewer than the "
+                "ideal chip; lost on the way, or a chip that differs"
+            )
+        return found
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds) and classes of one recording's output events."""
+        if self.board is not None:
+            told = self.run(self.chip, batch, record=("output",))
+            assert told.output is not None
+            return told.output.t, told.output.k
         a = run(self.chip, batch.events, batch.offsets, batch.edges_us, record=("output",), die=self.die)
         assert a.output is not None
         return a.output.t, a.output.k
