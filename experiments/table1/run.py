@@ -77,10 +77,11 @@ def make(where: Path, row: str, overrides: list[str]) -> None:
         return
     if row in WITHOUT_WINDOWS:
         overrides = [o for o in overrides if not o.startswith("frames.bins=")]
-    command = [sys.executable, "-m", "cil_spl.cli", "run", *overrides, *ROWS[row], "tracking.experiment=table1"]
-    print("cilspl", *command[3:], flush=True)
+    words = ["run", *overrides, *ROWS[row], "tracking.experiment=table1"]
+    print("cilspl", *words, flush=True)
     where.parent.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(command, env=os.environ | {"CILSPL_RUN_DIR": str(where)}, stdout=subprocess.DEVNULL)
+    command = Path(sys.executable).with_name("cilspl")
+    done = subprocess.run([command, *words], env=os.environ | {"CILSPL_RUN_DIR": str(where)}, stdout=subprocess.DEVNULL)
     if done.returncode:
         raise SystemExit(done.returncode)
 
