@@ -19,7 +19,8 @@ The frame sums a whole recording, so that a CNN's activation corresponds to a co
 chosen on validation recordings, on the deployment target where it runs spikes.
 
 Differences from the papers: no biases (the chip has none); the loss sees the CNN's output rectified, as spikes are, but
-its gradient passes unchanged, since a rectified output that is never positive would get none; the gain is chosen.
+its gradient passes unchanged, since a rectified output that is never positive would get none; the gain is chosen, and
+with it the epoch, by the score of the converted network.
 """
 
 from __future__ import annotations
@@ -78,12 +79,25 @@ def train(
     def score() -> dict[str, float]:
         seen = ev.evaluate(ev.cnn_answer(net, setting.plan, setting.device), val.epoch(0), setting.task)
         setting.watch(net, seen)
-        return {"accuracy": seen.metrics["accuracy"]}
+        found = {setting.task.monitor: seen.metrics[setting.task.monitor]}
+        if setting.deployed is not None:  # the best CNN is not always the one that converts best
+            _, notes = converted()
+            found[setting.monitor] = max(value for name, value in notes.items() if name.startswith("val/"))
+        return found
 
-    setting.fit(step=step, score=score, batches=batches, keep={"net": Weights(net), "update": update})
+    def converted() -> tuple[nn.Sequential, dict[str, float]]:
+        activation = activations(net, setting.calibration(bins=1), percentile, normalize_batches, setting.device)
+        return choose_gain(setting, net, activation, gains)
+
+    setting.fit(
+        step=step,
+        score=score,
+        batches=batches,
+        keep={"net": Weights(net), "update": update},
+        monitor=setting.monitor,
+    )
     ann = setting.finish(net)
-    activation = activations(ann, setting.calibration(bins=1), percentile, normalize_batches, setting.device)
-    spiking, notes = choose_gain(setting, ann, activation, gains)
+    spiking, notes = converted()
     return Trained(spiking, ann=ann, notes=notes)
 
 

@@ -187,3 +187,19 @@ def test_activations_are_percentiles_of_what_is_positive(tmp_path: Path) -> None
     found = conversion.activations(ann, batches, 90.0, 1, torch.device("cpu"))
     first = ann.conv1(next(batches.epoch(0)).frames[0]).detach()
     assert found["conv1"] == pytest.approx(float(np.percentile(first[first > 0].numpy(), 90)), rel=1e-2)
+
+
+def test_conversion_takes_the_epoch_and_gain_that_score_best_converted(tmp_path: Path) -> None:
+    scores = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.4, 0.9, 0.3])  # two gains in each of three epochs, and at the end
+    seen: list[torch.Tensor] = []
+
+    def deployed(net: torch.nn.Sequential, _: Batches) -> float:
+        seen.append(net.conv1.weight.detach().clone())
+        return next(scores)
+
+    s = setting(tmp_path, deployed=deployed, trainer=Trainer(epochs=3, batch_size=10))
+    trained = conversion.train(s, gains=(4, 8))
+    assert trained.notes is not None
+    assert trained.notes["chosen/gain"] == 4
+    assert torch.equal(trained.net.conv1.weight, seen[2])
+    assert not torch.equal(seen[2], seen[4])
