@@ -216,9 +216,10 @@ def test_reading_ends_when_it_is_quiet(kit: standin_samna.Standin, opened: devki
     assert last_s + 0.1 + 0.02 <= kit.clock.now - begin < last_s + 0.1 + 0.02 + 0.01  # delay, quiet, a few polls
     assert max(kit.clock.slept) <= 0.001
 
-    kit.faults.straggler_us = 15_000
+    kit.faults.latency_us = kit.faults.straggler_us = 15_000  # the last event 30 ms late, 15 behind the one before it
     ours, _ = opened.run(events, offsets)
     assert_equal_counts(ours, ideal)
+    kit.faults.latency_us = 300
 
     kit.faults.straggler_us = 60_000
     ours, traffic = opened.run(events, offsets)
