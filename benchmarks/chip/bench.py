@@ -1,8 +1,13 @@
-"""Speed of the chip simulator against the machine's own limit, in one run: python benchmarks/chip/bench.py
+"""Speed of the chip simulator in one run: against the machine's own limit, and against sinabs at the same result.
 
-Inputs are made from fixed seeds; the beginning of a recording of each network is compared with the plain-Python
-reference of the tests in the same run. Only additions that reach a neuron are counted. Every figure is the best of
-several runs, so that other work on the machine shows as little as it can.
+    python benchmarks/chip/bench.py              measure and print, about three minutes
+    python benchmarks/chip/bench.py --write      also record results.json, the tables of README.md and linear.png
+
+Inputs are fixed: layers, networks and recordings come from seeds, the trained network lies beside this file, and its
+recordings are the first test recordings of event_digits. The events of each layer must be those of expected.json. The
+beginning of a recording is compared with the plain-Python reference of the tests in the same run. Only additions that
+reach a neuron are counted. Every figure is the best of several runs, on one thread in the thread's own processor time
+and on two by the clock on the wall, so that other work shows as little as it can.
 """
 
 from __future__ import annotations
@@ -19,92 +24,141 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cil_spl.chip.interchange import load
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.events import EVENT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "chip"))
 import reference
 
+HERE = Path(__file__).resolve().parent
 SEED = 1
+RECORDINGS = 256
+SINABS_RECORDINGS = 2  # one event a step takes sinabs seconds a recording
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and its recordings, and what is asked of it: a share of the limit, or ms a recording on two threads."""
+
+    name: str
+    network: ChipNetwork
+    events: np.ndarray
+    offsets: np.ndarray
+    share: float | None = None
+    ms: float | None = None
 
 
 def main() -> None:
     """Measure and print; with --write also record."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
-    parser.add_argument("--network", help="chip.npz of a trained network to measure as well")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("--write", action="store_true", help="record the figures in benchmarks/chip/results.json")
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--network", type=Path, help="chip.npz to measure in place of the networks kept here")
+    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--write", action="store_true", help="record results.json, README.md's tables and linear.png")
     options = parser.parse_args()
+    if options.write and options.network:
+        parser.error("--write records the networks kept here; leave --network out")
     limit, by = streaming_limit(options.repeats)
-    print(f"streaming limit ({by}): {limit / 1e9:.1f} billion additions a second\n")
-    rows = []
-    print(f"{'one layer, one thread':44} {'ns/event':>9} {'fires/event':>12} {'billion/s':>10} {'of limit':>9}")
-    for name, network, events in layers():
-        rows.append(measure(name, network, events, 1, options.repeats))
-        row = rows[-1]
-        share = row["additions a second"] / limit
-        print(
-            f"{name:44} {row['seconds'] / row['events in'] * 1e9:9.1f} {row['events out'] / row['events in']:12.2f} "
-            f"{row['additions a second'] / 1e9:10.2f} {share:9.0%}"
-        )
-    print(f"\n{'whole network':44} {'threads':>8} {'ms/recording':>13} {'million ops':>12} {'billion/s':>10}")
-    for name, network, recordings in networks(options.network):
-        for threads in (1, 2):
-            row = measure(name, network, recordings, threads, options.repeats)
-            rows.append(row)
-            per = row["seconds"] / row["recordings"]
-            ops = row["additions"] / row["recordings"]
-            print(f"{name:44} {threads:8} {per * 1e3:13.3f} {ops / 1e6:12.2f} {row['additions a second'] / 1e9:10.2f}")
+    answer: dict[str, Any] = {
+        "date": datetime.date.today().isoformat(),
+        "machine": processor(),
+        "load": round(os.getloadavg()[0], 2),
+        "limit": limit,
+        "limit by": by,
+    }
+    print(f"streaming limit ({by}): {limit / 1e9:.1f} billion additions a second; load {answer['load']}\n")
+    expected = json.loads((HERE / "expected.json").read_text()) if (HERE / "expected.json").exists() else {}
+    found: dict[str, list[int]] = {}
+    tables = []
+    if not options.network:
+        answer["layers"] = [layer_row(case, limit, options.repeats, found) for case in layers()]
+        tables.append(table("one layer, one thread", answer["layers"]))
+    cases = [trained(options.network)] if options.network else [*quickstarts(), trained(HERE / "quickstart.npz")]
+    answer["networks"] = [row for case in cases for row in network_rows(case, options.repeats, found)]
+    tables.append(table("whole network", answer["networks"]))
+    answer["others"] = others(cases[-1], answer["networks"][-2:])
+    tables.append(table(f"same recordings, {cases[-1].name}", answer["others"]))
+    if not options.network:
+        answer["lines"] = lines()
+        tables.append(table("time over", answer["lines"]))
+        if options.write:
+            (HERE / "expected.json").write_text(json.dumps(found, indent=1) + "\n")
+        elif found != expected:
+            sys.exit(f"events of the layers are {found}, expected were {expected}")
+    print("\n\n".join(tables))
     if options.write:
-        about = {
-            "date": datetime.date.today().isoformat(),
-            "machine": processor(),
-            "load": os.getloadavg()[0],
-            "limit": limit,
-            "limit by": by,
-            "rows": rows,
-        }
-        (Path(__file__).parent / "results.json").write_text(json.dumps(about, indent=1) + "\n")
+        (HERE / "results.json").write_text(json.dumps(answer, indent=1) + "\n")
+        plot(answer["lines"])
+        write_readme(answer, tables)
 
 
-def measure(
-    name: str, network: ChipNetwork, recordings: list[np.ndarray], threads: int, repeats: int
-) -> dict[str, float | int | str]:
-    """Best time of ``repeats`` runs; the first recording's events are compared with the reference."""
-    offsets = np.concatenate([[0], np.cumsum([len(r) for r in recordings])]).astype(np.int64)
-    events = np.concatenate(recordings)
-    answer = run(network, events, offsets, threads=threads)
-    some = recordings[0][:30]
-    slow = reference.run(network, some)
-    fast = run(network, some, np.array([0, len(some)]), threads=1)
-    assert [len(e) for e in slow.events] == fast.events_per_layer[0].tolist(), name
-    assert slow.synops == fast.synops[0].tolist(), name
-    seconds = best(lambda: run(network, events, offsets, threads=threads), repeats)
-    additions = int(answer.synops.sum())
+def layer_row(case: Case, limit: float, repeats: int, found: dict[str, list[int]]) -> dict[str, Any]:
+    """Share of the streaming limit."""
+    answer = checked(case, found)
+    seconds = best(lambda: run(case.network, case.events, case.offsets, threads=1), 3 * repeats)
+    rate = int(answer.synops.sum()) / seconds
     return {
-        "name": name,
-        "threads": threads,
-        "recordings": len(recordings),
-        "events in": len(events),
-        "events out": int(answer.events_per_layer.sum()),
-        "additions": additions,
-        "seconds": seconds,
-        "additions a second": additions / seconds,
+        "name": case.name,
+        "ns/event": round(seconds / len(case.events) * 1e9, 1),
+        "events out/in": round(int(answer.events_per_layer.sum()) / len(case.events), 2),
+        "billion/s": round(rate / 1e9, 2),
+        "share of limit": f"{rate / limit:.0%}",
+        "aim": f"{case.share:.0%}",
+        "reached": "yes" if rate / limit >= (case.share or 0) else "no",
     }
 
 
-def best(call: Callable[[], object], repeats: int) -> float:
+def network_rows(case: Case, repeats: int, found: dict[str, list[int]]) -> list[dict[str, Any]]:
+    """Time a recording on one thread and on two, in turn."""
+    answer = checked(case, found)
+    n = len(case.offsets) - 1
+    seconds = {1: np.inf, 2: np.inf}
+    for _ in range(repeats):
+        for threads in seconds:
+            clock = time.thread_time if threads == 1 else time.perf_counter
+            one = best(lambda threads=threads: run(case.network, case.events, case.offsets, threads=threads), 1, clock)
+            seconds[threads] = min(seconds[threads], one)
+    additions = answer.synops.sum() / n
+    return [
+        {
+            "name": case.name,
+            "threads": threads,
+            "million ops": round(additions / 1e6, 2),
+            "events": int(answer.input_events.sum() + answer.events_per_layer.sum()) // n,
+            "ms/recording": round(seconds[threads] / n * 1e3, 3),
+            "aim": "" if threads == 1 or case.ms is None else f"{case.ms:.2f} ms, 1.9 x",
+            "over one thread": "" if threads == 1 else f"{seconds[1] / seconds[2]:.2f} x",
+        }
+        for threads in seconds
+    ]
+
+
+def checked(case: Case, found: dict[str, list[int]]) -> ChipAnswer:
+    """The answer for a case; the beginning of its first recording is compared with the reference."""
+    some = case.events[:40]
+    slow = reference.run(case.network, some)
+    fast = run(case.network, some, np.array([0, len(some)]), threads=1)
+    assert [len(e) for e in slow.events] == fast.events_per_layer[0].tolist(), case.name
+    assert slow.synops == fast.synops[0].tolist(), case.name
+    answer = run(case.network, case.events, case.offsets)
+    found[case.name] = [int(answer.input_events.sum()), *answer.events_per_layer.sum(0).tolist()]
+    return answer
+
+
+def best(call: Callable[[], object], repeats: int, clock: Callable[[], float] = time.thread_time) -> float:
+    """The shortest of ``repeats`` times, in seconds, by default of this thread alone on its processor."""
     times = []
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = clock()
         call()
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return min(times)
 
 
@@ -132,46 +186,68 @@ def streaming_limit(repeats: int) -> tuple[float, str]:
         return passes * n / best(lambda: stream(passes, np.int16(-100), np.int16(100), *arrays), repeats), "numba"
     with tempfile.TemporaryDirectory() as folder:
         library = Path(folder) / "limit.so"
-        source = Path(__file__).parent / "limit.c"
+        source = HERE / "limit.c"
         subprocess.run([compiler, "-O3", "-march=native", "-shared", "-fPIC", source, "-o", library], check=True)
         function = ctypes.CDLL(str(library)).stream
         function.argtypes, function.restype = [ctypes.c_int64, ctypes.c_int16, ctypes.c_int16], ctypes.c_int64
         return passes * n / best(lambda: function(passes, -100, 100), repeats), "C, -O3 -march=native"
 
 
-def layers() -> list[tuple[str, ChipNetwork, list[np.ndarray]]]:
-    """One layer each, with the activity of a trained one: about one event out for two in."""
+def layers() -> list[Case]:
+    """One layer each, with the activity of a trained one or more: an event out for two to ten in and 16 features."""
     found = []
-    for name, f, k, s, p, size in (
-        ("8 features, 3 x 3", 8, 3, 1, 1, 34),
-        ("16 features, 3 x 3", 16, 3, 1, 1, 34),
-        ("64 features, 3 x 3", 64, 3, 1, 1, 32),
-        ("128 features, 3 x 3", 128, 3, 1, 1, 16),
-        ("16 features, 3 x 3, stride 2", 16, 3, 2, 1, 34),
-        ("64 features, 3 x 3, stride 2", 64, 3, 2, 1, 32),
-        ("64 features, 5 x 5, stride 4", 64, 5, 4, 1, 32),
-        ("linear, 16 x 4 x 4 to 256", 256, 4, 1, 0, 4),
+    for name, f, k, s, p, size, share in (
+        ("8 features, 3 x 3, map 34", 8, 3, 1, 1, 34, 0.20),
+        ("16 features, 3 x 3, map 34", 16, 3, 1, 1, 34, 0.20),
+        ("64 features, 3 x 3, map 32", 64, 3, 1, 1, 32, 0.30),
+        ("128 features, 3 x 3, map 16", 128, 3, 1, 1, 16, 0.30),
+        ("16 features, 3 x 3, stride 2, map 34", 16, 3, 2, 1, 34, 0.15),
+        ("64 features, 3 x 3, stride 2, map 32", 64, 3, 2, 1, 32, 0.15),
+        ("64 features, 5 x 5, stride 4, map 32", 64, 5, 4, 1, 32, 0.15),
+        ("linear, 16 x 4 x 4 to 256", 256, 4, 1, 0, 4, 0.15),
     ):
-        c = 16 if size == 4 else 4
-        rng = np.random.default_rng(SEED)
-        weight = rng.integers(-60, 61, (f, c, k, k)).astype(np.int8)
-        layer = ChipLayer(name, weight, (s, s), (p, p), (c, size, size), 1000, -1000)
-        found.append((name, ChipNetwork((layer,), layer.input_shape), [recording(rng, layer.input_shape, 20_000)]))
+        network, rng = one_layer(f, k, s, p, (16 if size == 4 else 4, size, size))
+        found.append(case(name, network, [recording(rng, network.input_shape, 100_000)], share=share))
     return found
 
 
-def networks(trained: str | None) -> list[tuple[str, ChipNetwork, list[np.ndarray]]]:
-    """The quickstart network with fixed random weights, quiet and busy, on 256 recordings of 4,000 events."""
+def one_layer(
+    f: int, kernel: int, stride: int, padding: int, shape: tuple[int, int, int]
+) -> tuple[ChipNetwork, np.random.Generator]:
+    """A layer with random weights and the generator behind them."""
+    rng = np.random.default_rng(SEED)
+    weight = rng.integers(-60, 61, (f, shape[0], kernel, kernel)).astype(np.int8)
+    layer = ChipLayer("layer", weight, (stride, stride), (padding, padding), shape, 1000, -1000)
+    return ChipNetwork((layer,), shape), rng
+
+
+def quickstarts() -> list[Case]:
+    """The quickstart network with fixed random weights at two activities."""
     found = []
-    for name, thresholds in (("quickstart, quiet", (300, 700, 700, 300)), ("quickstart, busy", (250, 450, 500, 400))):
+    for name, thresholds, ms in (
+        ("quickstart at 1 million", (900, 1500, 1000, 400), 0.2),
+        ("quickstart at 8 million", (240, 430, 450, 400), 0.8),
+    ):
         rng = np.random.default_rng(SEED)
         network = quickstart(rng, thresholds)
-        found.append((name, network, [recording(rng, (2, 34, 34), 4000) for _ in range(256)]))
-    if trained:
-        network = load(trained)
-        rng = np.random.default_rng(SEED)
-        found.append((Path(trained).name, network, [recording(rng, network.input_shape, 4000) for _ in range(256)]))
+        found.append(case(name, network, [recording(rng, (2, 34, 34), 4000) for _ in range(RECORDINGS)], ms=ms))
     return found
+
+
+def trained(path: Path) -> Case:
+    """A trained network on test recordings of event_digits, or on random ones if its sensor is another."""
+    network = load(path)
+    if network.input_shape == (2, 34, 34):
+        from cil_spl.data.datasets import event_digits
+
+        return Case(f"trained, {path.name}", network, *event_digits().test.gather(np.arange(RECORDINGS)))
+    rng = np.random.default_rng(SEED)
+    return case(path.name, network, [recording(rng, network.input_shape, 4000) for _ in range(RECORDINGS)])
+
+
+def case(name: str, network: ChipNetwork, recordings: list[np.ndarray], **aims: float) -> Case:
+    offsets = np.concatenate([[0], np.cumsum([len(r) for r in recordings])]).astype(np.int64)
+    return Case(name, network, np.concatenate(recordings), offsets, **aims)
 
 
 def quickstart(rng: np.random.Generator, thresholds: tuple[int, ...]) -> ChipNetwork:
@@ -204,11 +280,178 @@ def recording(rng: np.random.Generator, shape: tuple[int, int, int], n: int) -> 
     return events
 
 
+def others(case: Case, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """sinabs on the same recordings, one thread: one event a step with the same result, and in bins."""
+    import torch
+
+    torch.set_num_threads(1)
+    base = ours[0]["ms/recording"]
+    rows = [{"name": f"ours, {r['threads']} thread(s)", "ms/recording": r["ms/recording"]} for r in ours]
+    with torch.no_grad():
+        seconds = [sinabs_by_event(case, b) for b in range(SINABS_RECORDINGS)]
+        rows.append({"name": "sinabs, one event a step", "ms/recording": round(1e3 * float(np.mean(seconds)), 1)})
+        for bins in (100, 1000):
+            binned = [best(sinabs_by_bin(case, b, bins), 3) for b in range(SINABS_RECORDINGS)]
+            rows.append({"name": f"sinabs, {bins} bins", "ms/recording": round(1e3 * float(np.mean(binned)), 1)})
+    for row in rows:
+        row["over ours, 1 thread"] = f"{row['ms/recording'] / base:.0f} x"
+        row["same events"] = "no" if "bins" in row["name"] else "yes"
+        row["aim"] = "200 x" if "step" in row["name"] else ""
+    return rows
+
+
+def sinabs_layers(network: ChipNetwork, multi: bool) -> list[tuple[Any, Any]]:
+    """Convolution and neurons of each layer, with the chip's integers."""
+    import sinabs.activation as sa
+    import sinabs.layers as sl
+    import torch
+
+    found = []
+    for layer in network.layers:
+        f, c, ky, kx = layer.weight.shape
+        convolution = torch.nn.Conv2d(c, f, (ky, kx), stride=layer.stride, padding=layer.padding, bias=False)
+        convolution.weight.copy_(torch.from_numpy(layer.weight.astype(np.float32)))
+        neurons = sl.IAFSqueeze(
+            batch_size=1,
+            spike_threshold=torch.tensor(float(layer.threshold)),
+            min_v_mem=float(layer.min_v_mem),
+            spike_fn=sa.MultiSpike if multi else sa.SingleSpike,
+            reset_fn=sa.MembraneSubtract(),
+        )
+        found.append((convolution, neurons))
+    return found
+
+
+def sinabs_by_event(case: Case, b: int, chunk: int = 1000) -> float:
+    """Seconds of the convolutions and neurons with one event a time step; the events must equal ours, in order."""
+    import torch
+
+    one = case.events[case.offsets[b] : case.offsets[b + 1]]
+    ours = run(case.network, one, np.array([0, len(one)]), record=("events",), threads=1)
+    assert ours.layer_events is not None
+    events = np.stack([one["p"], one["y"], one["x"]], 1).astype(np.int64)
+    if case.network.input_shape[0] == 1:
+        events[:, 0] = 0
+    seconds = 0.0
+    for k, (convolution, neurons) in enumerate(sinabs_layers(case.network, multi=False)):
+        layer, out = case.network.layers[k], []
+        for first in range(0, len(events), chunk):
+            part = events[first : first + chunk]
+            x = torch.zeros((len(part), *layer.input_shape))
+            x[(np.arange(len(part)), *part.T)] = 1.0
+            start = time.thread_time()
+            spikes = neurons(convolution(x))
+            seconds += time.thread_time() - start
+            out.append(torch.nonzero(spikes.permute(0, 2, 3, 1))[:, 1:].numpy())  # T f y x -> T y x f
+        fired = np.concatenate([np.zeros((0, 3), np.int64), *out])
+        mine = ours.layer_events[k].events
+        assert np.array_equal(fired, np.stack([mine["y"], mine["x"], mine["f"]], 1)), layer.name
+        if layer.destinations:
+            pool = layer.destinations[0].pool
+            target = case.network.layers[layer.destinations[0].layer].input_shape
+            events = np.stack([fired[:, 2], fired[:, 0] // pool[0], fired[:, 1] // pool[1]], 1)
+            events = events[(events[:, 1] < target[1]) & (events[:, 2] < target[2])]
+    return seconds
+
+
+def sinabs_by_bin(case: Case, b: int, bins: int) -> Callable[[], object]:
+    """A forward pass of the whole network over frames."""
+    import torch
+
+    one = case.events[case.offsets[b] : case.offsets[b + 1]]
+    c, height, width = case.network.input_shape
+    t = (one["t"] - one["t"].min()) * bins // (int(np.ptp(one["t"])) + 1)
+    x = torch.zeros((bins, c, height, width))
+    p = one["p"].astype(np.int64) if c > 1 else np.zeros(len(one), np.int64)
+    np.add.at(x.numpy(), (t, p, one["y"], one["x"]), 1.0)
+    steps: list[Any] = []
+    for layer, pair in zip(case.network.layers, sinabs_layers(case.network, multi=True), strict=True):
+        steps += pair
+        if layer.destinations:
+            pool = layer.destinations[0].pool
+            steps.append(torch.nn.LPPool2d(1, pool))  # sums, as spikes are not negative
+    network = torch.nn.Sequential(*steps)
+
+    def forward() -> object:
+        for _, step in network.named_children():
+            if hasattr(step, "reset_states"):
+                step.reset_states()
+        with torch.no_grad():
+            return network(x)
+
+    return forward
+
+
+def lines() -> list[dict[str, Any]]:
+    """Cost over width, recording length and batch: time divided by what it should be proportional to."""
+    rows = []
+    for f in (16, 32, 64, 128, 256):
+        network, rng = one_layer(f, 3, 1, 1, (4, 16, 16))
+        one = case("", network, [recording(rng, network.input_shape, 10_000)])
+        rows.append(("features", f, best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)))
+    network = quickstarts()[0].network
+    rng = np.random.default_rng(SEED)
+    for n in (1000, 4000, 16_000, 64_000):
+        one = case("", network, [recording(rng, (2, 34, 34), n) for _ in range(4)])
+        seconds = best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)
+        rows.append(("events a recording", n, seconds))
+    for batch in (4, 16, 64, 256):
+        one = case("", network, [recording(rng, (2, 34, 34), 4000) for _ in range(batch)])
+        seconds = best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)
+        rows.append(("recordings", batch, seconds))
+    return [
+        {"over": over, "value": value, "ms": round(1e3 * seconds, 3), "us / value": round(1e6 * seconds / value, 2)}
+        for over, value, seconds in rows
+    ]
+
+
+def plot(rows: list[dict[str, Any]]) -> None:
+    """linear.png: time over width, recording length and batch, with a line through the origin and the last point."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    names = list(dict.fromkeys(row["over"] for row in rows))
+    figure, axes = plt.subplots(1, len(names), figsize=(10, 3), layout="constrained")
+    for name, axis in zip(names, axes, strict=True):
+        x, y = ([row[key] for row in rows if row["over"] == name] for key in ("value", "ms"))
+        axis.plot([0, x[-1]], [0, y[-1]], color="0.7", linewidth=1)
+        axis.plot(x, y, "o")
+        axis.set(xlabel=name, ylabel="ms" if name == names[0] else "", xlim=0, ylim=0)
+    figure.savefig(HERE / "linear.png", dpi=100)
+
+
+def table(title: str, rows: list[dict[str, Any]]) -> str:
+    """Rows as a table in Markdown, the first column headed by the title."""
+    keys = list(rows[0])
+    cells = [
+        [title if i == 0 else key for i, key in enumerate(keys)],
+        *([str(row[key]) for key in keys] for row in rows),
+    ]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
+    text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
+    return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
+
+
+def write_readme(answer: dict[str, Any], tables: list[str]) -> None:
+    """Put the tables between README.md's two marks."""
+    path = HERE / "README.md"
+    before, rest = path.read_text().split("<!-- figures -->\n")
+    after = rest.split("<!-- end of figures -->\n")[1]
+    about = (
+        f"{answer['date']}, {answer['machine']}, load {answer['load']}. Streaming limit ({answer['limit by']}): "
+        f"{answer['limit'] / 1e9:.1f} billion additions a second."
+    )
+    text = "\n\n".join([about, *tables, "![cost over width, length and batch](linear.png)"])
+    path.write_text(f"{before}<!-- figures -->\n{text}\n<!-- end of figures -->\n{after}")
+
+
 def processor() -> str:
     """The processor's name and the number of cores at hand."""
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+        text = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in text if line.startswith("model name"))
     except (OSError, StopIteration):
         name = platform.processor() or platform.machine()
     return f"{name}, {len(os.sched_getaffinity(0))} cores"
