@@ -24,7 +24,9 @@ from cil_spl.fit import Trainer, Update, Weights
 from cil_spl.forward import forward
 from cil_spl.models.build import plan_from
 from cil_spl.models.init import scale_to_rate
+from cil_spl.observer import ChipObserver
 from cil_spl.setting import Frames, Setting, Trained
+from cil_spl.targets.speck import Speck
 from cil_spl.task import classification
 
 
@@ -49,9 +51,15 @@ def sltt(setting: Setting, *, lr: float = 2e-2, count_scale: float = 0.5) -> Tra
 def sltt_gradient(net: torch.nn.Sequential, batch: Batch, setting: Setting, count_scale: float) -> float:
     state: dict[str, Tensor] = {}
     total = 0.0
-    for frame in batch.frames:
+    chip = setting.observer
+    if chip is not None:  # all it takes for SLTT with a chip in the loop
+        chip.load(net)
+        chip.open(batch)
+    output = [name for name, _ in net.named_children()][-1:]
+    for t, frame in enumerate(batch.frames):
         detached = {name: v.detach() for name, v in state.items()}
-        out, state, _ = forward(net, frame[None], detached, straight_through=[[*dict(net.named_children())][-1]])
+        seen = chip.window(t) if chip is not None else None
+        out, state, _ = forward(net, frame[None], detached, seen, straight_through=output)
         loss = setting.task.loss(count_scale * out[0], batch.target) / len(batch.frames)
         loss.backward()
         total += float(loss.detach())
@@ -141,6 +149,29 @@ def test_learns(name: str, tmp_path: Path) -> None:
     seen = ev.evaluate(ev.stepped_answer(trained.net, setting.plan), test.epoch(0), setting.task)
     assert seen.metrics["accuracy"] > 0.8
     assert [line["epoch"] for line in lines] == list(range(1, (8 if name == "two_stages" else 4) + 1))
+
+
+@pytest.mark.parametrize("layers", ["output", "all"])
+def test_a_method_that_knows_no_chip_takes_one_in_the_loop(layers: str, tmp_path: Path) -> None:
+    """What the loss sees are the chip's counts, and the network that comes out serves the chip."""
+    target = Speck(backend="simulator", threads=1)
+    setting = make_setting(tmp_path)
+    target.place(setting.plan)
+    observer = ChipObserver(target, setting.plan, layers=layers)
+    with_chip = replace(setting, observer=observer)
+    net = setting.build("snn")
+    scale_to_rate(net, setting.sample())
+    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+    loss = sltt_gradient(net, batch, with_chip, 0.5)
+    counts = observer.windows()["spike2"].counts
+    expected = sum(float(setting.task.loss(0.5 * c, batch.target)) / len(counts) for c in counts)
+    assert loss == pytest.approx(expected, rel=1e-6)
+    observer.load(sltt(with_chip).net)
+    right = []
+    for part in setting.batches(setting.experiences[0].test, train=False).epoch(0):
+        observer.open(part)
+        right.append(observer.windows()["spike2"].counts.sum(0).argmax(1) == part.target)
+    assert torch.cat(right).float().mean() > 0.8
 
 
 def test_sltt_is_bptt_with_the_states_detached(tmp_path: Path) -> None:
