@@ -265,6 +265,14 @@ def _check_together(cfg: DictConfig) -> None:
             f"target={target}: observer={cfg.observer.name} puts the target's chip in the loop; use target=speck, "
             "or a method without a chip, such as method=bptt"
         )
+    if cfg.observer is not None and cfg.target.backend == "device":
+        if cfg.observer.v_mem:
+            raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
+        if cfg.observer.layers == "all" and cfg.target.monitor != "all":
+            raise RequestError(
+                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; use "
+                "target.monitor=all, or observer.layers=output"
+            )
     neuron = model.neuron
     if neuron.kind != "iaf" and target == "speck":
         raise RequestError(

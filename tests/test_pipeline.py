@@ -166,4 +166,4 @@ def test_cuda_without_a_device_is_refused(tmp_path: Path, monkeypatch: pytest.Mo
 
 def test_device_without_real_samna_says_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"target\.backend=device: .*samna"):
-        pipeline.run(config("target.backend=device"), tmp_path)
+        pipeline.run(config("target.backend=device", "target.monitor=all"), tmp_path)
