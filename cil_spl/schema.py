@@ -270,8 +270,8 @@ def _check_together(cfg: DictConfig) -> None:
             raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
         if cfg.observer.layers == "all" and cfg.target.monitor != "all":
             raise RequestError(
-                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; use "
-                "target.monitor=all, or observer.layers=output"
+                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; "
+                "use target.monitor=all, or observer.layers=output"
             )
     neuron = model.neuron
     if neuron.kind != "iaf" and target == "speck":
