@@ -58,11 +58,13 @@ class ChipObserver:
             self.die.check_layers([stage.weight.name for stage in self.stages])
         self.chip: ChipNetwork | None = None
         self.unit: dict[str, float] = {}
+        self.device = torch.device("cpu")
         self.seen: dict[str, Observation] = {}
 
     def load(self, net: nn.Sequential) -> None:
         """Round the network's present weights and put them on the chip."""
         self.chip, _ = self.target.quantize(net, self.plan)
+        self.device = next(net.parameters()).device
         # The chip's threshold is a rounded one: in units of it, a state is what the float network calls v_mem.
         self.unit = {
             stage.neuron: float(cast(Any, net.get_submodule(stage.neuron)).spike_threshold) / layer.threshold
@@ -72,7 +74,6 @@ class ChipObserver:
     def open(self, batch: Batch) -> None:
         """Run a batch, each recording from zeroed states; windows do not change what the chip does."""
         assert self.chip is not None, "load a network before a batch"
-        device = batch.frames.device
         all_layers = self.layers == "all"
         record = (("counts",) if all_layers else ()) + (("v_mem",) if self.v_mem else ())
         answer = self.target.run(self.chip, batch, record=record, die=self.die)
@@ -85,13 +86,14 @@ class ChipObserver:
             readout = self.chip.readout if k == last else None
             if all_layers:
                 assert answer.layer_counts is not None
-                counts = _steps_first(answer.layer_counts[k], flat, readout, device)
+                counts = _steps_first(answer.layer_counts[k], flat, readout, self.device)
             else:
-                counts = torch.from_numpy(answer.counts.astype(np.float32)).transpose(0, 1).to(device)  # B T K -> T B K
+                by_class = torch.from_numpy(answer.counts.astype(np.float32))
+                counts = by_class.transpose(0, 1).to(self.device)  # B T K -> T B K
             v_mem = None
             if self.v_mem:
                 assert answer.layer_v_mem is not None
-                v_mem = _steps_first(answer.layer_v_mem[k], flat, readout, device) * self.unit[stage.neuron]
+                v_mem = _steps_first(answer.layer_v_mem[k], flat, readout, self.device) * self.unit[stage.neuron]
             self.seen[stage.neuron] = Observation(counts, v_mem)
 
     def windows(self) -> dict[str, Observation]:
