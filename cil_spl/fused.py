@@ -9,7 +9,7 @@ The forward pass does the same float32 operations in the same order as sinabs, s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,9 +17,6 @@ import sinabs.activation as sina
 import sinabs.layers as sl
 import torch
 from torch import Tensor
-
-if TYPE_CHECKING:
-    from cil_spl.neurons import Observation
 
 BLOCK = 2048  # neurons whose state stays in the first-level cache
 UNIT, PERIODIC, SINGLE = 0, 1, 2
@@ -43,12 +40,15 @@ def step(
     current: Tensor,
     v_mem: Tensor | None,
     straight_through: bool,
-    observed: Observation | None = None,
+    counts: Tensor | None = None,
+    states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Spikes of all steps and the last state; arguments as in :func:`cil_spl.neurons.step`.
 
+    ``counts`` and ``states`` are what another machine was observed to do, or None.
+
     Shape:
-        current, spikes: (T, B, ...); v_mem: (B, ...).
+        current, spikes, counts, states: (T, B, ...); v_mem: (B, ...).
     """
     start = torch.zeros_like(current[0]) if v_mem is None else v_mem
     surrogate = layer.surrogate_grad_fn
@@ -64,8 +64,8 @@ def step(
     low = -np.inf if layer.min_v_mem is None else float(layer.min_v_mem)
     single = layer.spike_fn is sina.SingleSpike
     constants = (alpha, theta, low, single, kind, width, height, straight_through)
-    if observed is not None:
-        return _Observed.apply(current, start, observed.counts, observed.v_mem, constants)
+    if counts is not None:
+        return _Observed.apply(current, start, counts, states, constants)
     return _Fused.apply(current, start, constants)
 
 

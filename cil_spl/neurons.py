@@ -135,7 +135,7 @@ def step(
     if leaky and layer.norm_input:
         current = current * (1 - alpha)
     if fused.supports(layer, current):
-        return fused.step(layer, current, v_mem, straight_through, observed)
+        return fused.step(layer, current, v_mem, straight_through, *(observed or ()))
     v = torch.zeros_like(current[0]) if v_mem is None else v_mem
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
     spikes = []
