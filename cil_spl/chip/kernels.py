@@ -114,19 +114,37 @@ class _Vectors:
 def _event(lanes: int, exact: bool) -> Any:
     """The step of one input event, in vectors of so many lanes.
 
-    ``rows`` x ``width`` membranes from ``v[at]`` on, a row every ``row``, take the weights from ``w[j]`` on, a row
-    every ``step``. A mask that is not zero is appended to ``mask`` at ``m``, and to ``tag`` the ``time`` (upper half)
-    and number of its first neuron. Returns the new ``m``.
+    ``rows`` x ``width`` membranes from ``v[state + at]`` on, a row every ``row``, take the weights from ``w[j]`` on, a
+    row every ``step``; thresholds of their own lie from ``threshold[state + at]`` on. A mask that is not zero is
+    appended to ``mask`` at ``m``, and to ``tag`` the ``time`` (upper half) and number of its first neuron, less
+    ``state``. Returns the new ``m``.
     """
 
     @intrinsic
     def event(  # type: ignore[no-untyped-def]
-        typing_context, v, at, row, w, j, step, rows, width, low, threshold, keep, saturations, time, mask, tag, m
+        typing_context,
+        v,
+        state,
+        at,
+        row,
+        w,
+        j,
+        step,
+        rows,
+        width,
+        low,
+        threshold,
+        keep,
+        saturations,
+        time,
+        mask,
+        tag,
+        m,
     ):
         half, integer = types.int16, types.intp
         one_or_each = threshold if exact else half
         signature = types.intp(
-            v, integer, integer, w, integer, integer, integer, integer, half, one_or_each, half, saturations,
+            v, integer, integer, integer, w, integer, integer, integer, integer, half, one_or_each, half, saturations,
             types.int64, mask, tag, integer,
         )  # fmt: skip
 
@@ -135,26 +153,26 @@ def _event(lanes: int, exact: bool) -> Any:
                 is_array = isinstance(signature.args[i], types.Array)
                 return context.make_array(signature.args[i])(context, builder, args[i]).data if is_array else args[i]
 
-            v, at, row, w, j, step, rows, width, low, threshold, keep, saturations, time, mask, tag, m = map(
+            v, state, at, row, w, j, step, rows, width, low, threshold, keep, saturations, time, mask, tag, m = map(
                 data, range(len(args))
             )
             vectors = _Vectors(context, builder, lanes)
-            low, keep = vectors.splat(low), vectors.splat(keep)
-            threshold = threshold if exact else vectors.splat(threshold)
+            low, keep, v = vectors.splat(low), vectors.splat(keep), builder.gep(v, [state])
+            threshold = builder.gep(threshold, [state]) if exact else vectors.splat(threshold)
             filled = cgutils.alloca_once_value(builder, m)
             many = builder.sdiv(width, ir.Constant(width.type, lanes))
             with cgutils.for_range(builder, rows) as y, cgutils.for_range(builder, many) as x:
                 shift = builder.mul(x.index, ir.Constant(width.type, lanes))
                 neuron = builder.add(builder.add(at, builder.mul(y.index, row)), shift)
                 weight = builder.add(builder.add(j, builder.mul(y.index, step)), shift)
-                state, weight = vectors.pointer(v, neuron), vectors.pointer(w, weight)
+                voltage, weight = vectors.pointer(v, neuron), vectors.pointer(w, weight)
                 if exact:
                     own = vectors.pointer(threshold, neuron)
-                    fired, saturated = vectors.exact_step(state, weight, low, own, keep)
+                    fired, saturated = vectors.exact_step(voltage, weight, low, own, keep)
                     more = builder.ctpop(vectors.mask(saturated))
                     builder.store(builder.add(builder.load(saturations), more), saturations)
                 else:
-                    fired = vectors.step(state, weight, low, threshold)
+                    fired = vectors.step(voltage, weight, low, threshold)
                 fired, n = vectors.mask(fired), builder.load(filled)
                 builder.store(fired, builder.gep(mask, [n]))
                 builder.store(builder.or_(time, neuron), builder.gep(tag, [n]))
@@ -202,42 +220,48 @@ def _next(typing_context, counter):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _draw(random):  # type: ignore[no-untyped-def]
-    """The next 64 random bits (splitmix64, Steele et al. 2014); ``random`` is the state, uint64 [1]."""
-    random[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = random[0]
+def _draw(random, at):  # type: ignore[no-untyped-def]
+    """The next 64 random bits (splitmix64, Steele et al. 2014); ``random[at]`` is the state, uint64."""
+    random[at] += np.uint64(0x9E3779B97F4A7C15)
+    z = random[at]
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 @njit(nogil=True, cache=True)
-def _below(random, n):  # type: ignore[no-untyped-def]
+def _below(random, at, n):  # type: ignore[no-untyped-def]
     """A random whole number from 0 to n - 1."""
-    return np.int64((_draw(random) >> np.uint64(32)) * np.uint64(n) >> np.uint64(32))
+    return np.int64((_draw(random, at) >> np.uint64(32)) * np.uint64(n) >> np.uint64(32))
 
 
 @njit(nogil=True, cache=True)
 def _shuffle(neuron, first, stop, random):  # type: ignore[no-untyped-def]
     for i in range(stop - 1, first, -1):
-        j = first + _below(random, i - first + 1)
+        j = first + _below(random, 0, i - first + 1)
         neuron[i], neuron[j] = neuron[j], neuron[i]
 
 
 @njit(nogil=True, cache=True)
-def _uniform(random):  # type: ignore[no-untyped-def]
+def _uniform(random, at):  # type: ignore[no-untyped-def]
     """A random number from [0, 1)."""
-    return np.float64(_draw(random) >> np.uint64(11)) * 2.0**-53
+    return np.float64(_draw(random, at) >> np.uint64(11)) * 2.0**-53
 
 
 @njit(nogil=True, cache=True)
-def _seed(random, seed, effect, layer, identity):  # type: ignore[no-untyped-def]
-    """A stream of its own for each die, effect, layer and recording."""
-    random[0] = identity
-    random[0] = _draw(random) ^ np.uint64(seed)
-    random[0] = _draw(random) ^ np.uint64(effect)
-    random[0] = _draw(random) ^ np.uint64(layer)
-    _draw(random)
+def _begin(chance, phase, seed, decimate, identity):  # type: ignore[no-untyped-def]
+    """A stream of its own for each die, effect, layer and recording, ``chance[effect * L + layer]``; decimators by
+    chance."""
+    n_layers = len(phase)
+    for k in range(n_layers):
+        for effect in range(CHANCES):
+            at = effect * n_layers + k
+            chance[at] = identity
+            chance[at] = _draw(chance, at) ^ np.uint64(seed)
+            chance[at] = _draw(chance, at) ^ np.uint64(effect)
+            chance[at] = _draw(chance, at) ^ np.uint64(k)
+            _draw(chance, at)
+        phase[k] = _below(chance, DECIMATE * n_layers + k, decimate[k])
 
 
 @njit(nogil=True, cache=True)
@@ -273,19 +297,22 @@ def _masks(layers):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _step(neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, mask, tag, saturations):  # type: ignore[no-untyped-def]
-    """Input events ``first`` to ``stop`` of one layer, or fewer if ``mask`` is full.
+def _step(  # type: ignore[no-untyped-def]
+    neuron_in, time_in, first, stop, edges, e, pixel, layers, weight, v, threshold, state, mask, tag, saturations
+):  # fmt: skip
+    """Input events ``first`` to ``stop`` of edge ``e``'s layer, or fewer if ``mask`` is full; its membranes and
+    thresholds lie from ``state`` on.
 
     No array is made or bound anew here: numba would count its references, atomically, at every event.
 
     Returns:
         the next input event, how many words of ``mask`` and ``tag`` are filled, additions.
     """
-    table, features, reciprocal = edge[TABLE], edge[SOURCE_FEATURES], edge[RECIPROCAL]
-    shift, channels = edge[SHIFT], edge[CHANNELS]
-    row, channel, weights, step = layer[ROW], layer[CHANNEL], layer[WEIGHTS], layer[STEP]
-    rows, lanes, exact = layer[ROWS], layer[LANES], layer[EXACT]
-    low, one, keep = np.int16(layer[LOW]), np.int16(layer[THRESHOLD]), np.int16(layer[KEEP])
+    table, features, reciprocal = edges[e, TABLE], edges[e, SOURCE_FEATURES], edges[e, RECIPROCAL]
+    shift, channels, k = edges[e, SHIFT], edges[e, CHANNELS], edges[e, TARGET]
+    row, channel, weights, step = layers[k, ROW], layers[k, CHANNEL], layers[k, WEIGHTS], layers[k, STEP]
+    rows, lanes, exact = layers[k, ROWS], layers[k, LANES], layers[k, EXACT]
+    low, one, keep = np.int16(layers[k, LOW]), np.int16(layers[k, THRESHOLD]), np.int16(layers[k, KEEP])
     full = len(mask) - rows * (lanes // NARROW)
     adds = m = 0
     for i in range(first, stop):
@@ -302,24 +329,26 @@ def _step(neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, thresh
         at, w = np.int64(pixel[p + _FIRST]), weights + c * channel + np.int64(pixel[p + _WEIGHT])
         t = np.int64(time_in[np.uint64(i)]) << 32
         if exact:
-            m = _exact(v, at, row, weight, w, step, rows, lanes, low, threshold, keep, saturations, t, mask, tag, m)
+            m = _exact(
+                v, state, at, row, weight, w, step, rows, lanes, low, threshold, keep, saturations, t, mask, tag, m
+            )
         elif lanes == NARROW:  # rows that are written as numbers become straight code
             if rows == 3:
-                m = _narrow(v, at, row, weight, w, step, 3, 32, low, one, keep, saturations, t, mask, tag, m)
+                m = _narrow(v, state, at, row, weight, w, step, 3, 32, low, one, keep, saturations, t, mask, tag, m)
             elif rows == 2:
-                m = _narrow(v, at, row, weight, w, step, 2, 32, low, one, keep, saturations, t, mask, tag, m)
+                m = _narrow(v, state, at, row, weight, w, step, 2, 32, low, one, keep, saturations, t, mask, tag, m)
             else:
-                m = _narrow(v, at, row, weight, w, step, 1, 32, low, one, keep, saturations, t, mask, tag, m)
+                m = _narrow(v, state, at, row, weight, w, step, 1, 32, low, one, keep, saturations, t, mask, tag, m)
         elif lanes == WIDE and rows == 3:
-            m = _wide(v, at, row, weight, w, step, 3, 64, low, one, keep, saturations, t, mask, tag, m)
+            m = _wide(v, state, at, row, weight, w, step, 3, 64, low, one, keep, saturations, t, mask, tag, m)
         elif lanes == WIDE and rows == 2:
-            m = _wide(v, at, row, weight, w, step, 2, 64, low, one, keep, saturations, t, mask, tag, m)
+            m = _wide(v, state, at, row, weight, w, step, 2, 64, low, one, keep, saturations, t, mask, tag, m)
         elif lanes == 192 and rows == 3:
-            m = _wide(v, at, row, weight, w, step, 3, 192, low, one, keep, saturations, t, mask, tag, m)
+            m = _wide(v, state, at, row, weight, w, step, 3, 192, low, one, keep, saturations, t, mask, tag, m)
         elif lanes == 128 and rows == 2:
-            m = _wide(v, at, row, weight, w, step, 2, 128, low, one, keep, saturations, t, mask, tag, m)
+            m = _wide(v, state, at, row, weight, w, step, 2, 128, low, one, keep, saturations, t, mask, tag, m)
         else:
-            m = _wide(v, at, row, weight, w, step, rows, lanes, low, one, keep, saturations, t, mask, tag, m)
+            m = _wide(v, state, at, row, weight, w, step, rows, lanes, low, one, keep, saturations, t, mask, tag, m)
     return stop, m, adds
 
 
@@ -342,10 +371,11 @@ def _emit(mask, tag, m, neuron, time, n):  # type: ignore[no-untyped-def]
 
 @njit(nogil=True, cache=True)
 def _layer(  # type: ignore[no-untyped-def]
-    neuron_in, time_in, first, stop, edge, pixel, layer, weight, v, threshold, mask, tag, saturations, neuron, time, n,
-    shuffle, random,
+    neuron_in, time_in, first, stop, edges, e, pixel, layers, weight, v, threshold, mask, tag, saturations, neuron,
+    time, n, shuffle, random,
 ):  # fmt: skip
-    """Input events ``first`` to ``stop`` of one layer; its events are appended to ``neuron`` and ``time`` at ``n``.
+    """Input events ``first`` to ``stop`` of edge ``e``'s layer, whose membranes are ``v``; its events are appended to
+    ``neuron`` and ``time`` at ``n``.
 
     Returns:
         ``neuron`` and ``time``, larger ones if room ran out, ``n``, additions, saturations.
@@ -354,7 +384,7 @@ def _layer(  # type: ignore[no-untyped-def]
     while first < stop:
         until = first + 1 if shuffle else stop
         first, m, more = _step(
-            neuron_in, time_in, first, until, edge, pixel, layer, weight, v, threshold, mask, tag, saturations
+            neuron_in, time_in, first, until, edges, e, pixel, layers, weight, v, threshold, 0, mask, tag, saturations
         )
         adds += more
         while n + 64 * m + 4 > len(neuron):
@@ -469,9 +499,11 @@ class Answer(NamedTuple):
 
 class Deviations(NamedTuple):
     """What a die does to events: see :class:`cil_spl.chip.die.Die`. One entry a layer, ``leak`` one a neuron; a rate or
-    period of 0 is none, a FIFO of -1 has no end. ``any`` is whether there is anything at all."""
+    period of 0 is none, a FIFO of -1 has no end. ``any`` is whether there is anything at all, ``timed`` whether there
+    is what moves events or states in time: delays, rates, leaks. Only :func:`depth_first` knows those."""
 
     any: bool
+    timed: bool
     seed: np.uint64
     lost: float
     jitter_ns: float
@@ -484,10 +516,45 @@ class Deviations(NamedTuple):
 
 
 @njit(nogil=True, cache=True)
-def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untyped-def]
+def _additions(edges, e, pixel, neuron):  # type: ignore[no-untyped-def]
+    """How many neurons a source's event reaches over edge ``e``; 0 for one that pooling or the kernel drops."""
+    place = (neuron * edges[e, RECIPROCAL]) >> RECIPROCAL_BITS
+    c = neuron - place * edges[e, SOURCE_FEATURES] + edges[e, SHIFT]
+    if c < 0 or c >= edges[e, CHANNELS]:
+        return np.int64(0)
+    return np.int64(pixel[(edges[e, TABLE] + place) * PIXEL_COLUMNS + ADDS])
+
+
+@njit(nogil=True, cache=True)
+def _lose(neuron, time, n, edges, e, pixel, lost, chance, at):  # type: ignore[no-untyped-def]
+    """Of ``n`` events on their way over edge ``e`` those that are not lost and reach a neuron, in place; how many."""
+    kept = 0
+    for i in range(n):
+        if _additions(edges, e, pixel, np.int64(neuron[i])) > 0 and _uniform(chance, at) >= lost:
+            neuron[kept], time[kept] = neuron[i], time[i]
+            kept += 1
+    return kept
+
+
+@njit(nogil=True, cache=True)
+def _decimate(neuron, time, n, phase, k, one_in):  # type: ignore[no-untyped-def]
+    """Every ``one_in``-th of a layer's events, counted on from ``phase[k]``, in place; how many."""
+    passed = 0
+    for i in range(n):
+        phase[k] += 1
+        if phase[k] == one_in:
+            phase[k] = 0
+            neuron[passed], time[passed] = neuron[i], time[i]
+            passed += 1
+    return passed
+
+
+@njit(nogil=True, cache=True)
+def chain(counter, recordings, tables, order, answer, die):  # type: ignore[no-untyped-def]
     """Recordings, one after another, until ``counter`` has handed out all; layer by layer.
 
-    In a chain the order of each layer's input is the same layer by layer as depth first.
+    In a chain the order of each layer's input is the same layer by layer as depth first, and so is what a die draws
+    for it, as long as the die holds nothing up.
     """
     events, offsets, edges_us = recordings.events, recordings.offsets, recordings.edges_us
     sensor, layers, edges, pixel, weight = tables.sensor, tables.layers, tables.edges, tables.pixel, tables.weight
@@ -499,6 +566,7 @@ def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untype
     starts, out_starts = np.zeros(bins + 1, np.int64), np.zeros(bins + 1, np.int64)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
     mask, tag, saturations = _masks(layers), _masks(layers).view(np.int64), np.zeros(1, np.int64)
+    chance, phase = np.zeros(CHANCES * n_layers, np.uint64), np.zeros(n_layers, np.int64)
     capacity = 4096
     neuron_in, time_in = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     neuron, time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
@@ -513,23 +581,29 @@ def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untype
         if n_in < 0:
             continue
         random[0] = np.uint64(order)
+        if die.any:
+            _begin(chance, phase, die.seed, die.decimate, _identity(neuron_in, time_in, n_in))
         _bin_starts(time_in, n_in, edges_us[b], starts)
-        for k in range(n_layers):
-            layer = layers[k]
-            first, size = layer[STATE], layer[SIZE]
+        for k in range(n_layers):  # edge k leads to layer k
+            if die.lost > 0:
+                n_in = _lose(neuron_in, time_in, n_in, edges, k, pixel, die.lost, chance, LOST * n_layers + k)
+                _bin_starts(time_in, n_in, edges_us[b], starts)
+            first, size = layers[k, STATE], layers[k, SIZE]
             v[: size + SLACK] = 0
             n = 0
             parts = bins if with_v_mem else 1
             for t in range(parts):
                 begin, end = (starts[t], starts[t + 1]) if with_v_mem else (0, n_in)
                 neuron, time, n, adds, saturated = _layer(
-                    neuron_in, time_in, begin, end, edges[k], pixel, layer, weight, v, threshold[first:], mask, tag,
+                    neuron_in, time_in, begin, end, edges, k, pixel, layers, weight, v, threshold[first:], mask, tag,
                     saturations, neuron, time, n, shuffle, random,
                 )  # fmt: skip
                 answer.synops[b, k] += adds
                 answer.saturations[b, k] += saturated
                 if with_v_mem:
                     layer_v_mem[b, t, first : first + size] = v[:size]
+            if die.decimate[k] > 1:
+                n = _decimate(neuron, time, n, phase, k, die.decimate[k])
             answer.events_per_layer[b, k] = n
             _bin_starts(time, n, edges_us[b], out_starts)
             if with_counts:
@@ -555,11 +629,7 @@ def chain(counter, recordings, tables, order, answer):  # type: ignore[no-untype
 
 @njit(nogil=True, cache=True)
 def _put(queue, n, time, number, edge, neuron, stage):  # type: ignore[no-untyped-def]
-    """The queue of ``n`` events, a binary heap, with one more; equal times stay in the order of their numbers."""
-    if n == len(queue):
-        longer = np.empty((2 * n, QUEUE_COLUMNS), np.int64)
-        longer[:n] = queue
-        queue = longer
+    """One more event in a queue of ``n``, a binary heap; equal times stay in the order of their numbers."""
     time = min(time, FOREVER - 1)
     at = n
     while at > 0:
@@ -571,7 +641,6 @@ def _put(queue, n, time, number, edge, neuron, stage):  # type: ignore[no-untype
         at = above
     queue[at, TIME], queue[at, NUMBER], queue[at, EDGE] = time, number, edge
     queue[at, NEURON], queue[at, STAGE] = neuron, stage
-    return queue
 
 
 @njit(nogil=True, cache=True)
@@ -597,43 +666,35 @@ def _take(queue, n):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, cache=True)
-def _way_ns(die, layer, chance):  # type: ignore[no-untyped-def]
+def _way_ns(lost, jitter_ns, reorder_ns, chance, n_layers, k):  # type: ignore[no-untyped-def]
     """How long an event is on its way into a layer, in nanoseconds; -1 if it never gets there."""
     delay = np.int64(0)
-    if die.lost > 0 and _uniform(chance[LOST, layer]) < die.lost:
+    if lost > 0 and _uniform(chance, LOST * n_layers + k) < lost:
         return np.int64(-1)
-    if die.jitter_ns > 0:
-        delay += np.int64(-die.jitter_ns * math.log(1.0 - _uniform(chance[JITTER, layer])))
-    if die.reorder_ns > 0:
-        delay += np.int64(die.reorder_ns * _uniform(chance[REORDER, layer]))
+    if jitter_ns > 0:
+        delay += np.int64(-jitter_ns * math.log(1.0 - _uniform(chance, JITTER * n_layers + k)))
+    if reorder_ns > 0:
+        delay += np.int64(reorder_ns * _uniform(chance, REORDER * n_layers + k))
     return delay
 
 
 @njit(nogil=True, cache=True)
-def _additions(edge, pixel, neuron):  # type: ignore[no-untyped-def]
-    """How many neurons a source's event reaches over an edge; 0 for one that pooling or the kernel drops."""
-    place = (neuron * edge[RECIPROCAL]) >> RECIPROCAL_BITS
-    c = neuron - place * edge[SOURCE_FEATURES] + edge[SHIFT]
-    return np.int64(pixel[(edge[TABLE] + place) * PIXEL_COLUMNS + ADDS]) if 0 <= c < edge[CHANNELS] else np.int64(0)
-
-
-@njit(nogil=True, cache=True)
-def _tick(layer, leak, v, threshold, fired):  # type: ignore[no-untyped-def]
+def _tick(layers, k, leak, v, threshold, fired):  # type: ignore[no-untyped-def]
     """One tick of the slow clock for a layer: every neuron takes its leak, and may fire.
 
     Returns:
         events, saturations.
     """
-    low, keep = layer[LOW], layer[KEEP]
+    first, low, keep = layers[k, STATE], layers[k, LOW], layers[k, KEEP]
     n = saturated = 0
-    for i in range(len(v)):
+    for i in range(first, first + layers[k, SIZE]):
         state = np.int64(v[i]) + np.int64(leak[i])
         if state > TOP or state < BOTTOM:
             saturated += 1
             state = TOP if state > TOP else BOTTOM
         state = max(state, low)
         if max(state, 0) >= threshold[i]:
-            fired[n] = i
+            fired[n] = i - first
             n += 1
             state = (state - np.int64(threshold[i])) & keep
         v[i] = np.int16(state)
@@ -648,25 +709,36 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
     followed when its time has come; of what falls on the same time a tick of the slow clock comes first, then what is
     under way, by its turn in the queue, then the sensor.
     """
+    # Named here once, and no view of an array is made for an event: numba would count references, atomically.
     events, offsets, edges_us = recordings.events, recordings.offsets, recordings.edges_us
     sensor, layers, edges, pixel, weight = tables.sensor, tables.layers, tables.edges, tables.pixel, tables.weight
     threshold, class_of, fan_out = tables.threshold, tables.class_of, tables.fan_out
     counts, layer_counts, layer_v_mem = answer.counts, answer.layer_counts, answer.layer_v_mem
+    events_per_layer, synops, saturations, dropped = (
+        answer.events_per_layer, answer.synops, answer.saturations, answer.dropped,
+    )  # fmt: skip
+    keep_events, event_offsets, event_neuron, event_time = (
+        answer.keep_events, answer.event_offsets, answer.event_neuron, answer.event_time,
+    )  # fmt: skip
+    any_deviation, lost, jitter_ns, reorder_ns = die.any, die.lost, die.jitter_ns, die.reorder_ns
+    rate, fifo, decimate, leak, period_ns = die.synops_per_second, die.fifo, die.decimate, die.leak, die.period_ns
     n_recordings, bins, n_layers = len(offsets) - 1, edges_us.shape[1] - 1, len(layers)
     with_counts, with_v_mem, shuffle = layer_counts.shape[2] > 0, layer_v_mem.shape[2] > 0, order != 0
     last = n_layers - 1
-    v = _states(layers[last, STATE] + layers[last, SIZE])
-    mask, tag, saturations = _masks(layers), _masks(layers).view(np.int64), np.zeros(1, np.int64)
+    n_states = layers[last, STATE] + layers[last, SIZE]
+    v = _states(n_states)
+    mask, tag, clipped = _masks(layers), _masks(layers).view(np.int64), np.zeros(1, np.int64)
     running, random = np.zeros(counts.shape[2], np.int64), np.zeros(1, np.uint64)
-    fires = np.max(layers[:, SIZE])
     one_in, one_time = np.empty(1, np.int32), np.zeros(1, np.int32)
+    fires = np.max(layers[:, SIZE]) + 2  # _emit writes one too many
     fired, fired_time = np.empty(fires, np.int32), np.empty(fires, np.int32)
-    stack_edge, stack_neuron = np.empty(4096 + 2 * fires, np.int32), np.empty(4096 + 2 * fires, np.int32)
+    # What is followed at one time was caused by one event of each layer at most, for two destinations.
+    stack_edge, stack_neuron = np.empty(2 * n_states + 2, np.int32), np.empty(2 * n_states + 2, np.int32)
     capacity = 4096
     sensor_neuron, sensor_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     out, out_time = np.empty(capacity, np.int32), np.empty(capacity, np.int32)
     queue = np.empty((256, QUEUE_COLUMNS), np.int64)
-    chance, phase = np.zeros((CHANCES, n_layers, 1), np.uint64), np.zeros(n_layers, np.int64)
+    chance, phase = np.zeros(CHANCES * n_layers, np.uint64), np.zeros(n_layers, np.int64)
     waiting, free_ns = np.zeros(n_layers, np.int64), np.zeros(n_layers, np.int64)
     while True:
         b = _next(counter)
@@ -680,59 +752,60 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
             continue
         random[0] = np.uint64(order)
         v[:] = 0
-        if die.any:
-            identity = _identity(sensor_neuron, sensor_time, n_in)
-            for k in range(n_layers):
-                for effect in range(CHANCES):
-                    _seed(chance[effect, k], die.seed, effect, k, identity)
-                phase[k] = _below(chance[DECIMATE, k], die.decimate[k])
-                waiting[k] = 0
-                free_ns[k] = -FOREVER
+        if any_deviation:
+            _begin(chance, phase, die.seed, decimate, _identity(sensor_neuron, sensor_time, n_in))
+            waiting[:] = 0
+            free_ns[:] = -FOREVER
         n_out = bin_now = i = n_queue = height = number = tick_layer = 0
         now, now_us, stage = np.int64(0), np.int32(0), SENT
         tick = end = np.int64(FOREVER)
-        if die.period_ns > 0 and n_in > 0:
-            tick = np.int64(sensor_time[0]) * 1000 + die.period_ns
+        if period_ns > 0 and n_in > 0:
+            tick = np.int64(sensor_time[0]) * 1000 + period_ns
             end = np.int64(sensor_time[n_in - 1]) * 1000
         while True:
             if height > 0:  # what the last event caused
                 height -= 1
-                e = np.int64(stack_edge[height])
-                one_in[0] = stack_neuron[height]
+                e, neuron = np.int64(stack_edge[height]), stack_neuron[height]
                 k = edges[e, TARGET]
-                if die.any:
-                    adds = _additions(edges[e], pixel, np.int64(one_in[0]))
+                if any_deviation:
+                    adds = _additions(edges, e, pixel, np.int64(neuron))
                     if adds == 0:
                         continue
                     at_stage, stage = stage, SENT
+                    if n_queue == len(queue):
+                        queue = np.concatenate((queue, queue))
                     if at_stage == SENT:
-                        delay = _way_ns(die, k, chance)
+                        delay = _way_ns(lost, jitter_ns, reorder_ns, chance, n_layers, k)
                         if delay != 0:
                             if delay > 0:
-                                queue = _put(queue, n_queue, now + delay, number, e, one_in[0], ARRIVED)
+                                _put(queue, n_queue, now + delay, number, e, neuron, ARRIVED)
                                 n_queue += 1
                                 number += 1
                             continue
-                    if die.synops_per_second[k] > 0 and at_stage != NEXT:
+                    if rate[k] > 0 and at_stage != NEXT:
                         must_wait = waiting[k] > 0 or free_ns[k] > now
-                        if must_wait and waiting[k] == die.fifo[k]:
-                            answer.dropped[b, k] += 1
+                        if must_wait and waiting[k] == fifo[k]:
+                            dropped[b, k] += 1
                             continue
                         begin = max(free_ns[k], now)
-                        free_ns[k] = min(begin + adds * 1_000_000_000 // die.synops_per_second[k], FOREVER)
+                        free_ns[k] = min(begin + adds * 1_000_000_000 // rate[k], FOREVER)
                         if must_wait:
-                            queue = _put(queue, n_queue, begin, number, e, one_in[0], NEXT)
+                            _put(queue, n_queue, begin, number, e, neuron, NEXT)
                             n_queue += 1
                             number += 1
                             waiting[k] += 1
                             continue
-                layer = layers[k]
-                first = layer[STATE]
-                fired, fired_time, n, adds, saturated = _layer(
-                    one_in, one_time, 0, 1, edges[e], pixel, layer, weight, v[first:], threshold[first:], mask, tag,
-                    saturations, fired, fired_time, 0, shuffle, random,
+                one_in[0] = neuron
+                clipped[0] = 0
+                _, m, adds = _step(
+                    one_in, one_time, 0, 1, edges, e, pixel, layers, weight, v, threshold, layers[k, STATE], mask, tag,
+                    clipped,
                 )  # fmt: skip
-                answer.synops[b, k] += adds
+                synops[b, k] += adds
+                saturations[b, k] += clipped[0]
+                if m == 0:
+                    continue
+                n = _emit(mask, tag, m, fired, fired_time, 0)
             else:  # what comes next
                 if tick > end:
                     tick = np.int64(FOREVER)
@@ -748,19 +821,14 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
                     bin_now += 1
                 if tick == now:
                     k = tick_layer
-                    first, size = layers[k, STATE], layers[k, SIZE]
                     n = saturated = 0
-                    if die.leak[first] != 0:
-                        n, saturated = _tick(
-                            layers[k], die.leak[first : first + size], v[first : first + size],
-                            threshold[first : first + size], fired,
-                        )  # fmt: skip
-                    if shuffle:
-                        _shuffle(fired, 0, n, random)
+                    if leak[layers[k, STATE]] != 0:
+                        n, saturated = _tick(layers, k, leak, v, threshold, fired)
+                    saturations[b, k] += saturated
                     tick_layer += 1
                     if tick_layer == n_layers:
                         tick_layer = 0
-                        tick += die.period_ns
+                        tick += period_ns
                 else:
                     height = 1
                     if from_queue == now:
@@ -773,23 +841,18 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
                         stack_edge[0], stack_neuron[0], stage = 0, sensor_neuron[i], SENT
                         i += 1
                     continue
-            answer.saturations[b, k] += saturated
-            if die.any and die.decimate[k] > 1:
-                passed = 0
+            if shuffle:
+                _shuffle(fired, 0, n, random)
+            if decimate[k] > 1:
+                n = _decimate(fired, fired_time, n, phase, k, decimate[k])
+            if keep_events[k]:
+                at = event_offsets[b, k] + events_per_layer[b, k]
                 for j in range(n):
-                    phase[k] += 1
-                    if phase[k] == die.decimate[k]:
-                        phase[k] = 0
-                        fired[passed] = fired[j]
-                        passed += 1
-                n = passed
-            for j in range(n):
-                if answer.keep_events[k]:
-                    at = answer.event_offsets[b, k] + answer.events_per_layer[b, k] + j
-                    answer.event_neuron[at], answer.event_time[at] = fired[j], now_us
-                if with_counts:
-                    layer_counts[b, bin_now, first + fired[j]] += 1
-            answer.events_per_layer[b, k] += n
+                    event_neuron[at + j], event_time[at + j] = fired[j], now_us
+            if with_counts:
+                for j in range(n):
+                    layer_counts[b, bin_now, layers[k, STATE] + fired[j]] += 1
+            events_per_layer[b, k] += n
             if k == last:
                 for j in range(n):
                     if n_out == len(out):
@@ -798,10 +861,9 @@ def depth_first(counter, recordings, tables, order, answer, die):  # type: ignor
                     n_out += 1
                     if class_of[fired[j]] >= 0:
                         counts[b, bin_now, class_of[fired[j]]] += 1
-            while height + 2 * n > len(stack_edge):
-                stack_edge, stack_neuron = _grown(stack_edge, height), _grown(stack_neuron, height)
+                continue
             for j in range(n - 1, -1, -1):  # the last in is the first out
-                swap = shuffle and _below(random, 2) == 1
+                swap = shuffle and _below(random, 0, 2) == 1
                 for d in range(2):
                     behind = fan_out[k, d if swap else 1 - d]
                     if behind >= 0:

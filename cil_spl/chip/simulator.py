@@ -259,9 +259,9 @@ class _Run:
         )  # fmt: skip
         recordings = kernels.Recordings(self.events, self.offsets, self.edges_us)
         kernel: Any = kernels.chain
-        args: tuple[Any, ...] = (np.zeros(1, np.int64), recordings, tables, self.order, answer)
-        if not p.is_chain or self.deviations.any:
-            kernel, args = kernels.depth_first, (*args, self.deviations)
+        if not p.is_chain or self.deviations.timed:
+            kernel = kernels.depth_first
+        args = (np.zeros(1, np.int64), recordings, tables, self.order, answer, self.deviations)
         _say_if_it_compiles(kernel)
         helpers = [threading.Thread(target=kernel, args=args) for _ in range(self.threads - 1)]
         for helper in helpers:
@@ -442,8 +442,10 @@ def deviations(program: Program, die: Die | None) -> Deviations:
         if any(leaks):
             part = leak[row[kn.STATE] : row[kn.STATE] + row[kn.SIZE]].reshape(-1, padded)
             part[:, : layer.output_shape[0]] = n  # neurons that only pad take none, and never fire
+    timed = bool(die.jitter_us or die.reorder_us or any(rates) or any(leaks))
     return kn.Deviations(
-        any=bool(die.lost or die.jitter_us or die.reorder_us or any(rates) or max(decimate) > 1 or any(leaks)),
+        any=timed or die.lost > 0 or max(decimate) > 1,
+        timed=timed,
         seed=np.uint64(die.seed),
         lost=float(die.lost),
         jitter_ns=die.jitter_us * 1000.0,

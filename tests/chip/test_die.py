@@ -16,7 +16,9 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 import reference
+from test_simulator import assert_answers_equal
 
+from cil_spl.chip import kernels, simulator
 from cil_spl.chip.die import DECIMATION, Die, die_of
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, run
@@ -89,6 +91,45 @@ def test_equals_the_reference_whatever_the_die(seed: int, n: int) -> None:
 @pytest.mark.parametrize("seed", range(400))
 def test_equals_the_reference_on_hundreds_of_dies(seed: int) -> None:
     check_against_reference(seed, 20)
+
+
+def check_both_paths(seed: int, n: int, lost: float, decimate: int, spread: float) -> ChipAnswer:
+    """A random chain on a die that holds nothing up: layer by layer and depth first, with the same answer."""
+    rng = np.random.default_rng(seed)
+    network = networks.random_chain(rng, int(rng.integers(1, 5)), extreme=seed % 7 == 0)
+    last = network.layers[-1].name
+    die = Die(
+        seed=seed, lost=lost, decimate={network.layers[0].name: decimate, last: 2}, threshold_spread=spread,
+        dead=spread / 3, stuck=spread / 6,
+    )  # fmt: skip
+    events, offsets = networks.joined([networks.recording(rng, network, n) for n in (n, 0, n // 2)])
+    edges = np.sort(rng.integers(0, 300, (3, 4)), axis=1)
+    answers = []
+    for forced, unused in ((False, "depth_first"), (True, "chain")):
+        with pytest.MonkeyPatch.context() as patch:
+            if forced:
+                patch.setattr(simulator, "_is_chain", lambda network: False)
+            patch.setattr(kernels, unused, None)  # neither path stands in for the other
+            answers.append(run(network, events, offsets, edges, record=(*RECORD, "output"), die=die))
+    assert_answers_equal(*answers)
+    return answers[0]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(0, 2**32 - 1), st.integers(0, 300), st.sampled_from([0.0, 0.1, 0.6]), st.sampled_from(DECIMATION[:4]),
+    st.sampled_from([0.0, 0.3]),
+)  # fmt: skip
+def test_losses_and_decimators_are_the_same_layer_by_layer_and_depth_first(
+    seed: int, n: int, lost: float, decimate: int, spread: float
+) -> None:
+    check_both_paths(seed, n, lost, decimate, spread)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(300))
+def test_both_paths_are_the_same_on_hundreds_of_dies(seed: int) -> None:
+    check_both_paths(seed, 400, (0.0, 0.1, 0.6)[seed % 3], DECIMATION[seed % 5], (0.0, 0.3)[seed % 2])
 
 
 @pytest.mark.parametrize(
