@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
 from cil_spl.errors import RequestError
 
@@ -303,7 +303,7 @@ def _typed(kind: type, node: Mapping[str, Any], where: str) -> Any:
     try:
         merged = OmegaConf.merge(OmegaConf.structured(kind), dict(node))
     except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", "") or "")
+        key = str(getattr(error, "full_key", "") or "") or _that_fails(kind, node)
         value: Any = node
         for part in key.split("."):
             value = value.get(part) if isinstance(value, Mapping) else None
@@ -311,9 +311,21 @@ def _typed(kind: type, node: Mapping[str, Any], where: str) -> Any:
         if key and key.split(".")[0] not in {f.name for f in fields(kind)}:
             raise RequestError(f"{where}.{key}={value}: no such key; {_nearest(key, names)}") from None
         reason = str(error).splitlines()[0]
+        if isinstance(error, ConfigTypeError):
+            reason = "needs names and values, {name: value}" if isinstance(value, list) else "needs a list, [value]"
         raise RequestError(f"{where}.{key}={value}: {reason}") from None
     _check_ranges(kind, merged, where)
     return OmegaConf.to_container(merged)
+
+
+def _that_fails(kind: type, node: Mapping[str, Any]) -> str:
+    """The first key of ``node`` whose value ``kind`` refuses, where OmegaConf's message does not name it."""
+    for key in node:
+        try:
+            OmegaConf.merge(OmegaConf.structured(kind), {key: node[key]})
+        except OmegaConfBaseException:
+            return key
+    return ""
 
 
 def _check_ranges(kind: type, node: Any, where: str) -> None:
