@@ -19,7 +19,7 @@ COMMANDS = {
     "predict": "classify a recording of your own with a tracked network",
     "validate": "compose and cross-check a config without running it",
     "ls": "what there is: methods, models, datasets, targets, experiments",
-    "chip": "agreement with a real chip; what the cores hold",
+    "chip": "agreement with a real chip and with time steps; what the cores hold",
     "restore": "make the tracking copy of a run again from its folder",
     "doctor": "versions, devices, tracking store, folders",
 }

@@ -1,9 +1,15 @@
-"""``cilspl chip``: hold the simulated chip against what a real one answered; show where layers go."""
+"""``cilspl chip``: hold the simulated chip against a real one and against time steps; show where layers go."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from cil_spl.errors import RequestError
+
+if TYPE_CHECKING:
+    from cil_spl.mismatch import Mismatch
 
 
 def main(argv: list[str]) -> int:
@@ -17,9 +23,24 @@ def main(argv: list[str]) -> int:
     verify.add_argument("--rules", action="store_true", help="what every other rule would give as well (half a minute)")
     show = verbs.add_parser("show", help="the layers of a chip network, and what their cores hold")
     show.add_argument("run", help="a run, or a chip network's file")
+    text = "where a run's network in time steps parts from the chip, and by which of the chip's rules"
+    apart = verbs.add_parser("mismatch", help=text, description=text)
+    apart.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
+    apart.add_argument(
+        "settings",
+        nargs="*",
+        metavar="KEY=VALUE",
+        help="bins=1,10,100 to compare at; or of the run's data set, for example root=DIR (test_dataset.root=DIR)",
+    )
+    apart.add_argument("--test", action="store_true", help="on the test recordings instead of the validation ones")
+    apart.add_argument("--recordings", type=int, default=300, metavar="N", help="at most so many (default 300)")
+    apart.add_argument("--seed", type=int, default=0, help="of the orders that are drawn (default 0)")
+    apart.add_argument("--out", metavar="DIR", help="for the tables and the picture (default: the run's figures)")
     given = parser.parse_args(argv)
     if given.verb == "show":
         return _show(given.run)
+    if given.verb == "mismatch":
+        return _mismatch(given)
 
     from cil_spl.chip import silicon
 
@@ -41,6 +62,136 @@ def _show(name: str) -> int:
     network = interchange.load(path)
     print(placement.assign([placement.need_of(layer) for layer in network.layers], str(path)))
     return 0
+
+
+def _mismatch(given: argparse.Namespace) -> int:
+    import os
+    import sys
+    from pathlib import Path
+
+    if given.recordings < 1 or given.seed < 0:
+        name, value, least = ("recordings", given.recordings, 1) if given.recordings < 1 else ("seed", given.seed, 0)
+        raise RequestError(f"--{name} {value}: needs at least {least}")
+    from cil_spl import runs
+
+    run = runs.find(given.run)
+    bins, settings = _settings(given.settings)
+    config = _changed(run.config(), settings)
+
+    sys.path.append(os.getcwd())  # a person's own modules
+    import numpy as np
+
+    from cil_spl import mismatch, predict, report
+    from cil_spl.chip import interchange
+    from cil_spl.data import datasets
+
+    network = predict.load(run)
+    chip = interchange.load(run.path("chip.npz"))
+    splits = datasets.load(config.dataset, config.get("test_dataset"), seed=int(config.seed))[-1]
+    recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")
+    if len(recordings) > given.recordings:  # evenly spread over the split
+        recordings = recordings.subset(np.arange(given.recordings) * len(recordings) // given.recordings)
+    found = mismatch.take_apart(network, chip, recordings, bins or mismatch.BINS, given.seed)
+    made = mismatch.write(found, Path(given.out) if given.out else run.folder / "figures")
+    print(f"{report.shortened(run.folder)}: {len(recordings)} {split} recordings\n")
+    _print_mismatch(found)
+    print("\n" + "\n".join(report.shortened(path.resolve()) for path in made))
+    return 0
+
+
+def _settings(words: Sequence[str]) -> tuple[tuple[int, ...], dict[str, str]]:
+    """Numbers of bins, none where not given, and settings of the data by their full keys."""
+    bins: tuple[int, ...] = ()
+    settings = {}
+    for word in words:
+        key, is_setting, value = word.partition("=")
+        if not is_setting:
+            raise RequestError(f"{word}: needs the form KEY=VALUE, for example root=DIR or bins=1,10,100")
+        if key == "bins":
+            parts = value.strip("[]").split(",")
+            if not all(part.strip().isdigit() and int(part) for part in parts):
+                raise RequestError(f"{word}: needs whole numbers from 1, for example bins=1,10,100")
+            bins = tuple(sorted({int(part) for part in parts}))
+        else:
+            settings[key if key.startswith(("dataset.", "test_dataset.")) else f"dataset.{key}"] = value
+    return bins, settings
+
+
+def _changed(config: Any, settings: Mapping[str, str]) -> Any:
+    """A run's config with other settings of its data."""
+    from omegaconf import OmegaConf
+
+    for key, value in settings.items():
+        group, _, rest = key.partition(".")
+        known = config.get(group) or {}
+        if rest.split(".")[0] not in known:
+            allowed = ", ".join(k for k in known if k != "_target_") or "none (the run has no such data set)"
+            raise RequestError(f"{key}={value}: the run's {group} has no such key; allowed are {allowed}")
+        config = OmegaConf.merge(config, OmegaConf.from_dotlist([f"{key}={value}"]))
+    return config
+
+
+def _print_mismatch(found: Mismatch) -> None:
+    """What the tables hold, in 80 columns."""
+    from cil_spl import report
+    from cil_spl.mismatch import LINKS
+
+    def percent(value: float, sign: str = "") -> str:
+        return f"{100 * value:{sign}.2f}"
+
+    layers = found.chip.layers
+    per_recording = report.amount(found.chip.events.sum() / found.chip.n)
+    print("8-bit network in time steps against the chip, per cent")
+    print(f"Sum of |steps - chip| over the chip's {per_recording} events a recording, by layer:")
+    print(
+        _table(
+            [
+                {"bins": bins} | {layer: percent(a.difference(k)) for k, layer in enumerate(layers)}
+                for bins, a in found.by_bins.items()
+            ]
+        )
+    )
+    print("\nAll layers; the same with its sign; neurons with just the chip's count:")
+    print(
+        _table(
+            [
+                {
+                    "bins": bins,
+                    "difference": percent(a.difference()),
+                    "signed": percent(a.bias(), "+"),
+                    "exact": percent(a.exact()),
+                    "same answer": percent(a.same_answers),
+                    "accuracy": percent(a.accuracy),
+                }
+                for bins, a in found.by_bins.items()
+            ]
+        )
+    )
+    print(f"\nFrom {found.bins} time bins to the chip, one change at a time, all layers, per cent")
+    print(
+        _table(
+            [
+                {
+                    "change": link.name,
+                    "from the last": percent(link.before.difference()) if link.before else "",
+                    "from the chip": percent(link.chip.difference()),
+                    "signed": percent(link.chip.bias(), "+"),
+                    "same answer": percent(link.chip.same_answers),
+                    "accuracy": percent(link.chip.accuracy),
+                }
+                for link in found.budget
+            ]
+        )
+    )
+    print()
+    for name, text in LINKS.items():
+        print(f"{name:<17}{text}")
+    print("From lower clip on, the events of a bin come in an order drawn at random.")
+    print("\nBesides, from the chip:")
+    for name, a in found.besides.items():
+        print(f"{name:<51}{percent(a.difference()):>6}, accuracy {percent(a.accuracy)}")
+    for layer, share in found.edges.items():
+        print(f"{layer}: {percent(share)} % of its events lie on the edge of an odd map; both drop them")
 
 
 def _table(rows: Sequence[Mapping[str, str | int | float]]) -> str:

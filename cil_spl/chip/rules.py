@@ -3,8 +3,8 @@
     time steps (STEPS): a bin's input is added up;  s = floor(v / theta) spikes;  v ← max(v - s theta, v_min)
     chip (CHIP):        for each event  v ← max(v + w, v_min);  one spike where v >= theta;  v ← v - theta
 
-The two differ in four answers, the fields of :class:`Rule`. Layer follows layer and, within a layer, bin follows bin, so
-that every mixture of the answers can be run; with all four as on the chip the result is the chip's, spike for spike.
+The two differ in four answers, the fields of :class:`Rule`. Layer follows layer and, within a layer, bin follows bin,
+so that every mixture of the answers can be run; with all four as on the chip the result is the chip's, spike for spike.
 Written to be read, not for speed: :mod:`cil_spl.chip.simulator` is the fast one.
 """
 
@@ -28,12 +28,12 @@ class Rule:
     """How a layer treats the input events of a time bin.
 
     Attributes:
-        clip_each: the state is clipped (below at v_min, above at 16 bits) after every input event; else from below, once,
+        clip_each: the state is clipped (below at v_min, above at 16 bits) after every input event; else from below,
             at the end of a bin.
         fire_each: a neuron may fire at every input event; else only at the end of a bin.
         most: spikes that a neuron sends at most when it fires.
-        ordered: the events of a bin come one after another as they were made; else in an order drawn at random, in every
-            layer anew (in time steps a bin is a count, which has no order).
+        ordered: the events of a bin come one after another as they were made; else in an order drawn at random, in
+            every layer anew (in time steps a bin is a count, which has no order).
         keep_edges: events of an odd map's edge go to the last pooling window; else they are dropped, as on the
             simulated chip and in time steps alike.
     """
@@ -130,20 +130,22 @@ def _run_layer(
 
 @numba.njit(cache=True, nogil=True)
 def _layer(  # type: ignore[no-untyped-def]
-    source, starts, source_shape, input_shape, output_shape, pool, shift, weight, stride, padding, threshold, low, to_zero,
-    clip_each, fire_each, most, ordered, keep_edges, seed,
+    source, starts, source_shape, input_shape, output_shape, pool, shift, weight, stride, padding, threshold, low,
+    to_zero, clip_each, fire_each, most, ordered, keep_edges, seed,
 ):  # fmt: skip
     features, height, width = output_shape
     channels, map_height, map_width = input_shape
     _, kernel_y, kernel_x, _ = weight.shape
-    v = np.zeros((height, width, features), np.int32)
+    v = np.zeros(height * width * features, np.int32)  # y x f
+    fires = np.zeros(len(v), np.int64)
     spikes, n = np.empty(1024, np.int64), 0
     ends = np.zeros_like(starts)
-    np.random.seed(seed)
+    top, bottom = np.int32(TOP if clip_each else ALL), np.int32(max(low, BOTTOM) if clip_each else -ALL)
+    np.random.seed(seed)  # noqa: NPY002  (numba's own generator)
     for t in range(len(starts) - 1):
         here = source[starts[t] : starts[t + 1]].copy()
         if not ordered:
-            np.random.shuffle(here)
+            np.random.shuffle(here)  # noqa: NPY002
         for number in here:
             place, c = divmod(number, source_shape[0])
             y, x = divmod(place, source_shape[2])
@@ -152,41 +154,47 @@ def _layer(  # type: ignore[no-untyped-def]
                 y, x = min(y, map_height - 1), min(x, map_width - 1)
             if y >= map_height or x >= map_width or c >= channels:
                 continue
-            y, x = y + padding[0], x + padding[1]
+            y, x, m = y + padding[0], x + padding[1], 0
             for oy in range(max(-((kernel_y - 1 - y) // stride[0]), 0), min(y // stride[0], height - 1) + 1):
                 for ox in range(max(-((kernel_x - 1 - x) // stride[1]), 0), min(x // stride[1], width - 1) + 1):
-                    w = weight[c, y - oy * stride[0], x - ox * stride[1]]
+                    at = (oy * width + ox) * features
+                    here_v, w = v[at : at + features], weight[c, y - oy * stride[0], x - ox * stride[1]]
                     for f in range(features):
-                        u = v[oy, ox, f] + w[f]
-                        if clip_each:
-                            u = max(min(u, TOP), max(low, BOTTOM))
-                        if fire_each and u >= threshold:
-                            s = min(u // threshold, most)
-                            u = 0 if to_zero else u - s * threshold
-                            spikes = _with_room(spikes, n + s)
-                            spikes[n : n + s] = (oy * width + ox) * features + f
-                            n += s
-                        v[oy, ox, f] = u
-        if not (fire_each and clip_each):
-            for oy in range(height):
-                for ox in range(width):
-                    for f in range(features):
-                        u = v[oy, ox, f]
-                        if not fire_each and u >= threshold:
-                            s = min(u // threshold, most)
-                            u = 0 if to_zero else u - s * threshold
-                            spikes = _with_room(spikes, n + s)
-                            spikes[n : n + s] = (oy * width + ox) * features + f
-                            n += s
-                        v[oy, ox, f] = u if clip_each else max(u, low)
+                        here_v[f] = max(min(here_v[f] + w[f], top), bottom)
+                    if fire_each:
+                        m = _at_threshold(here_v, at, threshold, fires, m)
+            if m:
+                spikes, n = _fire(v, fires, m, threshold, most, to_zero, spikes, n)
+        if not fire_each:
+            m = _at_threshold(v, 0, threshold, fires, 0)
+            spikes, n = _fire(v, fires, m, threshold, most, to_zero, spikes, n)
+        if not clip_each:
+            for i in range(len(v)):
+                v[i] = max(v[i], np.int32(low))
         ends[t + 1] = n
     return spikes, ends, n
 
 
 @numba.njit(cache=True, nogil=True)
-def _with_room(spikes, n):  # type: ignore[no-untyped-def]
-    if n <= len(spikes):
-        return spikes
-    wider = np.empty(2 * n, np.int64)
-    wider[: len(spikes)] = spikes
-    return wider
+def _at_threshold(v, at, threshold, fires, m):  # type: ignore[no-untyped-def]
+    """Note the neurons that fire, of those from ``at`` on, behind the ``m`` that are noted."""
+    for i in range(len(v)):
+        if v[i] >= threshold:
+            fires[m] = at + i
+            m += 1
+    return m
+
+
+@numba.njit(cache=True, nogil=True)
+def _fire(v, fires, m, threshold, most, to_zero, spikes, n):  # type: ignore[no-untyped-def]
+    """Let the first ``m`` of ``fires`` fire; their spikes go behind the ``n`` that there are."""
+    for i in fires[:m]:
+        s = min(v[i] // threshold, most)
+        v[i] = 0 if to_zero else v[i] - s * threshold
+        if n + s > len(spikes):
+            wider = np.empty(2 * (n + s), np.int64)
+            wider[:n] = spikes[:n]
+            spikes = wider
+        spikes[n : n + s] = i
+        n += s
+    return spikes, n

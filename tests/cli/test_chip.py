@@ -33,3 +33,74 @@ def test_show_prints_what_the_cores_hold(tmp_path: Path, capsys: pytest.CaptureF
 def test_missing_answers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chip", "verify", str(tmp_path), str(tmp_path)]) == 2
     assert "cnn_sinabs.nir: no such file" in capsys.readouterr().err
+
+
+# mismatch
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a small run on the middle of the embedded digits."""
+    from cil_spl import pipeline
+    from cil_spl.cli.compose import composed
+
+    layers = "model.layers=[{conv: 4, kernel: 3, padding: 1, pool: 2}, {linear: classes}]"
+    small = ["trainer.epochs=1", "trainer.limit_batches=4", "frames.bins=3", "tracking.enabled=false"]
+    folder = tmp_path_factory.mktemp("runs") / "small"
+    pipeline.run(composed([*small, layers, "dataset.preprocess.crop=[8, 8, 17, 17]"]), folder)
+    return folder
+
+
+def test_mismatch_prints_and_writes_where_steps_and_chip_part(cilspl, trained: Path) -> None:
+    said = cilspl("chip", "mismatch", str(trained), "bins=1,20", "simulator_seed=0", "--recordings", "12")
+    assert said.code == 0, said.err
+    assert "12 validation recordings" in said.out
+    assert max(len(line) for line in said.out.splitlines() if "/" not in line) <= 80
+    order = next(line for line in said.out.splitlines() if line.startswith("order ")).split()
+    assert order[2:5] == ["0.00", "+0.00", "100.00"]
+    assert [line.split()[0] for line in said.out.splitlines() if line[:1].isdigit()] == ["1", "20", "1", "20"]
+    made = {path.name for path in (trained / "figures").glob("mismatch*")}
+    assert made == {"mismatch.png", "mismatch_bins.csv", "mismatch_budget.csv"}
+
+
+def test_mismatch_on_the_test_set_goes_where_it_is_told(cilspl, trained: Path, tmp_path: Path) -> None:
+    out = tmp_path / "there"
+    said = cilspl("chip", "mismatch", str(trained), "bins=2", "--test", "--recordings", "5", "--out", str(out))
+    assert said.code == 0, said.err
+    assert "5 test recordings" in said.out
+    assert len((out / "mismatch_bins.csv").read_text(encoding="utf-8").splitlines()) == 1 + 3
+
+
+@pytest.mark.parametrize(
+    ("words", "piece"),
+    [
+        (["bins=0"], "bins=0: needs whole numbers from 1"),
+        (["bins=1,x"], "bins=1,x: needs whole numbers from 1"),
+        (["bins="], "bins=: needs whole numbers from 1"),
+        (["ten"], "ten: needs the form KEY=VALUE"),
+        (["rot=DIR"], "dataset.rot=DIR: the run's dataset has no such key; allowed are name"),
+        (["test_dataset.root=DIR"], "test_dataset.root=DIR: the run's test_dataset has no such key; allowed are none"),
+        (["--recordings", "0"], "--recordings 0: needs at least 1"),
+        (["--seed", "-1"], "--seed -1: needs at least 0"),
+    ],
+)
+def test_a_wrong_mismatch(cilspl, trained: Path, words: list[str], piece: str) -> None:
+    said = cilspl("chip", "mismatch", str(trained), *words)
+    assert said.code == 2
+    assert piece in said.err
+    assert "Traceback" not in said.err
+
+
+def test_mismatch_of_no_run(cilspl, here: Path) -> None:
+    said = cilspl("chip", "mismatch", "runs/nope")
+    assert said.code == 2
+    assert "runs/nope" in said.err
+
+
+def test_mismatch_of_a_run_that_has_no_spikes(cilspl, here: Path, pipeline) -> None:
+    said = cilspl("run", "method=conversion", "target=accelerator", "hydra.run.dir=cnn", "tracking.enabled=false")
+    assert said.code == 0, said.err
+    pipeline.make = lambda config: __import__("types").SimpleNamespace(runs="cnn")
+    said = cilspl("chip", "mismatch", "cnn")
+    assert said.code == 2
+    assert "leaves no chip network; ask a run on target=speck" in said.err
