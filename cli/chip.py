@@ -60,7 +60,7 @@ def _show(name: str) -> int:
 
     path = Path(name) if Path(name).is_file() else runs.find(name).path("chip.npz")
     network = interchange.load(path)
-    print(placement.assign([placement.need_of(layer) for layer in network.layers], str(path)))
+    print(placement.placed(network, str(path)))
     return 0
 
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from cil_spl.chip.network import ChipLayer, ChipNetwork
+from cil_spl.chip.network import ChipNetwork
 from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan, pair, stages
 
@@ -30,7 +30,10 @@ READOUT_CLASSES, READOUT_SPREAD = 15, 4
 
 @dataclass(frozen=True)
 class Need:
-    """What a layer asks of a core; maps, kernel, stride, padding and pool are (y, x)."""
+    """What a layer asks of a core; maps, kernel, stride, padding and pool are (y, x).
+
+    ``feeds`` says in words which layers its events go to, for the table.
+    """
 
     name: str
     features_in: int
@@ -41,6 +44,7 @@ class Need:
     input_map: tuple[int, int]
     output_map: tuple[int, int]
     pools: tuple[tuple[int, int], ...]
+    feeds: tuple[str, ...] = ()
 
     @property
     def kernel_entries(self) -> int:
@@ -82,12 +86,16 @@ class Placement:
         return rows
 
     def __str__(self) -> str:
-        rows = [{k: f"{v:.0%}" if isinstance(v, float) else str(v) for k, v in row.items()} for row in self.table()]
-        columns = list(rows[0]) if rows else []
-        wide = {c: max(len(c), *(len(row[c]) for row in rows)) for c in columns}
-        lines = ["  ".join(c.ljust(wide[c]) for c in columns)]
-        lines += ["  ".join(row[c].ljust(wide[c]) for c in columns) for row in rows]
-        return "\n".join(line.rstrip() for line in lines)
+        """The same in 80 columns, with where each layer's events go; a second destination has a line of its own."""
+        lines = [["layer", "core", "weights", "map", "kernel", "neurons", "feeds /pool"]]
+        for row, need in zip(self.table(), self.needs, strict=True):
+            kernel = f"{_entries(need.kernel_entries)} {row['kernel used']:.0%}"
+            neurons = f"{_entries(need.neuron_entries)} {row['neurons used']:.0%}"
+            cells = [need.name, str(row["core"]), str(row["weights"]), str(row["output map"]), kernel, neurons]
+            first, *others = need.feeds or ("",)
+            lines += [[*cells, first], *([*[""] * len(cells), other] for other in others)]
+        wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, wide, strict=True)).rstrip() for line in lines)
 
 
 def place(plan: Plan, *, readout: bool = False) -> Placement:
@@ -118,6 +126,7 @@ def place(plan: Plan, *, readout: bool = False) -> Placement:
                 input_map=stage.input_shape[1:],
                 output_map=stage.output_shape[1:],
                 pools=(stage.pool,),
+                feeds=(_feeds(parts[i + 1].weight.name, stage.pool),) if i + 1 < len(parts) else ("(read out)",),
             )
         )
     return assign(needs, f"model {plan.name}")
@@ -129,13 +138,31 @@ def place_network(network: ChipNetwork) -> ChipNetwork:
     Raises:
         RequestError: as :func:`place`.
     """
-    placement = assign([need_of(layer) for layer in network.layers], "chip network")
+    placement = assign([need_of(network, k) for k in range(len(network.layers))], "chip network")
     layers = [replace(layer, core=core) for layer, core in zip(network.layers, placement.cores, strict=True)]
     return replace(network, layers=tuple(layers))
 
 
-def need_of(layer: ChipLayer) -> Need:
-    """What a layer of a chip network asks of its core."""
+def placed(network: ChipNetwork, what: str = "chip network") -> Placement:
+    """Where a network's layers are, or would go where they have no cores yet.
+
+    Raises:
+        RequestError: as :func:`place`; or two layers on one core, or one on a core that does not hold it.
+    """
+    needs = [need_of(network, k) for k in range(len(network.layers))]
+    found = assign(needs, what)
+    cores = [layer.core for layer in network.layers if layer.core is not None]
+    if len(cores) < len(needs):
+        return found
+    for need, core in zip(needs, cores, strict=True):
+        if cores.count(core) > 1 or core not in range(len(CORES)) or not need.fits(core):
+            raise RequestError(f"{what}: layer {need.name} cannot be on core {core}, which is taken or too small")
+    return replace(found, cores=tuple(cores))
+
+
+def need_of(network: ChipNetwork, k: int) -> Need:
+    """What layer ``k`` of a chip network asks of its core."""
+    layer = network.layers[k]
     f, c, ky, kx = layer.weight.shape
     return Need(
         name=layer.name,
@@ -147,7 +174,14 @@ def need_of(layer: ChipLayer) -> Need:
         input_map=layer.input_shape[1:],
         output_map=layer.output_shape[1:],
         pools=tuple(destination.pool for destination in layer.destinations),
+        feeds=tuple(_feeds(network.layers[d.layer].name, d.pool, d.feature_shift) for d in layer.destinations)
+        or ("(read out)",),
     )
+
+
+def _feeds(name: str, pool: tuple[int, int], shift: int = 0) -> str:
+    """``conv2 /2 +8``: to layer conv2, pooled by 2, its features 8 further on."""
+    return name + (f" /{pool[0]}" if pool != (1, 1) else "") + (f" +{shift}" if shift else "")
 
 
 def assign(needs: Sequence[Need], what: str) -> Placement:

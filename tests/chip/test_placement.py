@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,8 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
-from cil_spl.chip.network import ChipNetwork, Destination
-from cil_spl.chip.placement import CORES, Need, assign, place, place_network, spread_readout
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.placement import CORES, Need, Placement, assign, need_of, place, place_network, placed, spread_readout
 from cil_spl.chip.simulator import run
 from cil_spl.data.events import EVENT
 from cil_spl.errors import RequestError
@@ -142,6 +143,79 @@ def test_a_network_gets_its_cores() -> None:
     placed = place_network(ChipNetwork((a, b), (2, 34, 34)))
     assert None not in [layer.core for layer in placed.layers]
     assert placed.layers[0].core != placed.layers[1].core
+
+
+def wide_graph(chosen: list[tuple[int, int, int]], residual: bool) -> ChipNetwork:
+    """Branches with one kernel of each size: the stem feeds layers 1 and last (or 2), all others the last."""
+    layers: list[ChipLayer] = []
+    for k, (c, f, size) in enumerate(chosen):
+        weight = np.zeros((f, c, 3, 3), np.int8)
+        layers.append(networks.layer(weight, (c, size, size), padding=(1, 1), name=f"l{k}"))
+    last = len(layers) - 1
+    for k in range(last):
+        second = last if residual else min(2, last)
+        ends = {k + 1, second} if k == 0 else {last}
+        layers[k] = replace(layers[k], destinations=tuple(Destination(d) for d in sorted(ends)))
+    return ChipNetwork(tuple(layers), layers[0].input_shape)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(sizes, min_size=3, max_size=6), st.booleans())
+def test_branches_are_placed_whenever_they_can_be(chosen: list[tuple[int, int, int]], residual: bool) -> None:
+    """What feeds what is no matter of memory: a graph fits just where its layers do, each on a core of its own."""
+    network = wide_graph(chosen, residual)
+    needs = [need_of(network, k) for k in range(len(chosen))]
+    if not brute_force(needs):
+        with pytest.raises(RequestError):
+            place_network(network)
+        return
+    cores = [layer.core for layer in place_network(network).layers]
+    assert len(set(cores)) == len(needs)
+    assert all(n.fits(core) for n, core in zip(needs, cores, strict=True) if core is not None)
+    assert None not in cores
+
+
+@given(st.integers(0, 10**6))
+def test_a_placed_graph_runs_as_before_where_order_is_open_to_none(seed: int) -> None:
+    """With no inhibition and no heavy weight, the cores and so the order of branches change nothing."""
+    rng = np.random.default_rng(seed)
+    graph = networks.random_graph(rng)
+    layers = [replace(x, weight=np.abs(x.weight) // 2, threshold=130, reset="subtract") for x in graph.layers]
+    graph = replace(graph, layers=tuple(layers))
+    there = place_network(graph)
+    events = networks.recording(rng, graph, 120)
+    before, after = (run(n, events, np.array([0, 120]), threads=1) for n in (graph, there))
+    np.testing.assert_array_equal(before.events_per_layer, after.events_per_layer)
+    assert [x.destinations for x in there.layers] == [x.destinations for x in graph.layers]
+
+
+def test_a_core_feeds_two_others_at_most() -> None:
+    network = wide_graph([(2, 8, 8), (8, 8, 8), (8, 8, 8), (8, 8, 8)], residual=False)
+    three = replace(network.layers[0], destinations=(Destination(1), Destination(2), Destination(3)))
+    with pytest.raises(RequestError, match="layer l0: number of destinations is 3; the chip allows at most 2"):
+        place_network(replace(network, layers=(three, *network.layers[1:])))
+
+
+def test_the_table_says_where_events_go_in_80_columns() -> None:
+    network = networks.random_graph(np.random.default_rng(1))
+    lines = str(placed(network)).splitlines()
+    stem = network.layers[0]
+    assert len(lines) == 1 + sum(max(1, len(layer.destinations)) for layer in network.layers)
+    for line, destination in zip(lines[1:3], stem.destinations, strict=True):
+        pool = f" /{destination.pool[0]}" if destination.pool != (1, 1) else ""
+        assert line.endswith(f"{network.layers[destination.layer].name}{pool}")
+    assert lines[-1].endswith("(read out)")
+    assert [int(line.split()[1]) for line in lines[1:] if line[0] != " "] == [layer.core for layer in network.layers]
+    widest = [need(f"conv{i}", features_in=128, features=128, output_map=(34, 34), feeds=("conv2 /2",)) for i in "1"]
+    rows = Placement(tuple(widest), (0,), ())
+    assert max(map(len, str(rows).splitlines())) <= 80
+
+
+def test_cores_that_cannot_be_are_named() -> None:
+    network = place_network(networks.random_graph(np.random.default_rng(2)))
+    twice = replace(network.layers[1], core=network.layers[0].core)
+    with pytest.raises(RequestError, match="layer stem cannot be on core"):
+        placed(replace(network, layers=(network.layers[0], twice, *network.layers[2:])))
 
 
 def test_readout_takes_every_fourth_feature() -> None:

@@ -58,7 +58,12 @@ def test_mismatch_prints_and_writes_where_steps_and_chip_part(cilspl, trained: P
     assert max(len(line) for line in said.out.splitlines() if "/" not in line) <= 80
     order = next(line for line in said.out.splitlines() if line.startswith("order ")).split()
     assert order[2:5] == ["0.00", "+0.00", "100.00"]
-    assert [line.split()[0] for line in said.out.splitlines() if line[:1].isdigit()] == ["1", "20", "1", "20"]
+    assert [line.split()[0] for line in said.out.splitlines() if line.split()[:1] and line.split()[0].isdigit()] == [
+        "1",
+        "20",
+        "1",
+        "20",
+    ]
     made = {path.name for path in (trained / "figures").glob("mismatch*")}
     assert made == {"mismatch.png", "mismatch_bins.csv", "mismatch_budget.csv"}
 
