@@ -175,6 +175,7 @@ def test_branches_are_placed_whenever_they_can_be(chosen: list[tuple[int, int, i
     assert None not in cores
 
 
+@settings(max_examples=25, deadline=None)
 @given(st.integers(0, 10**6))
 def test_a_placed_graph_runs_as_before_where_order_is_open_to_none(seed: int) -> None:
     """With no inhibition and no heavy weight, the cores and so the order of branches change nothing."""
