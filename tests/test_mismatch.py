@@ -24,7 +24,15 @@ from cil_spl.quantize import stepped
 # A map of 17 x 17 amid the digit, so that pooling has an edge to drop, with events on it.
 CROP = "dataset.preprocess.crop=[8, 8, 17, 17]"
 LAYERS = "model.layers=[{conv: 4, kernel: 3, padding: 1, pool: 2}, {linear: classes}]"
-SMALL = ["trainer.epochs=1", "trainer.limit_batches=6", "tracking.enabled=false", "frames.bins=3", CROP, LAYERS]
+SMALL = [
+    "method=bptt",
+    "trainer.epochs=1",
+    "trainer.limit_batches=6",
+    "tracking.enabled=false",
+    "frames.bins=3",
+    CROP,
+    LAYERS,
+]
 
 
 def trained(folder, *overrides: str) -> runs.Run:

@@ -45,7 +45,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from cil_spl.cli.compose import composed
 
     layers = "model.layers=[{conv: 4, kernel: 3, padding: 1, pool: 2}, {linear: classes}]"
-    small = ["trainer.epochs=1", "trainer.limit_batches=4", "frames.bins=3", "tracking.enabled=false"]
+    small = ["method=bptt", "trainer.epochs=1", "trainer.limit_batches=4", "frames.bins=3", "tracking.enabled=false"]
     folder = tmp_path_factory.mktemp("runs") / "small"
     pipeline.run(composed([*small, layers, "dataset.preprocess.crop=[8, 8, 17, 17]"]), folder)
     return folder
