@@ -74,6 +74,10 @@ def test_the_whole_path_and_going_on(tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.count("cilspl run") == 9  # three of six rows have no windows
     assert done.stdout.count("| CIL-SPL (conversion) |") == 2
+    broken = tmp_path / "runs" / "event_digits" / "bptt-2-s0" / "run.json"
+    broken.write_text(broken.read_text().replace('"finished"', '"killed"'))
     again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "cilspl run" not in again.stdout
-    assert again.stdout.splitlines() == [x for x in done.stdout.splitlines() if not x.startswith("cilspl run")]
+    assert again.stdout.count("cilspl run") == 1
+    assert [x for x in again.stdout.splitlines() if not x.startswith("cilspl run")] == [
+        x for x in done.stdout.splitlines() if not x.startswith("cilspl run")
+    ]

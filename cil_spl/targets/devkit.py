@@ -400,7 +400,8 @@ def configuration(module: Any, network: ChipNetwork, monitor: str) -> Any:
     if monitor not in MONITORS:
         raise RequestError(f"target.monitor={monitor}: allowed are {', '.join(MONITORS)}")
     check(network)
-    assign([need_of(layer) for layer in network.layers], "chip network")  # kernels and poolings square, sizes in range
+    # Kernels and poolings square, sizes in range.
+    assign([need_of(network, k) for k in range(len(network.layers))], "chip network")
     config = module.configuration.SpeckConfiguration()
     config.dvs_layer.pass_sensor_events = False
     for k, layer in enumerate(network.layers):

@@ -13,6 +13,7 @@ import argparse
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -79,6 +80,7 @@ def make(where: Path, row: str, overrides: list[str]) -> None:
         overrides = [o for o in overrides if not o.startswith("frames.bins=")]
     words = ["run", *overrides, *ROWS[row], "tracking.experiment=table1"]
     print("cilspl", *words, flush=True)
+    shutil.rmtree(where, ignore_errors=True)  # what a run that was cut off left
     where.parent.mkdir(parents=True, exist_ok=True)
     command = Path(sys.executable).with_name("cilspl")
     done = subprocess.run([command, *words], env=os.environ | {"CILSPL_RUN_DIR": str(where)}, stdout=subprocess.DEVNULL)
