@@ -29,7 +29,7 @@ def one_of(default: Any, *allowed: Any) -> Any:
 
 @dataclass
 class Frames:
-    bins: int = ranged(10, low=1)
+    bins: int = ranged(4, low=1)
     by: str = one_of("time", "time", "count")
     duration_us: int | None = ranged(None, low=1)
 

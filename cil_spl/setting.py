@@ -28,7 +28,7 @@ from cil_spl.task import Task
 class Frames:
     """How events become frames; the config group ``frames``."""
 
-    bins: int = 10
+    bins: int = 4
     by: str = "time"
     duration_us: int | None = None
 

@@ -43,7 +43,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=DATA, default="event_digits")
     parser.add_argument("--root", help="dataset.root of nmnist8")
-    parser.add_argument("--bins", type=int, nargs="+", default=[1], help="windows of BPTT, one table each")
+    parser.add_argument("--bins", type=int, nargs="+", default=[2], help="windows of BPTT, one table each")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="rows to make")
     parser.add_argument("--out", type=Path, default=Path("runs/table1"))
