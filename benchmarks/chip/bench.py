@@ -65,7 +65,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.write and options.network:
         parser.error("--write records the networks kept here; leave --network out")
-    limit, by = streaming_limit(options.repeats)
+    limit, by = max(streaming_limit(options.repeats) for _ in range(3))
     answer: dict[str, Any] = {
         "date": datetime.date.today().isoformat(),
         "machine": processor(),
@@ -121,11 +121,15 @@ def network_rows(case: Case, repeats: int, found: dict[str, list[int]]) -> list[
     answer = checked(case, found)
     n = len(case.offsets) - 1
     seconds = {1: np.inf, 2: np.inf}
+    had = 0.0  # processors that the machine gave to the two threads, in the fastest run
     for _ in range(repeats):
         for threads in seconds:
             clock = time.thread_time if threads == 1 else time.perf_counter
+            work = time.process_time()
             one = best(lambda threads=threads: run(case.network, case.events, case.offsets, threads=threads), 1, clock)
-            seconds[threads] = min(seconds[threads], one)
+            if one < seconds[threads]:
+                seconds[threads] = one
+                had = (time.process_time() - work) / one if threads == 2 else had
     additions = answer.synops.sum() / n
     return [
         {
@@ -136,6 +140,7 @@ def network_rows(case: Case, repeats: int, found: dict[str, list[int]]) -> list[
             "ms/recording": round(seconds[threads] / n * 1e3, 3),
             "aim": "" if threads == 1 or case.ms is None else f"{case.ms:.2f} ms, 1.9 x",
             "over one thread": "" if threads == 1 else f"{seconds[1] / seconds[2]:.2f} x",
+            "processors had": "" if threads == 1 else f"{had:.2f}",
         }
         for threads in seconds
     ]
