@@ -82,4 +82,5 @@ def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = 
     warnings = len(info.get("warnings", []))
     if warnings:
         out.print(f"{warnings} {'warning' if warnings == 1 else 'warnings'} above, kept in run.json", style="yellow")
-    out.print(f"run {(info.get('run_id') or '(not tracked)')[:12]}  {shortened(folder)}", soft_wrap=True)
+    name = info["run_id"][:12] if info.get("run_id") else "(not tracked)"
+    out.print(f"run {name}  {shortened(folder)}", soft_wrap=True)
