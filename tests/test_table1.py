@@ -70,7 +70,7 @@ def test_the_bootstrap_draws_seeds_too(script: Any) -> None:
 @pytest.mark.slow
 def test_the_whole_path_and_going_on(tmp_path: Path) -> None:
     command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "runs"), "--bins", "1", "2"]
-    command += ["trainer.epochs=1", "trainer.limit_batches=3", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
+    command += ["--", "trainer.epochs=1", "trainer.limit_batches=3", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.count("cilspl run") == 9  # three of six rows have no windows
     assert done.stdout.count("| CIL-SPL (conversion) |") == 2
