@@ -20,8 +20,6 @@ from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan, stages
 from cil_spl.neurons import Observation
 
-LAYERS = ("output", "all")
-
 
 class Chip(Protocol):
     """What a target must offer to be in the loop."""

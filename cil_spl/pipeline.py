@@ -174,7 +174,7 @@ def deploy(
     write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
     if target.runs == "cnn":
         ann = trained.ann if trained.ann is not None else trained.net
-        float32, int8 = target.load_cnn(ann.cpu(), plan, setting.calibration(bins=1))
+        float32, int8 = target.load_cnn(ann.cpu(), plan, setting.calibration(setting.experiences[-1].train, bins=1))
         found = {"float": judge(float32, 1), "quantized": judge(int8, 1)}
         found["deployed"] = found["float"] if target.precision == "float32" else found["quantized"]
         return found, {f"deployed/{k}": v for k, v in target.storage(plan, ann).items()}

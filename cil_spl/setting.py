@@ -182,14 +182,14 @@ class Setting:
             return 0 * outputs.sum()
         return self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
 
-    def calibration(self, bins: int | None = None) -> Batches:
-        """Training recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
+    def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
+        """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
-        return Batches(self.experiences[-1].train, 64, frames, shuffle=True, seed=self.seed)
+        return Batches(recordings, 64, frames, shuffle=True, seed=self.seed)
 
     def sample(self, bins: int | None = None) -> Tensor:
-        """Frames of some training recordings, to scale fresh weights by. (T, B, C, H, W)."""
-        return next(self.calibration(bins).epoch(0)).frames.to(self.device)
+        """Frames of some of the first training recordings, to scale fresh weights by. (T, B, C, H, W)."""
+        return next(self.calibration(self.experiences[0].train, bins).epoch(0)).frames.to(self.device)
 
     @property
     def monitor(self) -> str:

@@ -86,7 +86,9 @@ def train(
         return found
 
     def converted() -> tuple[nn.Sequential, dict[str, float]]:
-        activation = activations(net, setting.calibration(bins=1), percentile, normalize_batches, setting.device)
+        activation = activations(
+            net, setting.calibration(data.train, bins=1), percentile, normalize_batches, setting.device
+        )
         return choose_gain(setting, net, activation, gains)
 
     setting.fit(

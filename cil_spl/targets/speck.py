@@ -242,10 +242,6 @@ class Speck:
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds) and classes of one recording's output events."""
-        if self.board is not None:
-            told = self.run(self.chip, batch, record=("output",))
-            assert told.output is not None
-            return told.output.t, told.output.k
-        a = run(self.chip, batch.events, batch.offsets, batch.edges_us, record=("output",), die=self.die)
+        a = self.run(self.chip, batch, record=("output",), die=self.die)
         assert a.output is not None
         return a.output.t, a.output.k

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.errors import RequestError
@@ -37,7 +37,6 @@ class Given:
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
-        self.opened: list[tuple[dict[str, Tensor], Batch]] = []
 
     def load(self, net: nn.Sequential) -> None:
         self.net = net
@@ -52,7 +51,6 @@ class Given:
         return {k: Observation(*(None if x is None else x[t : t + 1] for x in o)) for k, o in self.seen.items()}
 
 
-@torch.no_grad()
 def software(names: list[str], v_mem: bool) -> Given:
     """A chip that does exactly what the twin does."""
 
