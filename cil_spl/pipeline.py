@@ -15,21 +15,23 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
-from cil_spl import evaluate as ev
-from cil_spl import figures, runs, schema, track
+from cil_spl import schema
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
+from cil_spl.chip.quantize import stepped
 from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
-from cil_spl.errors import RequestError
-from cil_spl.fit import Trainer, read_checkpoint, write_checkpoint
 from cil_spl.models.build import plan_from
+from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
-from cil_spl.neurons import weights_of
-from cil_spl.quantize import stepped
-from cil_spl.setting import Frames, Setting, Trained
+from cil_spl.results import figures, runs
+from cil_spl.results import record as track
+from cil_spl.tasks import evaluation as ev
+from cil_spl.training.context import Frames, Setting, Trained
+from cil_spl.training.epochs import Trainer, read_checkpoint, write_checkpoint
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 

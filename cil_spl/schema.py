@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def ranged(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
@@ -192,11 +192,11 @@ TARGETS: dict[str, type] = {
     "cil_spl.methods.conversion.train": Conversion,
     "cil_spl.methods.cil_bptt.train": CilBptt,
     "cil_spl.methods.cil_conversion.train": CilConversion,
-    "cil_spl.observer.ChipObserver": ChipInLoop,
+    "cil_spl.chip.observer.ChipObserver": ChipInLoop,
     "cil_spl.targets.software.Software": Software,
     "cil_spl.targets.accelerator.Accelerator": Accelerator,
     "cil_spl.targets.speck.Speck": Speck,
-    "cil_spl.task.classification": Classification,
+    "cil_spl.tasks.classification.classification": Classification,
 }
 INSTANTIATED = ("dataset", "test_dataset", "observer", "method", "target", "task")
 MAY_BE_NULL = ("test_dataset", "observer")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cil_spl import __version__
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -6,10 +6,10 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 if TYPE_CHECKING:
-    from cil_spl.mismatch import Mismatch
+    from cil_spl.results.mismatch import Mismatch
 
 
 def main(argv: list[str]) -> int:
@@ -55,8 +55,8 @@ def main(argv: list[str]) -> int:
 def _show(name: str) -> int:
     from pathlib import Path
 
-    from cil_spl import runs
     from cil_spl.chip import interchange, placement
+    from cil_spl.results import runs
 
     path = Path(name) if Path(name).is_file() else runs.find(name).path("chip.npz")
     network = interchange.load(path)
@@ -72,7 +72,7 @@ def _mismatch(given: argparse.Namespace) -> int:
     if given.recordings < 1 or given.seed < 0:
         name, value, least = ("recordings", given.recordings, 1) if given.recordings < 1 else ("seed", given.seed, 0)
         raise RequestError(f"--{name} {value}: needs at least {least}")
-    from cil_spl import runs
+    from cil_spl.results import runs
 
     run = runs.find(given.run)
     bins, settings = _settings(given.settings)
@@ -81,9 +81,10 @@ def _mismatch(given: argparse.Namespace) -> int:
     sys.path.append(os.getcwd())  # a person's own modules
     import numpy as np
 
-    from cil_spl import mismatch, predict, report
+    from cil_spl import load as predict
     from cil_spl.chip import interchange
     from cil_spl.data import datasets
+    from cil_spl.results import mismatch, report
 
     network = predict.load(run)
     chip = interchange.load(run.path("chip.npz"))
@@ -133,8 +134,8 @@ def _changed(config: Any, settings: Mapping[str, str]) -> Any:
 
 def _print_mismatch(found: Mismatch) -> None:
     """What the tables hold, in 80 columns."""
-    from cil_spl import report
-    from cil_spl.mismatch import LINKS
+    from cil_spl.results import report
+    from cil_spl.results.mismatch import LINKS
 
     def percent(value: float, sign: str = "") -> str:
         return f"{100 * value:{sign}.2f}"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 SPLITS = ("train", "val", "test")
 
@@ -73,8 +73,8 @@ def _print(name: str, splits: Any) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    from cil_spl import report
     from cil_spl.data.describe import describe
+    from cil_spl.results import report
 
     about = describe(splits)
     width, height, polarities = about["sensor_size"]
@@ -102,8 +102,8 @@ def _range(numbers: dict[str, float] | None) -> str:
 
 
 def _picture(given: argparse.Namespace, splits: Any) -> int:
-    from cil_spl import report
     from cil_spl.data.describe import picture
+    from cil_spl.results import report
 
     recordings = getattr(splits, given.split)
     if not 0 <= given.index < len(recordings):

@@ -12,7 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from cil_spl import __version__
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 PACKAGES = ("torch", "sinabs", "tonic", "numba", "numpy", "mlflow", "hydra-core", "omegaconf", "scikit-learn")
 OK, NOTE, WRONG = "ok", "--", "!!"
@@ -93,7 +93,7 @@ def samna() -> tuple[str, str]:
 
 
 def tracking() -> Iterator[Line]:
-    from cil_spl import track
+    from cil_spl.results import record as track
 
     uri = track.store_uri()
     path = track.sqlite_path(uri)

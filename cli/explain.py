@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Sequence
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def request_behind(error: BaseException | None) -> RequestError | None:

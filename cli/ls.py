@@ -9,7 +9,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 KINDS = {
     "methods": "method",

@@ -17,8 +17,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("files", metavar="FILE", nargs="+", help="recordings")
     given = parser.parse_args(argv)
 
-    from cil_spl import runs
     from cil_spl.data.files import read_recording
+    from cil_spl.results import runs
 
     run = runs.find(given.run)
     width, height, polarities = run.config().dataset.sensor_size
@@ -26,7 +26,7 @@ def main(argv: list[str]) -> int:
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
     sys.path.append(os.getcwd())  # a person's own modules
-    from cil_spl import predict
+    from cil_spl import load as predict
 
     network = predict.load(run)
     for path, events in zip(given.files, recordings, strict=True):

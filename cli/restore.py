@@ -16,7 +16,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else that of the run)")
     given = parser.parse_args(argv)
 
-    from cil_spl import runs, track
+    from cil_spl.results import record as track
+    from cil_spl.results import runs
 
     for name in given.runs:
         path = Path(name)

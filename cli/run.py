@@ -18,10 +18,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cil_spl import track
+from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain
 from cil_spl.cli.explain import explain, request_behind
-from cil_spl.errors import RequestError
+from cil_spl.results import record as track
 
 RUN_DIR = "CILSPL_RUN_DIR"
 
@@ -86,7 +86,7 @@ def task(cfg: DictConfig) -> float | None:
             return None
         raise JobError(f"{here}: {error}") from None
     if int(os.environ.get("RANK", "0")) == 0:
-        from cil_spl import report, runs
+        from cil_spl.results import report, runs
 
         report.show_row(runs.read(here).info, here)
     scores = [line["val/accuracy"] for line in track.read_metrics(here) if line.get("val/accuracy") is not None]
@@ -169,14 +169,14 @@ def hydra_main(argv: list[str], program: str) -> int:
 
 
 def _short(path: Path | None) -> str:
-    from cil_spl import report
+    from cil_spl.results import report
 
     return report.shortened(path) if path is not None else ""
 
 
 def _sum_up(sweep: Path, started: float) -> int:
     """Close a sweep: how many runs got where; the worst of them is the exit code."""
-    from cil_spl import report, runs
+    from cil_spl.results import report, runs
 
     jobs = [path.parent.parent for path in sweep.rglob(".hydra/overrides.yaml") if path.stat().st_mtime >= started - 1]
     worst, finished = DONE, 0

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def main(argv: list[str]) -> int:
-    from cil_spl.table import FORMATS
+    from cil_spl.results.table import FORMATS
 
     parser = argparse.ArgumentParser(
         prog="cilspl table",
@@ -31,7 +31,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
     given = parser.parse_args(argv)
 
-    from cil_spl import runs, table, track
+    from cil_spl.results import record as track
+    from cil_spl.results import runs, table
 
     if given.folder is not None:
         if not Path(given.folder).is_dir():

@@ -22,9 +22,9 @@ def main(argv: list[str]) -> int:
     from hydra.errors import HydraException
     from omegaconf.errors import OmegaConfBaseException
 
+    from cil_spl.base.errors import RequestError
     from cil_spl.cli.compose import composed, every
     from cil_spl.cli.explain import explain
-    from cil_spl.errors import RequestError
 
     sys.path.append(os.getcwd())  # a person's own modules
     try:

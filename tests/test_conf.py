@@ -10,7 +10,7 @@ from omegaconf import OmegaConf
 
 import cil_spl.cli.run  # noqa: F401  (registers the resolvers that conf/hydra uses)
 from cil_spl import schema
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CHOICES = sorted(

@@ -12,10 +12,11 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
-from cil_spl import pipeline, table
+from cil_spl import pipeline
+from cil_spl.base.errors import RequestError
 from cil_spl.data import datasets
 from cil_spl.data.events import Splits
-from cil_spl.errors import RequestError
+from cil_spl.results import table
 
 QUICK = [
     "trainer.epochs=1",

@@ -10,7 +10,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import DictConfig
 
 from cil_spl import schema
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def config(*overrides: str) -> DictConfig:

@@ -17,17 +17,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from cil_spl import evaluate as ev
+from cil_spl.chip.observer import ChipObserver
 from cil_spl.data.batches import Batch
 from cil_spl.data.events import EVENT, Splits, from_list
-from cil_spl.fit import Trainer, Update, Weights
-from cil_spl.forward import forward
 from cil_spl.models.build import plan_from
+from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
-from cil_spl.observer import ChipObserver
-from cil_spl.setting import Frames, Setting, Trained
 from cil_spl.targets.speck import Speck
-from cil_spl.task import classification
+from cil_spl.tasks import evaluation as ev
+from cil_spl.tasks.classification import classification
+from cil_spl.training.context import Frames, Setting, Trained
+from cil_spl.training.epochs import Trainer, Update, Weights
 
 
 # --- SLTT (Meng et al., ICCV 2023): BPTT without the temporal edges; memory does not grow with T ---

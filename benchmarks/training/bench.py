@@ -23,11 +23,12 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_module
 
-from cil_spl import fused, pipeline, schema
+from cil_spl import pipeline, schema
+from cil_spl.chip.observer import ChipObserver
 from cil_spl.data import datasets
-from cil_spl.forward import forward
 from cil_spl.methods import bptt
-from cil_spl.observer import ChipObserver
+from cil_spl.models import fused
+from cil_spl.models.forward import forward
 
 
 def main() -> None:

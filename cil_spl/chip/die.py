@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 DECIMATION = (1, 2, 4, 8, 16, 32, 128, 256, 512)  # 64 is not among the chip's
 

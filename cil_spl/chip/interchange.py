@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.errors import RequestError
 
 FORMAT = 1
 KIND = "cilspl chip network"

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 from cil_spl.chip.simulator import check
-from cil_spl.errors import RequestError
 
 MIN_V_MEM = "min_v_mem"
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
-from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan, pair, stages
 
 KI = 1024

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 import numba
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork
-from cil_spl.errors import RequestError
 
 TOP, BOTTOM = 32767, -32768
 ALL = 1 << 30  # no limit

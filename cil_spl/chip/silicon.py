@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import nirfile
 from cil_spl.chip.network import ChipLayer, ChipNetwork
 from cil_spl.chip.simulator import run
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 NETWORK, COUNTS = "cnn_sinabs.nir", "layer1_spike_counts.npz"
 

@@ -22,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 if TYPE_CHECKING:
     from cil_spl.chip.die import Die

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
-from cil_spl.errors import RequestError
 
 
 class FramesConfig(Protocol):

@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, Recordings
-from cil_spl.errors import RequestError
 
 log = logging.getLogger(__name__)
 

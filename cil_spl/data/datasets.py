@@ -18,13 +18,13 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, recorded
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
 from cil_spl.data.augment import Augment
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.splits import stratified_split
-from cil_spl.errors import RequestError
 
 log = logging.getLogger(__name__)
 

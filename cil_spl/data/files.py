@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import check_events
-from cil_spl.errors import RequestError
 
 SUFFIXES = (".bin", ".npy", ".npz", ".csv")
 _FIELDS = ("x", "y", "t", "p")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def bin_edges(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, Recordings, from_list
-from cil_spl.errors import RequestError
 
 SENSOR_SIZE = (34, 34, 2)
 CLASSES = tuple("0123456789")

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, Recordings
-from cil_spl.errors import RequestError
 
 
 @dataclass(frozen=True)

@@ -29,8 +29,8 @@ from numba import njit, prange
 from scipy.interpolate import PchipInterpolator
 from scipy.special import ndtr
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 SENSOR_SIZE = (34, 34, 2)
 _UP = 4  # grid points a sensor pixel on which the blurred log image is held

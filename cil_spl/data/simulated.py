@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Recordings
 from cil_spl.data.saccades import SENSOR_SIZE, from_config, simulate
-from cil_spl.errors import RequestError
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 
 def stratified_split(target: np.ndarray, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from cil_spl.data.batches import Batch
-from cil_spl.fit import Update, Weights
-from cil_spl.forward import forward
-from cil_spl.setting import Setting, Trained
+from cil_spl.models.forward import forward
+from cil_spl.training.context import Setting, Trained
+from cil_spl.training.epochs import Update, Weights
 
 
 def train(

@@ -33,13 +33,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.errors import RequestError
-from cil_spl.fit import Update, Weights
-from cil_spl.meter import Meter
 from cil_spl.models.build import build
-from cil_spl.neurons import Observation, substitute
-from cil_spl.setting import Setting, Trained
+from cil_spl.models.neurons import Observation, substitute
+from cil_spl.training.context import Setting, Trained
+from cil_spl.training.epochs import Update, Weights
+from cil_spl.training.gradient_cosine import Meter
 
 
 def train(
@@ -59,7 +59,8 @@ def train(
         count_scale: factor on the counts before the softmax.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
         plain: part of all steps, the first ones, that run without the chip.
-        meter: random directions along which the gradient is measured each epoch (:mod:`cil_spl.meter`); 0 for none.
+        meter: random directions along which the gradient is measured each epoch
+            (:mod:`cil_spl.training.gradient_cosine`); 0 for none.
 
     Raises:
         RequestError: there is no chip in the loop.

@@ -31,12 +31,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batch, Batches
-from cil_spl.fit import Update, Weights
 from cil_spl.models.build import build
-from cil_spl.neurons import substitute
-from cil_spl.setting import Setting, Trained
+from cil_spl.models.neurons import substitute
+from cil_spl.tasks import evaluation as ev
+from cil_spl.training.context import Setting, Trained
+from cil_spl.training.epochs import Update, Weights
 
 
 def train(

@@ -9,8 +9,8 @@ from typing import Any
 import sinabs.layers as sl
 from torch import nn
 
-from cil_spl import neurons
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
+from cil_spl.models import neurons
 from cil_spl.models.plan import Layer, Plan, pair
 
 BLOCK_KEYS = {
@@ -72,7 +72,7 @@ def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bo
 
     Args:
         family: ``snn`` puts sinabs neurons behind the weights, ``cnn`` rectifiers.
-        neuron: arguments of :func:`cil_spl.neurons.make`.
+        neuron: arguments of :func:`cil_spl.models.neurons.make`.
         output_relu: whether a CNN's output is rectified. Off while it is trained: a rectified output that
             is never positive gets no gradient, and its class is lost.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from cil_spl import neurons
+from cil_spl.models import neurons
 
 
 @torch.no_grad()

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 Pair = tuple[int, int]
 Shape = tuple[int, ...]

@@ -8,10 +8,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from cil_spl import evaluate as ev
+from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
-from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
+from cil_spl.tasks import evaluation as ev
 
 PRECISIONS = ("float32", "int8")
 

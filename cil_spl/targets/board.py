@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.metadata
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 
 BACKENDS = ("auto", "simulator", "device")
 COMPILED = (".so", ".pyd", ".dylib")

@@ -45,10 +45,10 @@ from typing import Any
 import filelock
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import CORES, assign, need_of, place_network
 from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output, Program, check, compiled
-from cil_spl.errors import RequestError
 from cil_spl.targets.board import samna_is_real
 
 # Our name of a kind of board (sinabs uses the same): samna's name, and samna's module of its chip.

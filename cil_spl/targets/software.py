@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from cil_spl import evaluate as ev
 from cil_spl.chip.network import ChipNetwork
+from cil_spl.chip.quantize import quantize, stepped
 from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan
-from cil_spl.quantize import quantize, stepped
+from cil_spl.tasks import evaluation as ev
 
 
 class Software:

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import nn
 
-from cil_spl import evaluate as ev
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
+from cil_spl.chip.quantize import quantize
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.batches import Batch
-from cil_spl.errors import RequestError
 from cil_spl.models.plan import Plan
-from cil_spl.quantize import quantize
 from cil_spl.targets import board
+from cil_spl.tasks import evaluation as ev
 
 if TYPE_CHECKING:
     from cil_spl.targets.devkit import Board

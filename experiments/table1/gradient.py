@@ -3,8 +3,8 @@
     python experiments/table1/gradient.py [--bins 1 2 4 10] [--directions 200] [--epochs 3] [override ...]
 
 A network is trained by plain BPTT for some epochs; then the gradient of each option of chip-in-loop learning, and that
-of plain BPTT, is held against what the chip's loss does along random directions (cil_spl/meter.py) on one batch of
-training recordings.
+of plain BPTT, is held against what the chip's loss does along random directions
+(cil_spl/training/gradient_cosine.py) on one batch of training recordings.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from hydra import compose, initialize_config_module
 from torch import Tensor
 
 from cil_spl import pipeline, schema
+from cil_spl.chip.observer import ChipObserver
 from cil_spl.data import datasets
 from cil_spl.data.batches import Batch
-from cil_spl.forward import forward
-from cil_spl.meter import Meter
 from cil_spl.methods import bptt
-from cil_spl.observer import ChipObserver
+from cil_spl.models.forward import forward
+from cil_spl.training.gradient_cosine import Meter
 
 OPTIONS = {
     "output layer": {"layers": "output", "v_mem": False},

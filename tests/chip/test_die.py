@@ -18,12 +18,12 @@ import networks
 import reference
 from test_simulator import assert_answers_equal
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import kernels, simulator
 from cil_spl.chip.die import DECIMATION, Die, die_of
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 RECORD = ("counts", "v_mem", "events")
 

@@ -13,10 +13,10 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import load, save
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import spread_readout
-from cil_spl.errors import RequestError
 
 
 def assert_networks_equal(a: ChipNetwork, b: ChipNetwork) -> None:

@@ -13,9 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import nirfile
 from cil_spl.chip.network import ChipNetwork, Destination
-from cil_spl.errors import RequestError
 
 
 def chain() -> ChipNetwork:

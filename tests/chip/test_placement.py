@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 from cil_spl.chip.placement import CORES, Need, Placement, assign, need_of, place, place_network, placed, spread_readout
 from cil_spl.chip.simulator import run
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 from cil_spl.models.plan import Layer, Plan
 
 

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import rules
 from cil_spl.chip.network import Destination
 from cil_spl.chip.rules import CHIP, STEPS, Rule
 from cil_spl.chip.simulator import run
 from cil_spl.data.events import EVENT
 from cil_spl.data.frames import bin_edges, frames
-from cil_spl.errors import RequestError
 
 INTO_THE_BIN = replace(STEPS, clip_each=True)
 EVERY_EVENT = replace(INTO_THE_BIN, fire_each=True)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import silicon
 from cil_spl.chip.silicon import Silicon
-from cil_spl.errors import RequestError
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,12 @@ sys.path.insert(0, str(Path(__file__).parent))
 import networks
 import reference
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip import simulator
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, run
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 RECORD = ("counts", "v_mem", "events", "output")
 

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import pytest
 
 import cil_spl
-from cil_spl import cli, track
-from cil_spl.errors import RequestError
+from cil_spl import cli
+from cil_spl.base.errors import RequestError
+from cil_spl.results import record as track
 
 
 @pytest.fixture(scope="session")

@@ -253,15 +253,15 @@ def test_cache_and_clear(cilspl, here, monkeypatch):
 
 @pytest.fixture
 def network(pipeline, monkeypatch):
-    """A network that answers class 1; the real one is in tests/test_predict.py."""
-    stand_in = types.ModuleType("cil_spl.predict")
+    """A network that answers class 1; the real one is in tests/test_load.py."""
+    stand_in = types.ModuleType("cil_spl.load")
 
     def predict(events):
         return types.SimpleNamespace(label="one", counts=np.array([2.0, 7.0]), decision_us=12_500)
 
     stand_in.load = lambda run: types.SimpleNamespace(predict=predict, classes=("zero", "one"))
-    monkeypatch.setitem(sys.modules, "cil_spl.predict", stand_in)
-    monkeypatch.setattr(cil_spl, "predict", stand_in, raising=False)
+    monkeypatch.setitem(sys.modules, "cil_spl.load", stand_in)
+    monkeypatch.setattr(cil_spl, "load", stand_in, raising=False)
 
 
 def test_predict(cilspl, here, pipeline, network):

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from cil_spl import track
+from cil_spl.results import record as track
 
 OFF = "tracking.enabled=false"
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 SENSOR = (9, 9, 2)
 

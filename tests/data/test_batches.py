@@ -8,10 +8,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
-from cil_spl.errors import RequestError
 
 FRAMES = SimpleNamespace(bins=3, by="time", duration_us=None)
 

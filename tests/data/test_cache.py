@@ -10,9 +10,9 @@ import time
 import numpy as np
 import pytest
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data import cache
 from cil_spl.data.events import EVENT, from_list
-from cil_spl.errors import RequestError
 
 
 @pytest.fixture(autouse=True)

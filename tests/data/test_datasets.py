@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from omegaconf import OmegaConf
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, datasets
 from cil_spl.data.events import EVENT, Splits, from_list
-from cil_spl.errors import RequestError
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 

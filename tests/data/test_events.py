@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, Recordings, check_events, from_list
-from cil_spl.errors import RequestError
 
 SENSOR = (6, 4, 2)  # width, height: not square, so that x and y cannot be exchanged unnoticed
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT
 from cil_spl.data.files import SUFFIXES, read_recording
-from cil_spl.errors import RequestError
 
 SENSOR = (34, 34, 2)
 EVENTS = np.array([(1, 2, 10, 1), (33, 0, 10, 0), (5, 6, 4000, 1)], EVENT)

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT
 from cil_spl.data.frames import bin_edges, frames
-from cil_spl.errors import RequestError
 
 SENSOR = (5, 4, 2)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data import nmnist
 from cil_spl.data.events import EVENT
-from cil_spl.errors import RequestError
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data" / "NMNIST"
 

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.data.frames import bin_edges, frames
 from cil_spl.data.preprocess import Preprocess, preprocess_recordings, preprocessed_sensor_size
-from cil_spl.errors import RequestError
 
 
 def recordings(sensor_size, n=4, seed=0):

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, check_events
 from cil_spl.data.saccades import SENSOR_SIZE, Parameters, from_config, simulate
-from cil_spl.errors import RequestError
 
 DEFAULT = Parameters()
 # Nothing by chance: identical pixels, no noise, no jitter.

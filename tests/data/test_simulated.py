@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Recordings, check_events
 from cil_spl.data.simulated import enlarge, event_digits_recordings, read_idx, saccade_mnist_recordings
-from cil_spl.errors import RequestError
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 

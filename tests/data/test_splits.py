@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.splits import stratified_split
-from cil_spl.errors import RequestError
 
 
 @given(st.lists(st.integers(0, 5), max_size=120), st.floats(0, 0.99), st.integers(0, 5))

@@ -11,18 +11,18 @@ import pytest
 import torch
 from torch import nn
 
+from cil_spl.base.errors import RequestError
+from cil_spl.chip.observer import ChipObserver
+from cil_spl.chip.quantize import quantize
 from cil_spl.data.batches import Batch, Batches
-from cil_spl.errors import RequestError
-from cil_spl.fit import Trainer
-from cil_spl.forward import forward
 from cil_spl.methods import bptt, cil_bptt, cil_conversion
+from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import stages
-from cil_spl.neurons import Observation
-from cil_spl.observer import ChipObserver
-from cil_spl.quantize import quantize
-from cil_spl.setting import Frames, Setting
 from cil_spl.targets.speck import Speck
+from cil_spl.training.context import Frames, Setting
+from cil_spl.training.epochs import Trainer
 from tests.methods.test_methods import NEURON, PLAN, setting
 
 NEURONS = [stage.neuron for stage in stages(PLAN)]

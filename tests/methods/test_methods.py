@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 import torch
 
-from cil_spl import evaluate as ev
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Splits, from_list
-from cil_spl.fit import Trainer
-from cil_spl.forward import forward
 from cil_spl.methods import bptt, conversion
 from cil_spl.models.build import build, plan_from
+from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
-from cil_spl.setting import Frames, Setting
-from cil_spl.task import classification
+from cil_spl.tasks import evaluation as ev
+from cil_spl.tasks.classification import classification
+from cil_spl.training.context import Frames, Setting
+from cil_spl.training.epochs import Trainer
 
 NEURON = {"spike_threshold": 1.0, "min_v_mem": -1.0}
 BLOCKS = [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}]
@@ -93,7 +93,7 @@ def test_loss_per_step_is_the_mean_of_the_steps_losses(tmp_path: Path) -> None:
 
 def test_bptt_gradient_equals_finite_differences_of_a_smooth_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the spike replaced by the primitive of psi, the surrogate gradient is the true one."""
-    from cil_spl import fused, neurons
+    from cil_spl.models import fused, neurons
 
     slope = 4.0
 

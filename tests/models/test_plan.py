@@ -6,7 +6,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import nn
 
-from cil_spl.errors import RequestError
+from cil_spl.base.errors import RequestError
 from cil_spl.models.plan import Layer, Plan, Stage, pair, stages
 
 CHAIN = Plan(

@@ -1,0 +1,113 @@
+"""A chip in the loop: it does the forward pass of a batch, and a method is told what it saw.
+
+To a method this is just where values come from (``Setting.observer``); it knows nothing of chips. The chip is given the
+network's present weights, rounded by its rule, and runs the same events from which the batch's frames were made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from cil_spl.chip.die import die_of
+from cil_spl.chip.network import ChipNetwork
+from cil_spl.chip.simulator import ChipAnswer
+from cil_spl.data.batches import Batch
+from cil_spl.models.neurons import Observation
+from cil_spl.models.plan import Plan, stages
+
+
+class Chip(Protocol):
+    """What a target must offer to be in the loop."""
+
+    def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]: ...
+
+    def run(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
+
+
+class ChipObserver:
+    """Sends batches through a chip.
+
+    Args:
+        target: the chip.
+        plan: of the networks that it will be given.
+        layers: report the ``output`` layer only, or ``all`` spiking layers.
+        v_mem: whether to report membrane states too; a board sends one event a neuron for them.
+        die: deviations of the chip in the loop, apart from those of the chip that is evaluated.
+    """
+
+    def __init__(
+        self,
+        target: Chip,
+        plan: Plan,
+        *,
+        layers: str = "all",
+        v_mem: bool = False,
+        die: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.target, self.plan, self.stages = target, plan, stages(plan)
+        self.layers, self.v_mem = layers, v_mem
+        self.die = die_of(die, "observer.die")
+        if self.die:
+            self.die.check_layers([stage.weight.name for stage in self.stages])
+        self.chip: ChipNetwork | None = None
+        self.unit: dict[str, float] = {}
+        self.device = torch.device("cpu")
+        self.seen: dict[str, Observation] = {}
+
+    def load(self, net: nn.Sequential) -> None:
+        """Round the network's present weights and put them on the chip."""
+        self.chip, _ = self.target.quantize(net, self.plan)
+        self.device = next(net.parameters()).device
+        # The chip's threshold is a rounded one: in units of it, a state is what the float network calls v_mem.
+        self.unit = {
+            stage.neuron: float(cast(Any, net.get_submodule(stage.neuron)).spike_threshold) / layer.threshold
+            for stage, layer in zip(self.stages, self.chip.layers, strict=True)
+        }
+
+    def open(self, batch: Batch) -> None:
+        """Run a batch, each recording from zeroed states; windows do not change what the chip does."""
+        assert self.chip is not None, "load a network before a batch"
+        all_layers = self.layers == "all"
+        record = (("counts",) if all_layers else ()) + (("v_mem",) if self.v_mem else ())
+        answer = self.target.run(self.chip, batch, record=record, die=self.die)
+        last = len(self.stages) - 1
+        self.seen = {}
+        for k, stage in enumerate(self.stages):
+            if k < last and not all_layers:
+                continue
+            flat = stage.weight.kind == "linear"
+            readout = self.chip.readout if k == last else None
+            if all_layers:
+                assert answer.layer_counts is not None
+                counts = _steps_first(answer.layer_counts[k], flat, readout, self.device)
+            else:
+                by_class = torch.from_numpy(answer.counts.astype(np.float32))
+                counts = by_class.transpose(0, 1).to(self.device)  # B T K -> T B K
+            v_mem = None
+            if self.v_mem:
+                assert answer.layer_v_mem is not None
+                v_mem = _steps_first(answer.layer_v_mem[k], flat, readout, self.device) * self.unit[stage.neuron]
+            self.seen[stage.neuron] = Observation(counts, v_mem)
+
+    def windows(self) -> dict[str, Observation]:
+        """What it saw in all windows, by spiking layer. Shapes (T, B, ...)."""
+        return self.seen
+
+    def window(self, t: int) -> dict[str, Observation]:
+        """What it saw in window ``t``. Shapes (1, B, ...)."""
+        return {
+            name: Observation(seen.counts[t : t + 1], None if seen.v_mem is None else seen.v_mem[t : t + 1])
+            for name, seen in self.seen.items()
+        }
+
+
+def _steps_first(values: np.ndarray, flat: bool, readout: Any, device: torch.device) -> Tensor:
+    x = torch.from_numpy(values.astype(np.float32)).transpose(0, 1)  # B T f y x -> T B f y x
+    if readout is not None:
+        x = x[:, :, list(readout)]
+    return (x.flatten(2) if flat else x).to(device)

@@ -1,0 +1,214 @@
+"""Float network → chip integers, by the chip's rule, and the fake-quantised twin for training.
+
+One scale k per core, shared by the weights and both thresholds: the largest factor with which the weights fit
+8 bits and the thresholds 16 bits. Then everything is rounded (half to even), as sinabs does for Speck:
+
+    k = min(k_w, k_v);   k_w = 127 / max(W) or 128 / |min(W)|, whichever end is the tighter;  k_v alike with 16 bits
+    W_int = round(k W),   theta_int = round(k theta),   v_min_int = round(k v_min)
+
+Average pooling does not exist on the chip: it becomes sum pooling, and the weights behind it are divided by its area
+before they are scaled.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import sinabs.layers as sl
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from cil_spl.base.errors import RequestError
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.models import neurons
+from cil_spl.models.plan import Plan, Stage, pair, stages
+
+WEIGHT_BITS = 8
+STATE_BITS = 16
+# A sum of integers is often just the threshold; in float32 it may come out a hair below, and a spike is lost.
+NUDGE = 1e-6
+
+
+def scale_to_fit(values: Tensor, bits: int) -> Tensor:
+    """The largest factor with which ``values`` fit ``bits`` signed bits; infinite for zeros."""
+    top, bottom = 2 ** (bits - 1) - 1, 2 ** (bits - 1)
+    high, low = values.max(), values.min()
+    if low.abs() <= high.abs() * (bottom / top):
+        return (top / high).abs()
+    return (bottom / low).abs()
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A core's numbers: ``weight`` int8-valued in the shape given, thresholds, and the scale."""
+
+    weight: Tensor
+    threshold: Tensor
+    min_v_mem: Tensor
+    scale: Tensor
+    limited_by: str
+
+
+def to_integers(weight: Tensor, spike_threshold: Tensor, min_v_mem: Tensor) -> Integers:
+    """The chip's rule for one core; float32 in, float32 whole numbers out.
+
+    Raises:
+        RequestError: a weight is not a finite number.
+    """
+    if not bool(torch.isfinite(weight).all()):
+        raise RequestError("a weight is not a finite number: the training has diverged (lower method.lr)")
+    by_weight = scale_to_fit(weight, WEIGHT_BITS)
+    by_threshold = scale_to_fit(torch.stack([min_v_mem, spike_threshold]), STATE_BITS)
+    scale = torch.minimum(by_weight, by_threshold)
+    return Integers(
+        weight=torch.round(weight * scale),
+        threshold=torch.round(spike_threshold * scale),
+        min_v_mem=torch.round(min_v_mem * scale),
+        scale=scale,
+        limited_by="weights" if bool(by_weight <= by_threshold) else "thresholds",
+    )
+
+
+class FakeQuantize(nn.Module):
+    """Weights rounded by the chip's rule; the gradient passes unchanged (straight through).
+
+    The value is ``W_int theta / theta_int``: the rounding of the threshold is carried by the weights, so that the twin
+    with its float threshold spikes as the integers do.
+    """
+
+    def __init__(self, spike_threshold: float, min_v_mem: float, fold: int = 1) -> None:
+        super().__init__()
+        self.spike_threshold, self.min_v_mem, self.fold = spike_threshold, min_v_mem, fold
+
+    def forward(self, weight: Tensor) -> Tensor:
+        theta = weight.new_tensor(self.spike_threshold)
+        with torch.no_grad():
+            integers = to_integers(weight / self.fold, theta, weight.new_tensor(self.min_v_mem))
+            rounded = integers.weight * (theta / integers.threshold * (1 + NUDGE)) * self.fold
+        return neurons.substitute(weight, rounded)
+
+
+def make_aware(net: nn.Sequential, plan: Plan, *, spike_threshold: float, min_v_mem: float) -> None:
+    """Let a network compute with fake-quantised weights; the float masters stay what is trained."""
+    for stage in stages(plan):
+        module = net.get_submodule(stage.weight.name)
+        parametrize.register_parametrization(module, "weight", FakeQuantize(spike_threshold, min_v_mem, stage.fold))
+
+
+def bake(net: nn.Module) -> None:
+    """Make the fake-quantised weights the weights, so that the network is an ordinary one again."""
+    for module in net.modules():
+        if parametrize.is_parametrized(module, "weight"):
+            parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
+
+
+def quantize(net: nn.Sequential, plan: Plan, *, leaky: bool = False) -> tuple[ChipNetwork, list[str]]:
+    """The chip network of a float network, and what a person should be told about it.
+
+    Args:
+        leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.
+
+    Raises:
+        RequestError: a layer that no chip can hold: leaky neurons, or neurons without a lower bound.
+    """
+    parts = stages(plan)
+    layers, warnings = [], []
+    for i, stage in enumerate(parts):
+        neuron = cast(sl.IAF, net.get_submodule(stage.neuron))
+        weighted: Any = net.get_submodule(stage.weight.name)
+        check_neuron(neuron, stage, leaky)
+        with torch.no_grad():
+            weight = weighted.weight.detach().float().cpu() / stage.fold
+            theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
+            integers = to_integers(weight, theta, low)
+        if integers.limited_by == "thresholds":
+            used = int(integers.weight.abs().max())
+            warnings.append(
+                f"layer {stage.weight.name}: the thresholds, not the weights, limit the scale; "
+                f"the weights use only {used} of 127 levels. Train with a lower spike_threshold or larger weights."
+            )
+        if int(integers.min_v_mem) == 0:
+            warnings.append(
+                f"layer {stage.weight.name}: the lower threshold is 0, a known bug of the chip; use -1 or lower"
+            )
+        c, height, width = stage.input_shape
+        linear = stage.weight.kind == "linear"
+        shape = (-1, c, height, width) if linear else integers.weight.shape  # F (C H W) -> F C H W
+        destination = (Destination(i + 1, stage.pool),) if i + 1 < len(parts) else ()
+        layers.append(
+            ChipLayer(
+                name=stage.weight.name,
+                weight=integers.weight.reshape(shape).numpy().astype(np.int8),
+                stride=(1, 1) if linear else pair(stage.weight.params["stride"]),
+                padding=(0, 0) if linear else pair(stage.weight.params["padding"]),
+                input_shape=stage.input_shape,
+                threshold=int(integers.threshold),
+                min_v_mem=int(integers.min_v_mem),
+                reset="zero" if type(neuron.reset_fn).__name__ == "MembraneReset" else "subtract",
+                scale=float(integers.scale),
+                destinations=destination,
+            )
+        )
+    return ChipNetwork(tuple(layers), plan.input_shape), warnings
+
+
+def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
+    """Refuse neurons that the chip does not have.
+
+    Raises:
+        RequestError: naming the layer.
+    """
+    if not isinstance(neuron, sl.IAF) and not leaky:
+        raise RequestError(
+            f"layer {stage.neuron}: {type(neuron).__name__} cannot be placed on the chip, which has no multiplicative "
+            "leak; use model.neuron.kind=iaf"
+        )
+    if cast(sl.LIF, neuron).min_v_mem is None:
+        raise RequestError(
+            f"layer {stage.neuron}: min_v_mem=None cannot be quantised: the scale would be spent on the lower bound "
+            "and every weight rounded to zero; use model.neuron.min_v_mem=-1"
+        )
+
+
+def stepped(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential:
+    """The chip's integers in a time-stepped network: whole numbers in float32, sum pooling.
+
+    Exact as long as no state leaves the 24 bits of float32; only time steps set it apart from the chip.
+    """
+    net = nn.Sequential()
+    by_name = {layer.name: layer for layer in chip.layers}
+    neuron_of = {stage.neuron: stage.weight.name for stage in stages(plan)}
+    names = {fn: name for name, fn in neurons.SPIKE_FNS.items()}
+    for name, module in like.named_children():
+        new: nn.Module = module
+        if name in by_name:
+            weight = torch.from_numpy(by_name[name].weight.astype(np.float32))
+            if isinstance(module, nn.Conv2d):
+                new = nn.Conv2d(
+                    module.in_channels,
+                    module.out_channels,
+                    cast(Any, module.kernel_size),
+                    cast(Any, module.stride),
+                    cast(Any, module.padding),
+                    bias=False,
+                )
+            else:
+                new = nn.Linear(cast(nn.Linear, module).in_features, cast(nn.Linear, module).out_features, bias=False)
+            new.weight = nn.Parameter(weight.reshape(new.weight.shape), requires_grad=False)
+        elif name in neuron_of:
+            layer, old = by_name[neuron_of[name]], cast(sl.IAF, module)
+            new = neurons.make(
+                kind="iaf" if isinstance(old, sl.IAF) else "lif",
+                tau_mem=None if isinstance(old, sl.IAF) else float(old.tau_mem),
+                spike_fn=names[old.spike_fn],
+                reset_fn=layer.reset,
+                spike_threshold=layer.threshold,
+                min_v_mem=layer.min_v_mem,
+            )
+        elif isinstance(module, nn.AvgPool2d):
+            new = sl.SumPool2d(module.kernel_size)
+        net.add_module(name, new)
+    return net

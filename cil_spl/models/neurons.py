@@ -1,0 +1,250 @@
+"""Spiking layers: construction, one time-stepped layer with its gradient, state-free checkpoints.
+
+A step of integrate-and-fire (alpha = 1) or leaky (alpha = exp(-1 / tau_mem)) neurons, as in sinabs:
+
+    u[t] = alpha v[t-1] + (1 - alpha) I[t]        (IAF: u[t] = v[t-1] + I[t])
+    s[t] = trunc(u[t] / theta) where u[t] > 0     (single spike: 1 where u[t] >= theta)
+    v[t] = max(u[t] - theta s[t], v_min)          (reset to zero: u[t] where s[t] = 0, else 0)
+
+    theta = spike_threshold, v_min = min_v_mem, I = synaptic input, s = spikes, v = v_mem
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import sinabs.activation as sina
+import sinabs.layers as sl
+import torch
+from torch import Tensor, nn
+
+from cil_spl.base.errors import RequestError
+from cil_spl.models import fused
+
+Surrogate = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass
+class Triangle:
+    """psi(u) = max(0, 1 - |u - theta| / width) / width, the default of SLTT (Meng et al. 2023)."""
+
+    grad_width: float = 1.0
+
+    def __call__(self, v_mem: Tensor, spike_threshold: Tensor) -> Tensor:
+        return torch.relu(1 - (v_mem - spike_threshold).abs() / self.grad_width) / self.grad_width
+
+
+@dataclass
+class Sigmoid:
+    """Derivative of sigmoid(slope (u - theta)), the default of OTTT (Xiao et al. 2022), slope 4."""
+
+    slope: float = 4.0
+
+    def __call__(self, v_mem: Tensor, spike_threshold: Tensor) -> Tensor:
+        s = torch.sigmoid(self.slope * (v_mem - spike_threshold))
+        return self.slope * s * (1 - s)
+
+
+SURROGATES: dict[str, Callable[..., Surrogate]] = {
+    "periodic_exponential": sina.PeriodicExponential,
+    "single_exponential": sina.SingleExponential,
+    "heaviside": sina.Heaviside,
+    "gaussian": sina.Gaussian,
+    "multi_gaussian": sina.MultiGaussian,
+    "triangle": Triangle,
+    "sigmoid": Sigmoid,
+}
+SPIKE_FNS = {"multi": sina.MultiSpike, "single": sina.SingleSpike}
+RESET_FNS = {"subtract": sina.MembraneSubtract, "zero": sina.MembraneReset}
+
+
+class Observation(NamedTuple):
+    """What another machine saw a layer do in the same time steps, in the float network's units.
+
+    counts: events of each neuron, ``[T, B, ...]``. v_mem: states at the end of each step, or None
+    where only the events were seen.
+    """
+
+    counts: Tensor
+    v_mem: Tensor | None = None
+
+
+def make(
+    *,
+    kind: str = "iaf",
+    spike_fn: str = "multi",
+    reset_fn: str = "subtract",
+    surrogate_grad_fn: str = "periodic_exponential",
+    surrogate_args: dict[str, float] | None = None,
+    spike_threshold: float = 1.0,
+    min_v_mem: float | None = -1.0,
+    tau_mem: float | None = None,
+) -> sl.IAFSqueeze | sl.LIFSqueeze:
+    """A sinabs layer of spiking neurons; ``tau_mem`` is in time steps.
+
+    Raises:
+        RequestError: a LIF layer without ``tau_mem``.
+    """
+    common: dict[str, Any] = {
+        "spike_threshold": torch.tensor(float(spike_threshold)),
+        "spike_fn": SPIKE_FNS[spike_fn],
+        "reset_fn": RESET_FNS[reset_fn](),
+        "surrogate_grad_fn": SURROGATES[surrogate_grad_fn](**(surrogate_args or {})),
+        "min_v_mem": None if min_v_mem is None else float(min_v_mem),
+        "batch_size": 1,
+    }
+    if kind == "iaf":
+        return sl.IAFSqueeze(**common)
+    if tau_mem is None:
+        raise RequestError("model.neuron.tau_mem=null: a LIF neuron needs its time constant, in time steps")
+    layer = sl.LIFSqueeze(tau_mem=float(tau_mem), **common)
+    layer.tau_mem.requires_grad_(False)  # a constant of the network here, not a weight
+    return layer
+
+
+def step(
+    layer: sl.LIF,
+    current: Tensor,
+    v_mem: Tensor | None = None,
+    observed: Observation | None = None,
+    straight_through: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """Run a layer of neurons through all time steps.
+
+    Args:
+        layer: a sinabs IAF or LIF layer; its own buffers are neither read nor written.
+        current: synaptic input.
+        v_mem: states before the first step, zero if None.
+        observed: take counts (and states, where given) from here; the gradient stays this layer's. Where an
+            observed state is not what the layer would have come to, the surrogate is evaluated at the ``u`` that
+            explains it, ``v_mem + theta * counts``.
+        straight_through: hand the gradient of the spikes to the membrane unchanged, and past the lower
+            bound. For output neurons: one that never fires would otherwise learn nothing.
+
+    Returns:
+        spikes of every step, and the states after the last.
+
+    Shape:
+        current, spikes: (T, B, ...); v_mem: (B, ...).
+    """
+    threshold, low = layer.spike_threshold, layer.min_v_mem
+    alpha = layer.alpha_mem_calculated.to(current.device)
+    leaky = not isinstance(layer, sl.IAF)
+    if leaky and layer.norm_input:
+        current = current * (1 - alpha)
+    if fused.supports(layer, current):
+        return fused.step(layer, current, v_mem, straight_through, *(observed or ()))
+    v = torch.zeros_like(current[0]) if v_mem is None else v_mem
+    psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
+    spikes = []
+    for t in range(current.shape[0]):
+        u = alpha * v + current[t] if leaky else v + current[t]
+        if observed is None:
+            s = _Spike.apply(u, None, None, layer.spike_fn, threshold, psi)
+        else:
+            counts, seen = observed.counts[t], None
+            if observed.v_mem is not None:
+                with torch.no_grad():
+                    own = layer.reset_fn(counts, {"v_mem": u}, threshold)["v_mem"]
+                    own = own if low is None else torch.relu(own - low) + low
+                    seen = torch.where(observed.v_mem[t] == own, u, observed.v_mem[t] + threshold * counts)
+            s = _Spike.apply(u, counts, seen, layer.spike_fn, threshold, psi)
+        v = layer.reset_fn(s, {"v_mem": u}, threshold)["v_mem"]
+        if low is not None:
+            v = _StraightClip.apply(v, low) if straight_through else torch.relu(v - low) + low
+        if observed is not None and observed.v_mem is not None:
+            v = substitute(v, observed.v_mem[t])
+        spikes.append(s)
+    return torch.stack(spikes), v
+
+
+def substitute(twin: Tensor, observed: Tensor) -> Tensor:
+    """The observed value, with the gradient of the twin. Exact: no sum of the two is formed."""
+    return _Substitute.apply(twin, observed)
+
+
+def is_spiking(module: nn.Module) -> bool:
+    """Whether a module is a layer of spiking neurons."""
+    return isinstance(module, sl.LIF)
+
+
+def weights_of(net: nn.Module) -> dict[str, Tensor]:
+    """Parameters and normalisation statistics of a network, without any neuron's state.
+
+    sinabs keeps ``v_mem`` among the buffers, where a checkpoint would pick it up.
+    """
+    spiking = {name for name, module in net.named_modules() if is_spiking(module)}
+    weights = {name: p.detach().clone() for name, p in net.named_parameters()}
+    for name, buffer in net.named_buffers():
+        if name.rpartition(".")[0] not in spiking:
+            weights[name] = buffer.detach().clone()
+    return weights
+
+
+def load_weights(net: nn.Module, weights: dict[str, Tensor]) -> None:
+    """Put :func:`weights_of` back.
+
+    Raises:
+        RequestError: names or shapes are not those of the network.
+    """
+    have = dict(net.named_parameters()) | dict(net.named_buffers())
+    for name in weights_of(net):
+        if name not in weights or weights[name].shape != have[name].shape:
+            found = tuple(weights[name].shape) if name in weights else "nothing"
+            raise RequestError(
+                f"weights: {name} should have shape {tuple(have[name].shape)}, found {found}; "
+                "they belong to another model"
+            )
+    with torch.no_grad():
+        for name, value in weights.items():
+            if name in have:
+                have[name].copy_(value)
+
+
+def _one(v_mem: Tensor, spike_threshold: Tensor) -> Tensor:
+    return torch.ones_like(v_mem)
+
+
+class _Spike(torch.autograd.Function):
+    """Spikes of sinabs' ``spike_fn``, or observed ones; gradient psi at u, or at the observed u."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, u: Tensor, counts: Any, seen: Any, spike_fn: Any, threshold: Tensor, psi: Surrogate
+    ) -> Tensor:
+        ctx.save_for_backward(u if seen is None else seen, threshold)
+        ctx.psi = psi
+        if counts is not None:
+            return counts.clone()
+        if spike_fn is sina.MultiSpike:
+            return torch.where(u > 0, torch.trunc(u / threshold), torch.zeros_like(u))
+        if spike_fn is sina.SingleSpike:
+            return (u - threshold >= 0).to(u.dtype)
+        raise RequestError(f"model.neuron.spike_fn: {spike_fn} is not known here; allowed: {', '.join(SPIKE_FNS)}")
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        u, threshold = ctx.saved_tensors
+        return grad * ctx.psi(u, threshold), None, None, None, None, None
+
+
+class _Substitute(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, twin: Tensor, observed: Tensor) -> Tensor:
+        return observed.clone()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad, None
+
+
+class _StraightClip(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, low: Tensor) -> Tensor:
+        return torch.relu(v - low) + low  # sinabs' arithmetic, to the bit
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return grad, None

@@ -1,0 +1,144 @@
+"""Find a run by its MLflow id, a unique prefix of it, or its output folder; read what it left."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cil_spl.base.errors import RequestError
+from cil_spl.results import record as track
+
+DEFAULT_FOLDER = "runs"
+_SHORTEST_PREFIX = 4
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that has been made.
+
+    Attributes:
+        folder: where everything of it is.
+        info: what its ``run.json`` says.
+    """
+
+    folder: Path
+    info: dict[str, Any]
+
+    @property
+    def run_id(self) -> str | None:
+        return self.info["run_id"]
+
+    @property
+    def status(self) -> str:
+        return self.info["status"]
+
+    def path(self, name: str) -> Path:
+        """A file of the run, for example ``weights.pt`` or ``chip.npz``.
+
+        Raises:
+            RequestError: the run did not leave it.
+        """
+        path = self.folder / name
+        if not path.exists():
+            raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
+        return path
+
+    def config(self) -> Any:
+        """The resolved config, as a ``DictConfig``."""
+        from omegaconf import OmegaConf
+
+        return OmegaConf.load(self.path(track.CONFIG_FILE))
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """One dict an epoch: ``step`` and its metrics."""
+        return track.read_metrics(self.folder)
+
+
+def read(folder: Path | str) -> Run:
+    """The run in a folder.
+
+    Raises:
+        RequestError: there is none, its file is damaged, or a newer version wrote it.
+    """
+    folder = Path(folder)
+    path = folder / track.RUN_FILE
+    try:
+        info = json.loads(path.read_text(encoding="utf-8"))
+        version = info["format"]
+    except FileNotFoundError:
+        raise RequestError(f"{folder}: no run in this folder (no {track.RUN_FILE})") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise RequestError(f"{path}: not the record of a run ({error})") from error
+    if version != track.FORMAT:
+        raise RequestError(f"{path}: format {version}; this version reads format {track.FORMAT}")
+    return Run(folder.resolve(), info)
+
+
+def scan(folder: Path | str) -> list[Run]:
+    """All runs below a folder, the newest first; damaged records are passed over."""
+    found = []
+    for path in Path(folder).rglob(track.RUN_FILE):
+        try:
+            found.append(read(path.parent))
+        except RequestError:
+            continue
+    return sorted(found, key=lambda run: run.info["started"], reverse=True)
+
+
+def find(name: str | Path, uri: str | None = None) -> Run:
+    """The run that a person names.
+
+    Args:
+        name: output folder (or its ``run.json``), MLflow run id, or a unique prefix of the id.
+        uri: tracking store to ask after the folders below ``runs/``; default as for a run.
+
+    Raises:
+        RequestError: no such run, or a prefix of several.
+    """
+    path = Path(name)
+    if path.name == track.RUN_FILE:
+        path = path.parent
+    if path.is_dir():
+        return read(path)
+    text = str(name)
+    if not re.fullmatch(r"[0-9a-f]+", text):
+        raise RequestError(f"run {text}: neither a folder nor the beginning of a run id; {_some_runs()}")
+    if len(text) < _SHORTEST_PREFIX:
+        raise RequestError(f"run {text}: give at least {_SHORTEST_PREFIX} characters of the id")
+    here = [run for run in scan(DEFAULT_FOLDER) if any(i.startswith(text) for i in _ids(run.info))]
+    folders = {run.folder: run for run in here}
+    whole = [run for run in here if run.run_id == text]
+    if whole:
+        return whole[0]
+    store = track.store_uri(uri)
+    stored = []
+    place = track.sqlite_path(store)
+    if place is None or place.exists():
+        stored = [info for info in track.stored_runs(store) if info["run_id"].startswith(text)]
+    known = {run.run_id for run in here}
+    for info in stored:
+        if info["run_id"] not in known:
+            folders.setdefault(Path(info["folder"] or info["run_id"]), Run(Path(info["folder"] or ""), info))
+    if not folders:
+        raise RequestError(f"run {text}: no run with this id below {DEFAULT_FOLDER}/ or in {store}; {_some_runs()}")
+    if len(folders) > 1:
+        listed = "\n".join(f"  {run.run_id}  {run.folder}" for run in folders.values())
+        raise RequestError(f"run {text}: the beginning of {len(folders)} run ids; give more of it:\n{listed}")
+    folder, run = next(iter(folders.items()))
+    if not (folder / track.RUN_FILE).exists():
+        raise RequestError(f"run {run.run_id}: its folder {folder} is gone; name the folder where it is now")
+    return read(folder)
+
+
+def _ids(info: dict[str, Any]) -> list[str]:
+    return [i for i in (info["run_id"], *info.get("former_run_ids", [])) if i]
+
+
+def _some_runs() -> str:
+    latest = scan(DEFAULT_FOLDER)[:3]
+    if not latest:
+        return f"there is no run below {DEFAULT_FOLDER}/ either"
+    return "the latest are:\n" + "\n".join(f"  {(run.run_id or '-')[:12]}  {run.folder}" for run in latest)

@@ -1,0 +1,226 @@
+"""What the pipeline hands to every method: plain values and a few functions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from cil_spl.base.errors import RequestError
+from cil_spl.chip.quantize import bake, make_aware
+from cil_spl.data.batches import Batch, Batches
+from cil_spl.data.events import Recordings, Splits
+from cil_spl.models.build import build
+from cil_spl.models.init import scale_to_rate
+from cil_spl.models.neurons import Observation, load_weights, weights_of
+from cil_spl.models.plan import Plan
+from cil_spl.tasks import evaluation as ev
+from cil_spl.tasks.classification import Task
+from cil_spl.training.epochs import Fitted, Stateful, Trainer, fit
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How events become frames; the config group ``frames``."""
+
+    bins: int = 4
+    by: str = "time"
+    duration_us: int | None = None
+
+
+class Observer(Protocol):
+    """Another machine that does the forward pass; to a method it is just where values come from."""
+
+    def load(self, net: nn.Sequential) -> None:
+        """Give it the network's present weights."""
+
+    def open(self, batch: Batch) -> None:
+        """Let it run a batch."""
+
+    def windows(self) -> dict[str, Observation]:
+        """What it saw in all time steps, by spiking layer. Shapes (T, B, ...)."""
+
+    def window(self, t: int) -> dict[str, Observation]:
+        """What it saw in time step ``t``. Shapes (1, B, ...)."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a method ends with.
+
+    Attributes:
+        net: the spiking network, an ordinary sinabs one; or a CNN where nothing spikes.
+        ann: the CNN it was converted from, where there was one.
+        notes: what the method chose on validation, for the record.
+    """
+
+    net: nn.Sequential
+    ann: nn.Sequential | None = None
+    notes: Mapping[str, float] | None = None
+
+
+def begin(net: nn.Module, start: Mapping[str, Tensor]) -> None:
+    """Put an earlier run's weights into a network; its thresholds and bounds stay those of the config.
+
+    Raises:
+        RequestError: they are of another model.
+    """
+    learned = [name for name, p in net.named_parameters() if p.requires_grad]
+    kept = {name: w for name, w in weights_of(net).items() if name not in learned}
+    try:
+        load_weights(net, kept | {name: start[name] for name in learned if name in start})
+    except RequestError as error:
+        raise RequestError(f"start_from: {error}") from None
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A run as a method sees it.
+
+    Attributes:
+        experiences: one as a rule, several for continual learning.
+        neuron: arguments of :func:`cil_spl.models.neurons.make`.
+        aware: whether to train with fake-quantised weights (``quantize.aware``).
+        observer: another machine that does the forward pass in training; None for none.
+        start: weights by name that training starts from (``start_from``); None for fresh ones.
+        deployed: score of a spiking network on the deployment target, for choices on validation data; None where
+            the target runs no spiking network.
+        folder: where checkpoints go.
+        log: metrics of an epoch; warn: what a person should be told, once.
+    """
+
+    plan: Plan
+    experiences: tuple[Splits, ...]
+    task: Task
+    neuron: Mapping[str, Any]
+    aware: bool
+    trainer: Trainer
+    frames: Frames
+    seed: int
+    device: torch.device
+    folder: Path
+    log: Callable[[dict[str, float], int], None]
+    warn: Callable[[str], None]
+    augment: Any = None
+    observer: Observer | None = None
+    start: Mapping[str, Tensor] | None = None
+    deployed: Callable[[nn.Sequential, Batches], float] | None = None
+
+    def build(self, family: str) -> nn.Sequential:
+        """A network of the plan with the weights to start from, aware of rounding where asked, on the device."""
+        net = build(self.plan, family=family, neuron=self.neuron)
+        if self.start is not None:
+            begin(net, self.start)
+        if self.aware:
+            make_aware(
+                net, self.plan, spike_threshold=self.neuron["spike_threshold"], min_v_mem=self.neuron["min_v_mem"]
+            )
+        return net.to(self.device)
+
+    def scale(self, net: nn.Sequential, spread: float, bins: int | None = None) -> None:
+        """Scale fresh weights (:func:`cil_spl.models.init.scale_to_rate`); those of an earlier run stay as they are."""
+        if self.start is None:
+            scale_to_rate(net, self.sample(bins), spread)
+
+    def finish(self, net: nn.Sequential) -> nn.Sequential:
+        """The trained network as an ordinary one."""
+        bake(net)
+        return net
+
+    def batches(self, recordings: Recordings, *, train: bool, bins: int | None = None) -> Batches:
+        """Batches of recordings: shuffled and augmented for training, plain for evaluation."""
+        frames = self.frames if bins is None else replace(self.frames, bins=bins)
+        if not train:
+            return Batches(recordings, self.trainer.eval_batch_size, frames, seed=self.seed)
+        ranks = dist.is_available() and dist.is_initialized()
+        return Batches(
+            recordings,
+            self.trainer.batch_size,
+            frames,
+            shuffle=True,
+            seed=self.seed,
+            augment=self.augment,
+            rank=dist.get_rank() if ranks else 0,
+            world=dist.get_world_size() if ranks else 1,
+            limit=self.trainer.limit_batches,
+        )
+
+    def fit(
+        self,
+        *,
+        step: Callable[[Batch], Mapping[str, float | Tensor]],
+        score: Callable[[], Mapping[str, float]],
+        batches: Batches,
+        keep: Mapping[str, Stateful],
+        monitor: str | None = None,
+        stage: str = "train",
+        first_epoch: int = 0,
+    ) -> Fitted:
+        """:func:`cil_spl.training.epochs.fit` as this run wants it.
+
+        ``monitor`` is the validation metric to choose an epoch by.
+        """
+        return fit(
+            step=step,
+            score=score,
+            batches=batches,
+            keep=keep,
+            trainer=self.trainer,
+            monitor=monitor or self.task.monitor,
+            folder=self.folder,
+            log=self.log,
+            stage=stage,
+            first_epoch=first_epoch,
+        )
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of outputs (B, K), padding left out; zero where all is padding."""
+        mask = batch.mask.to(outputs.device)
+        if not bool(mask.any()):
+            return 0 * outputs.sum()
+        return self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+
+    def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
+        """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
+        frames = self.frames if bins is None else replace(self.frames, bins=bins)
+        return Batches(recordings, 64, frames, shuffle=True, seed=self.seed)
+
+    def sample(self, bins: int | None = None) -> Tensor:
+        """Frames of some of the first training recordings, to scale fresh weights by. (T, B, C, H, W)."""
+        return next(self.calibration(self.experiences[0].train, bins).epoch(0)).frames.to(self.device)
+
+    @property
+    def monitor(self) -> str:
+        """What :meth:`score` is judged by: the score on the target, where one runs spikes."""
+        return f"deployed_{self.task.monitor}" if self.deployed is not None else self.task.monitor
+
+    def score(self, net: nn.Sequential) -> dict[str, float]:
+        """Validation metrics of a spiking network, in time steps and, where there is one, on the target."""
+        val = self.batches(self.experiences[0].val, train=False)
+        seen = ev.evaluate(ev.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
+        self.watch(net, seen)
+        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
+        if self.deployed is not None:
+            found[self.monitor] = self.deployed(net, val)
+        return found
+
+    def watch(self, net: nn.Sequential, seen: ev.Evaluation) -> None:
+        """Warn of what usually goes wrong: silent layers, classes never answered, weights above threshold."""
+        for layer, events in seen.events.items():
+            if not events.any():
+                self.warn(
+                    f"layer {layer} is silent: not one event in {len(events)} recordings; lower its threshold or raise "
+                    "model.init_gain"
+                )
+        present = set(seen.target.tolist())
+        missing = sorted(present - set(seen.decision.tolist()))
+        if missing:
+            names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
+            self.warn(f"never answered on validation: class {names}")
+        for layer in ev.heavy_weights(net, self.plan):
+            self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")

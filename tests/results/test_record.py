@@ -1,0 +1,410 @@
+"""The record of a run: the folder, its copy in MLflow, and what happens when something goes wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cil_spl.base.errors import RequestError
+from cil_spl.results import record as track
+
+CONFIG = {
+    "seed": 3,
+    "name": None,
+    "method": {"name": "bptt", "lr": 1e-3},
+    "model": {"name": "quickstart", "layers": [{"kind": "conv"}]},
+    "dataset": {"name": "event_digits", "exclude_indices": None},
+    "target": {"name": "speck", "backend": "auto"},
+    "frames": {"bins": 10},
+    "tracking": {"enabled": True, "uri": None, "experiment": "trial"},
+}
+ROW = {
+    "method": "bptt",
+    "model": "quickstart",
+    "dataset": "event_digits",
+    "target": "speck",
+    "backend": "simulator",
+    "seed": 3,
+    "float/accuracy": 0.975,
+    "deployed/accuracy": 0.96,
+    "drop": 0.015,
+    "deployed/synops": 123456.0,
+    "n": 360,
+}
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """A fresh store; making one takes seconds, copying none."""
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    track.connect(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch, template):
+    """A folder to stand in, with a store."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(template, tmp_path / "mlflow.db")
+    return tmp_path
+
+
+def untracked(**changes):
+    return {**CONFIG, "tracking": {"enabled": False}, **changes}
+
+
+def info_of(folder):
+    return json.loads((Path(folder) / "run.json").read_text())
+
+
+def client(here):
+    return track._client(f"sqlite:///{here / 'mlflow.db'}")
+
+
+# plain values
+
+names = st.text("abc", min_size=1)
+trees = st.recursive(
+    st.none() | st.integers() | names | st.lists(st.integers()),
+    lambda inner: st.dictionaries(names, inner, min_size=1),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(names, trees))
+@settings(deadline=None, max_examples=50)
+def test_flat_and_back(tree):
+    rebuilt = {}
+    for key, value in track.flatten(tree).items():
+        *path, leaf = key.split(".")
+        node = rebuilt
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    assert rebuilt == tree
+
+
+@given(st.lists(st.integers()))
+@settings(deadline=None, max_examples=30)
+def test_long_parameters_are_told_apart(values):
+    long = [*range(5000), *values]
+    assert len(track.as_text(long)) < 6000
+    assert (track.as_text(long) == track.as_text(list(range(5000)))) == (not values)
+
+
+def test_parameters_read_the_same_from_folder_and_store():
+    assert [track.as_text(v) for v in (1e-3, True, None, "adam", [1, 2])] == ["0.001", "true", "null", "adam", "[1, 2]"]
+
+
+def test_a_relative_store_is_anchored_where_one_stands(tmp_path, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(tmp_path)
+    assert track.store_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert track.store_uri("sqlite:///sub/x.db", Path("/base")) == "sqlite:////base/sub/x.db"
+    assert track.store_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
+    assert track.store_uri("sqlite:///x.db") == "http://localhost:5000"
+
+
+# the folder
+
+
+def test_the_folder_is_the_truth(tmp_path):
+    with track.open(untracked(), tmp_path / "run") as record:
+        assert info_of(record.folder)["status"] == "running"
+        record.log({"train/loss": 0.5, "val/accuracy": math.nan}, step=1)
+        lines = (record.folder / "metrics.jsonl").read_text().splitlines()  # there at once
+        assert json.loads(lines[0])["train/loss"] == 0.5
+        assert json.loads(lines[0])["val/accuracy"] is None
+        record.tag(backend="simulator")
+        record.warn("layer 2 is silent")
+        record.warn("layer 2 is silent")
+        record.finish({"float/accuracy": 0.975}, ROW)
+    info = info_of(tmp_path / "run")
+    assert (info["status"], info["error"], info["format"], info["run_id"]) == ("finished", None, 1, None)
+    assert info["row"] == ROW
+    assert info["params"]["method.lr"] == 1e-3
+    assert info["tags"]["backend"] == "simulator"
+    assert info["tags"]["method"] == "bptt"
+    assert info["warnings"] == ["layer 2 is silent"]
+    assert info["ended"] >= info["started"]
+    assert not list((tmp_path / "run").glob(".*"))
+
+
+def test_config_is_resolved(tmp_path):
+    from omegaconf import OmegaConf
+
+    cfg = OmegaConf.create({**untracked(), "copy": "${seed}"})
+    with track.open(cfg, tmp_path / "run"):
+        pass
+    assert OmegaConf.to_container(OmegaConf.load(tmp_path / "run" / "config.yaml"), resolve=False)["copy"] == 3
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (ZeroDivisionError("by zero"), "failed", "ZeroDivisionError: by zero"),
+        (RequestError("seed=-1: too small"), "failed", "seed=-1: too small"),
+        (KeyboardInterrupt(), "killed", "interrupted"),
+        (SystemExit(1), "killed", "interrupted"),
+    ],
+)
+def test_how_a_run_ends(tmp_path, error, status, text):
+    with pytest.raises(type(error)), track.open(untracked(), tmp_path / "run"):
+        raise error
+    assert (info_of(tmp_path / "run")["status"], info_of(tmp_path / "run")["error"]) == (status, text)
+
+
+def test_sigterm_marks_the_run_killed_and_the_handler_goes_back(tmp_path):
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(track.Terminated), track.open(untracked(), tmp_path / "run"):
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert info_of(tmp_path / "run")["status"] == "killed"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_in_a_thread_there_are_no_signals_to_take(tmp_path):
+    def work():
+        with track.open(untracked(), tmp_path / "run") as record:
+            record.finish({}, ROW)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert info_of(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_folder_holds_one_run(tmp_path):
+    with track.open(untracked(), tmp_path / "run"):
+        pass
+    with pytest.raises(RequestError, match="holds a run already"), track.open(untracked(), tmp_path / "run"):
+        pass
+    assert info_of(tmp_path / "run")["status"] == "finished"
+
+
+def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch):
+    path = tmp_path / "run.json"
+    track.write_json(path, {"a": 1})
+
+    def full(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(track.os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        track.write_json(path, {"a": 2})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    (tmp_path / "metrics.jsonl").write_text('{"step": 0, "x": 1}\n{"step": 1, "x"')
+    assert track.read_metrics(tmp_path) == [{"step": 0, "x": 1}]
+
+
+def test_only_rank_0_writes(tmp_path, monkeypatch):
+    monkeypatch.setenv("RANK", "1")
+    with track.open(CONFIG, tmp_path / "run") as record:
+        record.log({"x": 1.0}, 0)
+        record.warn("once")
+        record.finish({}, ROW)
+    assert not (tmp_path / "run").exists()
+
+
+def test_git_is_asked_about_our_own_checkout_only():
+    found = track._git()
+    assert not found or (len(found["git_commit"]) == 40 and found["git_dirty"] in ("true", "false"))
+
+
+# the copy
+
+
+def test_the_copy_says_what_the_folder_says(here):
+    with track.open(CONFIG, here / "run", tags={"backend": "simulator"}) as record:
+        record.log({"train/loss": 0.5, "odd (name) %": 1.0}, step=0)
+        record.log({"train/loss": 0.25}, step=1)
+        (record.folder / "figures").mkdir()
+        (record.folder / "figures" / "a.png").write_bytes(b"png")
+        (record.folder / "weights.pt").write_bytes(b"weights")
+        (record.folder / "checkpoints").mkdir()
+        (record.folder / "checkpoints" / "epoch.pt").write_bytes(b"big")
+        record.finish({"float/accuracy": 0.975, "deployed/synops/conv1": 5.0}, ROW)
+        run_id = record.run_id
+    run = client(here).get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["method.lr"] == "0.001"
+    assert run.data.params["model.layers"] == '[{"kind": "conv"}]'
+    assert {k: run.data.tags[k] for k in ("method", "model", "dataset", "target", "backend", "seed")} == {
+        "method": "bptt",
+        "model": "quickstart",
+        "dataset": "event_digits",
+        "target": "speck",
+        "backend": "simulator",
+        "seed": "3",
+    }
+    assert run.data.tags["folder"] == str(here / "run")
+    assert run.data.metrics["train/loss"] == 0.25
+    assert run.data.metrics["odd _name_ _"] == 1.0
+    assert run.data.metrics["deployed/accuracy"] == 0.96
+    assert run.data.metrics["deployed/synops/conv1"] == 5.0
+    assert [m.value for m in client(here).get_metric_history(run_id, "train/loss")] == [0.5, 0.25]
+    kept = {p.relative_to(here / "mlartifacts").as_posix() for p in (here / "mlartifacts").rglob("*") if p.is_file()}
+    assert kept == {f"trial/{run_id}/artifacts/{name}" for name in ("config.yaml", "weights.pt", "figures/a.png")}
+    assert track.stored_runs(track.store_uri(), "trial")[0]["row"]["n"] == 360
+
+
+@pytest.mark.parametrize(("error", "status"), [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
+def test_the_copy_knows_how_it_ended(here, error, status):
+    with pytest.raises(type(error)), track.open(CONFIG, here / "run") as record:
+        raise error
+    assert client(here).get_run(record.run_id).info.status == status
+
+
+def test_a_store_lost_on_the_way_costs_the_copy_only(here, caplog):
+    with track.open(CONFIG, here / "run") as record:
+
+        class Gone:
+            def __getattr__(self, name):
+                raise ConnectionError("server gone")
+
+        record._copy.client = Gone()
+        record.log({"x": 1.0}, 0)
+        record.finish({}, ROW)
+    info = info_of(here / "run")
+    assert info["status"] == "finished"
+    assert info["warnings"] == ["the tracking store was lost: server gone"]
+    assert "cilspl restore" in caplog.text
+
+
+def test_restore_makes_the_copy_again(here, template):
+    with track.open(CONFIG, here / "run") as record:
+        record.log({"train/loss": 0.5}, step=0)
+        record.log({"train/loss": 0.25}, step=1)
+        record.finish({"float/accuracy": 0.975}, ROW)
+        old = record.run_id
+    before = track.stored_runs(track.store_uri())[0]
+    assert track.restore(here / "run") == old  # still there: left alone
+    shutil.copy(template, here / "mlflow.db")
+    new = track.restore(here / "run")
+    after = track.stored_runs(track.store_uri())[0]
+    assert new != old
+    assert after["run_id"] == new
+    for key in ("status", "started", "params", "tags", "metrics", "row"):
+        assert after[key] == before[key], key
+    assert info_of(here / "run")["run_id"] == new
+    assert info_of(here / "run")["former_run_ids"] == [old]
+    assert [m.step for m in client(here).get_metric_history(new, "train/loss")] == [0, 1]
+
+
+def test_a_sweep_is_a_parent_with_children(here):
+    track.open_sweep(CONFIG, here / "sweep", ["seed=0,1"])
+    for number in ("0", "1"):
+        with track.open(CONFIG, here / "sweep" / number) as record:
+            record.finish({}, ROW)
+    track.close_sweep(here / "sweep", "finished")
+    parent = json.loads((here / "sweep" / "sweep.json").read_text())["run_id"]
+    runs = client(here).search_runs([client(here).get_experiment_by_name("trial").experiment_id])
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
+    assert len(runs) == 3
+    assert len(children) == 2
+    assert client(here).get_run(parent).info.status == "FINISHED"
+    assert len(track.stored_runs(track.store_uri())) == 2  # the parent is no run of its own
+
+
+# a store that cannot be used is told at the start
+
+
+def refused(uri):
+    with pytest.raises(RequestError) as caught:
+        track.connect(uri)
+    return str(caught.value)
+
+
+def test_no_server():
+    text = refused("http://127.0.0.1:9")
+    assert "http://127.0.0.1:9" in text
+    assert "no tracking server" in text
+    assert "tracking.enabled=false" in text
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "./mlruns"])
+def test_a_folder_is_no_store(uri):
+    assert "sqlite:///FILE.db" in refused(uri)
+
+
+def test_a_file_that_is_no_database(tmp_path):
+    (tmp_path / "x.db").write_text("hello, this is a text file and not a database")
+    assert "not a readable SQLite database" in refused(f"sqlite:///{tmp_path / 'x.db'}")
+
+
+def test_a_foreign_database_is_left_as_it_is(tmp_path):
+    with sqlite3.connect(tmp_path / "x.db") as database:
+        database.execute("create table mine (a)")
+    assert "something else" in refused(f"sqlite:///{tmp_path / 'x.db'}")
+    with sqlite3.connect(tmp_path / "x.db") as database:
+        assert [n for (n,) in database.execute("select name from sqlite_master")] == ["mine"]
+
+
+def test_a_store_of_another_version(here):
+    with sqlite3.connect(here / "mlflow.db") as database:
+        database.execute("update alembic_version set version_num='abc'")
+    with pytest.raises(RequestError) as caught, track.open(CONFIG, here / "run"):
+        pytest.fail("the work began")
+    assert "another version of MLflow (schema abc" in str(caught.value)
+    assert "mlflow db upgrade" in str(caught.value)
+    assert not (here / "run").exists()
+
+
+def test_no_such_folder(tmp_path):
+    assert f"no folder {tmp_path / 'a'}" in refused(f"sqlite:///{tmp_path}/a/x.db")
+
+
+def test_set_up_is_locked_and_appears_whole(tmp_path, monkeypatch):
+    from filelock import FileLock, Timeout
+
+    path = tmp_path / "mlflow.db"
+
+    class Slow:
+        def search_experiments(self, max_results):
+            with pytest.raises(Timeout):
+                FileLock(f"{path}.lock", timeout=0, is_singleton=False).acquire()
+            assert not path.exists()
+            (tmp_path / "mlflow.db.new").write_text("made")
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(track, "_client", lambda uri: Slow())
+    with pytest.raises(KeyboardInterrupt):
+        track.connect(f"sqlite:///{path}")
+    assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
+
+
+def test_reading_makes_no_store(tmp_path):
+    with pytest.raises(RequestError, match="no tracking store there yet"):
+        track.stored_runs(f"sqlite:///{tmp_path}/mlflow.db")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_experiment_names_the_known(here):
+    with pytest.raises(RequestError, match=r"--experiment nope.*Default"):
+        track.stored_runs(track.store_uri(), "nope")
+
+
+@pytest.mark.slow
+def test_four_first_runs_at_once(tmp_path):
+    code = "import sys; from cil_spl import track; track.connect(sys.argv[1]).create_experiment(sys.argv[2])"
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    jobs = [subprocess.Popen([sys.executable, "-c", code, uri, f"e{i}"]) for i in range(4)]
+    assert [job.wait(120) for job in jobs] == [0, 0, 0, 0]
+    assert {e.name for e in track.connect(uri).search_experiments()} == {"Default", "e0", "e1", "e2", "e3"}

@@ -1,0 +1,103 @@
+"""A run is found alike by its id, the beginning of it, and its folder."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from cil_spl.base.errors import RequestError
+from cil_spl.results import record as track
+from cil_spl.results import runs
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/none.db")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def make(folder, run_id, started="2026-01-01T00:00:00.000+00:00", **more):
+    folder.mkdir(parents=True)
+    info = {"format": 1, "run_id": run_id, "status": "finished", "started": started, "params": {}, "row": {}, **more}
+    (folder / "run.json").write_text(json.dumps(info))
+    return folder.resolve()
+
+
+def test_by_folder_file_id_and_prefix(here):
+    one = make(here / "runs" / "a" / "x", "abcd1111")
+    make(here / "runs" / "b", "abcd2222")
+    for name in (one, "runs/a/x", "runs/a/x/run.json", "abcd1111", "abcd1"):
+        assert runs.find(name).folder == one, name
+
+
+def test_the_whole_id_wins_over_a_longer_one(here):
+    one = make(here / "runs" / "a", "abcd")
+    make(here / "runs" / "b", "abcd2222")
+    assert runs.find("abcd").folder == one
+
+
+def test_a_prefix_of_several_lists_them(here):
+    make(here / "runs" / "a", "abcd1111")
+    make(here / "runs" / "b", "abcd2222")
+    with pytest.raises(RequestError, match="beginning of 2 run ids") as caught:
+        runs.find("abcd")
+    assert "abcd1111" in str(caught.value)
+    assert "abcd2222" in str(caught.value)
+
+
+def test_a_former_id_still_leads_there(here):
+    one = make(here / "runs" / "a", "abcd1111", former_run_ids=["ffff0000"])
+    assert runs.find("ffff").folder == one
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("ffff", "no run with this id"),
+        ("ab", "at least 4 characters"),
+        ("runs/nope", "neither a folder nor"),
+        ("runs", "no run in this folder"),
+    ],
+)
+def test_none_is_found(here, name, text):
+    make(here / "runs" / "a", "abcd1111")
+    with pytest.raises(RequestError, match=text):
+        runs.find(name)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [("{", "not the record of a run"), ("[]", "not the record"), ('{"format": 2}', "format 2; this version reads")],
+)
+def test_a_damaged_record_names_the_file(here, content, text):
+    (here / "run.json").write_text(content)
+    with pytest.raises(RequestError, match=text) as caught:
+        runs.read(here)
+    assert str(here / "run.json") in str(caught.value)
+    assert runs.scan(here) == []
+
+
+def test_what_a_run_did_not_leave_is_named(here):
+    run = runs.read(make(here / "runs" / "a", "abcd1111"))
+    with pytest.raises(RequestError, match=r"left no weights.pt"):
+        run.path("weights.pt")
+
+
+def test_the_newest_come_first(here):
+    make(here / "runs" / "a", "1", started="2026-01-01T00:00:00.000+00:00")
+    make(here / "runs" / "b", "2", started="2026-01-02T00:00:00.000+00:00")
+    assert [run.run_id for run in runs.scan("runs")] == ["2", "1"]
+
+
+def test_a_run_elsewhere_is_found_through_the_store(here, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    config = {"seed": 0, "method": {"name": "bptt"}, "tracking": {"experiment": "trial"}}
+    with track.open(config, here / "elsewhere" / "run") as record:
+        run_id = record.run_id
+    assert runs.find(run_id[:8]).folder == (here / "elsewhere" / "run").resolve()
+    shutil.rmtree(here / "elsewhere")
+    with pytest.raises(RequestError, match="is gone; name the folder"):
+        runs.find(run_id[:8])

@@ -1,0 +1,63 @@
+"""The network of a run answers as the deployed one did."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from cil_spl import load as predict
+from cil_spl import pipeline
+from cil_spl.base.errors import RequestError
+from cil_spl.cli.compose import composed
+from cil_spl.data import datasets
+from cil_spl.data.events import EVENT
+from cil_spl.results import runs
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run of two batches on the embedded data."""
+    folder = tmp_path_factory.mktemp("run")
+    small = ["trainer.epochs=1", "trainer.limit_batches=2", "tracking.enabled=false"]
+    pipeline.run(composed(small), folder)
+    return runs.read(folder)
+
+
+def test_it_scores_what_the_run_scored(run):
+    network = predict.load(run)
+    test = datasets.load(network.config.dataset, None, seed=network.config.seed)[0].test
+    right = sum(network.predict(test[i]).decision == test.target[i] for i in range(len(test)))
+    assert right / len(test) == pytest.approx(run.info["row"]["deployed/accuracy"], abs=1e-12)
+
+
+def test_what_it_says(run):
+    network = predict.load(run)
+    silent = network.predict(np.array([(1, 1, 5, 1)], EVENT))
+    assert (silent.decision, silent.label, silent.decision_us) == (-1, "none (no output event)", None)
+    assert silent.counts.tolist() == [0] * 10
+    assert network.classes == tuple("0123456789")
+    with pytest.raises(RequestError, match="event 0 has x=40"):
+        network.predict(np.array([(40, 1, 5, 1)], EVENT))
+
+
+def test_names_of_classes_come_from_the_run(run, tmp_path):
+    with (tmp_path / "confusion.csv").open("w", newline="") as file:
+        csv.writer(file).writerow(["class", "cat", "dog", "none"])
+    (tmp_path / "run.json").write_text(json.dumps(run.info))
+    assert predict._classes(runs.read(tmp_path), 2) == ("cat", "dog")
+
+
+def test_a_run_without_a_network(run, tmp_path):
+    (tmp_path / "run.json").write_text(json.dumps({**run.info, "status": "failed"}))
+    with pytest.raises(RequestError, match="the run is failed"):
+        predict.load(runs.read(tmp_path))
+    (tmp_path / "run.json").write_text(json.dumps(run.info))
+    (tmp_path / "config.yaml").write_text(run.path("config.yaml").read_text())
+    with pytest.raises(RequestError, match=r"left no weights.pt"):
+        predict.load(runs.read(tmp_path))
+    (tmp_path / "weights.pt").write_bytes(b"torn")
+    with pytest.raises(RequestError, match=r"weights.pt: not a checkpoint"):
+        predict.load(runs.read(tmp_path))
