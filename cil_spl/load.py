@@ -93,7 +93,7 @@ def load(run: Run) -> Network:
 
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
-    config = schema.check(run.config())
+    config = schema.check_config(run.config())
     target = pipeline.make(config.target)
     if target.runs != "spikes":
         raise RequestError(

@@ -18,7 +18,7 @@ from torch import nn
 from cil_spl import schema
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
-from cil_spl.chip.quantize import stepped
+from cil_spl.chip.quantize import integer_twin
 from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
@@ -30,7 +30,7 @@ from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
 from cil_spl.results import record as track
 from cil_spl.tasks import evaluation as ev
-from cil_spl.training.context import Frames, Setting, Trained
+from cil_spl.training.context import Frames, Trained, TrainingContext
 from cil_spl.training.epochs import Trainer, read_checkpoint, write_checkpoint
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         RequestError: before any work, if the config, the data or the chip cannot do it.
     """
     folder = Path(folder)
-    cfg = schema.check(cfg)
+    cfg = schema.check_config(cfg)
     plan = plan_of(cfg)
     target = make(cfg.target)
     warnings = target.place(plan)
@@ -58,9 +58,9 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     with released(target), track.open(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
-        setting = replace(setting_of(cfg, plan, experiences, target, record, folder), start=start)
-        trained = schema.locate(cfg.method._target_)(setting, **keywords(cfg.method, without=("name",)))
-        evaluations, extra = deploy(cfg, setting, trained, target, record, folder)
+        ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
+        trained = schema.locate(cfg.method._target_)(ctx, **keywords(cfg.method, without=("name",)))
+        evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
         metrics = {
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
         }
@@ -74,15 +74,15 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
             track.read_metrics(folder),
             evaluations,
             test.classes,
-            example_of(target, next(setting.batches(test.subset([0]), train=False).epoch(0)), test),
+            example_of(target, next(ctx.batches(test.subset([0]), train=False).epoch(0)), test),
         )
         record.finish(metrics, row)
     return row
 
 
-def check(cfg: DictConfig) -> tuple[DictConfig, Plan, list[str]]:
+def validate(cfg: DictConfig) -> tuple[DictConfig, Plan, list[str]]:
     """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
-    cfg = schema.check(cfg)
+    cfg = schema.check_config(cfg)
     plan = plan_of(cfg)
     return cfg, plan, make(cfg.target).place(plan)
 
@@ -114,12 +114,12 @@ def _keep_memory() -> None:
             libc.mallopt(option, value)
 
 
-def setting_of(
+def context_of(
     cfg: DictConfig, plan: Plan, experiences: tuple[Any, ...], target: Any, record: track.Record, folder: Path
-) -> Setting:
+) -> TrainingContext:
     """What the method is handed."""
     trainer = {key: value for key, value in cfg.trainer.items() if key not in ("device", "threads")}
-    setting = Setting(
+    ctx = TrainingContext(
         plan=plan,
         experiences=experiences,
         task=make(cfg.task),
@@ -135,17 +135,17 @@ def setting_of(
         augment=Augment.from_config(cfg.dataset.get("augment")),
     )
     if target.runs != "spikes":
-        return setting
+        return ctx
     if cfg.observer is not None:
         observer = schema.locate(cfg.observer._target_)(target, plan, **keywords(cfg.observer, without=("name",)))
-        setting = replace(setting, observer=observer)
+        ctx = replace(ctx, observer=observer)
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
         chip, _ = target.quantize(net, plan)
         target.load(chip, plan, net)
-        return ev.evaluate(target.answer, batches.epoch(0), setting.task).metrics[setting.task.monitor]
+        return ev.evaluate(target.answer, batches.epoch(0), ctx.task).metrics[ctx.task.monitor]
 
-    return replace(setting, deployed=deployed)
+    return replace(ctx, deployed=deployed)
 
 
 def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
@@ -164,19 +164,19 @@ def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
 
 
 def deploy(
-    cfg: DictConfig, setting: Setting, trained: Trained, target: Any, record: track.Record, folder: Path
+    cfg: DictConfig, ctx: TrainingContext, trained: Trained, target: Any, record: track.Record, folder: Path
 ) -> tuple[dict[str, ev.Evaluation], dict[str, float]]:
     """Quantise, load and evaluate, each network on the same test recordings."""
-    plan, task = setting.plan, setting.task
-    test = setting.experiences[-1].test
+    plan, task = ctx.plan, ctx.task
+    test = ctx.experiences[-1].test
 
     def judge(answer: ev.Answer, bins: int | None = None) -> ev.Evaluation:
-        return ev.evaluate(answer, setting.batches(test, train=False, bins=bins).epoch(0), task)
+        return ev.evaluate(answer, ctx.batches(test, train=False, bins=bins).epoch(0), task)
 
     write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
     if target.runs == "cnn":
         ann = trained.ann if trained.ann is not None else trained.net
-        float32, int8 = target.load_cnn(ann.cpu(), plan, setting.calibration(setting.experiences[-1].train, bins=1))
+        float32, int8 = target.load_cnn(ann.cpu(), plan, ctx.calibration(ctx.experiences[-1].train, bins=1))
         found = {"float": judge(float32, 1), "quantized": judge(int8, 1)}
         found["deployed"] = found["float"] if target.precision == "float32" else found["quantized"]
         return found, {f"deployed/{k}": v for k, v in target.storage(plan, ann).items()}
@@ -186,16 +186,16 @@ def deploy(
     save(chip, folder / "chip.npz")
     found = {}
     if trained.ann is not None:
-        found["float"] = judge(ev.cnn_answer(trained.ann, plan, setting.device), 1)
-        found["spiking"] = judge(ev.stepped_answer(trained.net, plan, setting.device))
+        found["float"] = judge(ev.cnn_answer(trained.ann, plan, ctx.device), 1)
+        found["spiking"] = judge(ev.stepped_answer(trained.net, plan, ctx.device))
     else:
-        found["float"] = judge(ev.stepped_answer(trained.net, plan, setting.device))
-    found["quantized"] = judge(ev.stepped_answer(stepped(chip, plan, trained.net), plan))
+        found["float"] = judge(ev.stepped_answer(trained.net, plan, ctx.device))
+    found["quantized"] = judge(ev.stepped_answer(integer_twin(chip, plan, trained.net), plan))
     target.load(chip, plan, trained.net)
     found["deployed"] = judge(target.answer)
     for text in target.judge(found["deployed"].metrics):
         record.warn(text)
-    on_val = setting.batches(setting.experiences[-1].val, train=False)
+    on_val = ctx.batches(ctx.experiences[-1].val, train=False)
     chosen_by = ev.evaluate(target.answer, on_val.epoch(0), task).metrics  # what settings are compared by
     figures_of_target = {"parameters": float(sum(layer.weight.size for layer in chip.layers))} | target.figures()
     extra = {f"deployed/{name}": value for name, value in figures_of_target.items()}

@@ -205,7 +205,7 @@ TRAINS = {"conversion": "cnn", "cil_conversion": "cnn", "bptt": "snn", "cil_bptt
 OBSERVES = ("cil_bptt", "cil_conversion")
 
 
-def check(cfg: DictConfig) -> DictConfig:
+def check_config(cfg: DictConfig) -> DictConfig:
     """The config with every group typed and in range, and its groups fit for each other.
 
     Raises:
@@ -231,7 +231,7 @@ def check(cfg: DictConfig) -> DictConfig:
         elif group in ("dataset", "test_dataset"):
             from cil_spl.data import datasets
 
-            datasets.check(node, group)
+            datasets.check_dataset(node, group)
         else:
             _check_signature(group, node)
     seed = resolved.get("seed")

@@ -42,7 +42,7 @@ def main(argv: list[str]) -> int:
 
     if given.verb != "fetch" and "download" in config and not any(s.startswith("download=") for s in given.settings):
         config["download"] = False  # looking at a set fetches nothing
-    datasets.check(config)
+    datasets.check_dataset(config)
     splits = datasets.load(config)[0]
     if given.verb == "picture":
         return _picture(given, splits)

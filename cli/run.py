@@ -71,7 +71,7 @@ def task(cfg: DictConfig) -> float | None:
     try:
         from cil_spl import schema
 
-        schema.check(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
+        schema.check_config(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
         from cil_spl import pipeline
 
         pipeline.run(cfg, here)

@@ -38,11 +38,11 @@ def main(argv: list[str]) -> int:
     from cil_spl import schema
 
     for _, cfg in configs:
-        schema.check(cfg)  # all of them before torch is imported for the first
+        schema.check_config(cfg)  # all of them before torch is imported for the first
     from cil_spl import pipeline
 
     for words, cfg in configs:
-        checked, _, warnings = pipeline.check(cfg)
+        checked, _, warnings = pipeline.validate(cfg)
         names = [f"{group}={checked[group].name}" for group in ("method", "model", "dataset", "target")]
         print(f"valid: {' '.join(names)} seed={checked.seed}" + (f"   ({' '.join(words)})" if words else ""))
         for text in warnings:

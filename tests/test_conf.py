@@ -28,7 +28,7 @@ def composed(*overrides: str, hydra_too: bool = False):
 
 
 def test_the_defaults_fit():
-    cfg = schema.check(composed())
+    cfg = schema.check_config(composed())
     assert (cfg.method.name, cfg.model.name, cfg.target.name) == ("cil_bptt", "bptt_snn", "speck")
 
 
@@ -41,7 +41,7 @@ def test_every_choice_composes_and_fits_some_method(choice):
         cfg = composed(f"{group}={name}", *method)
         OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
         try:
-            schema.check(cfg)
+            schema.check_config(cfg)
         except RequestError as error:
             refused.append(str(error))
     assert len(refused) < len(with_method), refused
@@ -49,7 +49,7 @@ def test_every_choice_composes_and_fits_some_method(choice):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_method_picks_its_model(method):
-    assert schema.check(composed(f"method={method}")).method.name == method
+    assert schema.check_config(composed(f"method={method}")).method.name == method
 
 
 @pytest.mark.parametrize("choice", [c for c in CHOICES if c.startswith("dataset/")])
@@ -70,4 +70,4 @@ def test_an_unknown_key_is_refused_by_name(group):
     method = ["method=cil_bptt"] if group == "observer" else []  # there is none by default
     cfg = composed(f"+{group}.no_such_key=1", *method)
     with pytest.raises(RequestError, match=rf"{group}\.no_such_key"):
-        schema.check(cfg)
+        schema.check_config(cfg)

@@ -26,32 +26,32 @@ from cil_spl.models.init import scale_to_rate
 from cil_spl.targets.speck import Speck
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
-from cil_spl.training.context import Frames, Setting, Trained
+from cil_spl.training.context import Frames, Trained, TrainingContext
 from cil_spl.training.epochs import Trainer, Update, Weights
 
 
 # --- SLTT (Meng et al., ICCV 2023): BPTT without the temporal edges; memory does not grow with T ---
-def sltt(setting: Setting, *, lr: float = 2e-2, count_scale: float = 0.5) -> Trained:
-    (data,) = setting.experiences
-    net = setting.build("snn")
-    batches = setting.batches(data.train, train=True)
-    scale_to_rate(net, setting.sample())
-    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=setting.trainer.epochs * len(batches))
+def sltt(ctx: TrainingContext, *, lr: float = 2e-2, count_scale: float = 0.5) -> Trained:
+    (data,) = ctx.experiences
+    net = ctx.build("snn")
+    batches = ctx.batches(data.train, train=True)
+    scale_to_rate(net, ctx.sample())
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=ctx.trainer.epochs * len(batches))
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
-        total = sltt_gradient(net, batch, setting, count_scale)
+        total = sltt_gradient(net, batch, ctx, count_scale)
         update()
         return {"loss": total}
 
     keep = {"net": Weights(net), "update": update}
-    setting.fit(step=step, score=lambda: score(setting, net), batches=batches, keep=keep)
-    return Trained(setting.finish(net))
+    ctx.fit(step=step, score=lambda: score(ctx, net), batches=batches, keep=keep)
+    return Trained(ctx.finish(net))
 
 
-def sltt_gradient(net: torch.nn.Sequential, batch: Batch, setting: Setting, count_scale: float) -> float:
+def sltt_gradient(net: torch.nn.Sequential, batch: Batch, ctx: TrainingContext, count_scale: float) -> float:
     state: dict[str, Tensor] = {}
     total = 0.0
-    chip = setting.observer
+    chip = ctx.observer
     if chip is not None:  # all it takes for SLTT with a chip in the loop
         chip.load(net)
         chip.open(batch)
@@ -60,53 +60,51 @@ def sltt_gradient(net: torch.nn.Sequential, batch: Batch, setting: Setting, coun
         detached = {name: v.detach() for name, v in state.items()}
         seen = chip.window(t) if chip is not None else None
         out, state, _ = forward(net, frame[None], detached, seen, straight_through=output)
-        loss = setting.task.loss(count_scale * out[0], batch.target) / len(batch.frames)
+        loss = ctx.task.loss(count_scale * out[0], batch.target) / len(batch.frames)
         loss.backward()
         total += float(loss.detach())
     return total
 
 
 # --- a toy of two stages: first the output layer alone, then everything ---
-def two_stages(setting: Setting, *, lr: float = 2e-2) -> Trained:
-    (data,) = setting.experiences
-    net = setting.build("snn")
-    batches = setting.batches(data.train, train=True)
-    scale_to_rate(net, setting.sample())
-    epochs = setting.trainer.epochs
+def two_stages(ctx: TrainingContext, *, lr: float = 2e-2) -> Trained:
+    (data,) = ctx.experiences
+    net = ctx.build("snn")
+    batches = ctx.batches(data.train, train=True)
+    scale_to_rate(net, ctx.sample())
+    epochs = ctx.trainer.epochs
     output = [*dict(net.named_children())][-1:]
     for number, names in enumerate((["linear2"], ["conv1", "linear2"])):
         params = [net.get_submodule(name).weight for name in names]
-        update = Update(params, setting.trainer, lr=lr, total_steps=epochs * len(batches))
+        update = Update(params, ctx.trainer, lr=lr, total_steps=epochs * len(batches))
 
         def step(batch: Batch, update: Update = update) -> dict[str, float | Tensor]:
             out, _, _ = forward(net, batch.frames, straight_through=output)
-            loss = setting.task.loss(0.5 * out.sum(0), batch.target)
+            loss = ctx.task.loss(0.5 * out.sum(0), batch.target)
             loss.backward()
             update()
             return {"loss": loss.detach()}
 
-        setting.fit(
+        ctx.fit(
             step=step,
-            score=lambda: score(setting, net),
+            score=lambda: score(ctx, net),
             batches=batches,
             keep={"net": Weights(net), "update": update},
             stage=f"stage{number}",
             first_epoch=number * epochs,
         )
-    return Trained(setting.finish(net))
+    return Trained(ctx.finish(net))
 
 
-def score(setting: Setting, net: torch.nn.Sequential) -> dict[str, float]:
-    val = setting.batches(setting.experiences[0].val, train=False)
-    return {
-        "accuracy": ev.evaluate(ev.stepped_answer(net, setting.plan), val.epoch(0), setting.task).metrics["accuracy"]
-    }
+def score(ctx: TrainingContext, net: torch.nn.Sequential) -> dict[str, float]:
+    val = ctx.batches(ctx.experiences[0].val, train=False)
+    return {"accuracy": ev.evaluate(ev.stepped_answer(net, ctx.plan), val.epoch(0), ctx.task).metrics["accuracy"]}
 
 
 METHODS = {"sltt": sltt, "two_stages": two_stages}
 
 
-def make_setting(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> Setting:
+def make_context(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> TrainingContext:
     """Three classes: a bar on the left, in the middle, on the right, with noise."""
     rng = np.random.default_rng(0)
     recordings, target = [], []
@@ -124,7 +122,7 @@ def make_setting(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> Se
     plan = plan_from("toy", [{"conv": 4, "kernel": 3, "pool": 2}, {"linear": "classes"}], (2, 8, 9), 3)
     options = {"epochs": 4, "batch_size": 12, "schedule": "constant"} | trainer
     torch.manual_seed(0)
-    return Setting(
+    return TrainingContext(
         plan=plan,
         experiences=(data,),
         task=classification(),
@@ -143,10 +141,10 @@ def make_setting(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> Se
 @pytest.mark.parametrize("name", METHODS)
 def test_learns(name: str, tmp_path: Path) -> None:
     lines: list[dict[str, float]] = []
-    setting = make_setting(tmp_path, lambda metrics, epoch: lines.append(metrics | {"epoch": epoch}))
-    trained = METHODS[name](setting)
-    test = setting.batches(setting.experiences[0].test, train=False)
-    seen = ev.evaluate(ev.stepped_answer(trained.net, setting.plan), test.epoch(0), setting.task)
+    ctx = make_context(tmp_path, lambda metrics, epoch: lines.append(metrics | {"epoch": epoch}))
+    trained = METHODS[name](ctx)
+    test = ctx.batches(ctx.experiences[0].test, train=False)
+    seen = ev.evaluate(ev.stepped_answer(trained.net, ctx.plan), test.epoch(0), ctx.task)
     assert seen.metrics["accuracy"] > 0.8
     assert [line["epoch"] for line in lines] == list(range(1, (8 if name == "two_stages" else 4) + 1))
 
@@ -155,20 +153,20 @@ def test_learns(name: str, tmp_path: Path) -> None:
 def test_a_method_that_knows_no_chip_takes_one_in_the_loop(layers: str, tmp_path: Path) -> None:
     """What the loss sees are the chip's counts, and the network that comes out serves the chip."""
     target = Speck(backend="simulator", threads=1)
-    setting = make_setting(tmp_path)
-    target.place(setting.plan)
-    observer = ChipObserver(target, setting.plan, layers=layers)
-    with_chip = replace(setting, observer=observer)
-    net = setting.build("snn")
-    scale_to_rate(net, setting.sample())
-    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+    ctx = make_context(tmp_path)
+    target.place(ctx.plan)
+    observer = ChipObserver(target, ctx.plan, layers=layers)
+    with_chip = replace(ctx, observer=observer)
+    net = ctx.build("snn")
+    scale_to_rate(net, ctx.sample())
+    batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
     loss = sltt_gradient(net, batch, with_chip, 0.5)
     counts = observer.windows()["spike2"].counts
-    expected = sum(float(setting.task.loss(0.5 * c, batch.target)) / len(counts) for c in counts)
+    expected = sum(float(ctx.task.loss(0.5 * c, batch.target)) / len(counts) for c in counts)
     assert loss == pytest.approx(expected, rel=1e-6)
     observer.load(sltt(with_chip).net)
     right = []
-    for part in setting.batches(setting.experiences[0].test, train=False).epoch(0):
+    for part in ctx.batches(ctx.experiences[0].test, train=False).epoch(0):
         observer.open(part)
         right.append(observer.windows()["spike2"].counts.sum(0).argmax(1) == part.target)
     assert torch.cat(right).float().mean() > 0.8
@@ -176,11 +174,11 @@ def test_a_method_that_knows_no_chip_takes_one_in_the_loop(layers: str, tmp_path
 
 def test_sltt_is_bptt_with_the_states_detached(tmp_path: Path) -> None:
     """The gradient of T separate backward passes equals that of one pass over the graph cut between steps."""
-    setting = make_setting(tmp_path)
-    net = setting.build("snn")
-    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+    ctx = make_context(tmp_path)
+    net = ctx.build("snn")
+    batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
     scale_to_rate(net, batch.frames)
-    sltt_gradient(net, batch, setting, 0.5)
+    sltt_gradient(net, batch, ctx, 0.5)
     found = [p.grad.clone() for p in net.parameters() if p.grad is not None]
     net.zero_grad()
     state: dict[str, Tensor] = {}
@@ -188,7 +186,7 @@ def test_sltt_is_bptt_with_the_states_detached(tmp_path: Path) -> None:
     for frame in batch.frames:
         cut = {k: v.detach() for k, v in state.items()}
         out, state, _ = forward(net, frame[None], cut, straight_through=["spike2"])
-        losses.append(setting.task.loss(0.5 * out[0], batch.target))
+        losses.append(ctx.task.loss(0.5 * out[0], batch.target))
     torch.stack(losses).mean().backward()
     expected = [p.grad for p in net.parameters() if p.grad is not None]
     assert len(found) == 2
@@ -205,23 +203,23 @@ class _KilledError(Exception):
 )
 def test_resumed_after_a_kill_gives_the_same_weights(name: str, epoch: int, tmp_path: Path) -> None:
     """Cut off in any stage, a run goes on from its last epoch and ends as if nothing had been."""
-    whole = METHODS[name](make_setting(tmp_path / "whole")).net
+    whole = METHODS[name](make_context(tmp_path / "whole")).net
 
     def kill(_: dict[str, float], at: int) -> None:
         if at == epoch:
             raise _KilledError
 
     with pytest.raises(_KilledError):
-        METHODS[name](make_setting(tmp_path / "cut", kill))
-    resumed = METHODS[name](make_setting(tmp_path / "cut")).net
+        METHODS[name](make_context(tmp_path / "cut", kill))
+    resumed = METHODS[name](make_context(tmp_path / "cut")).net
     for a, b in zip(whole.parameters(), resumed.parameters(), strict=True):
         assert torch.equal(a, b)
 
 
 def test_a_finished_fit_is_not_done_again(tmp_path: Path) -> None:
-    sltt(make_setting(tmp_path))
+    sltt(make_context(tmp_path))
     again: list[int] = []
-    sltt(make_setting(tmp_path, lambda _, epoch: again.append(epoch)))
+    sltt(make_context(tmp_path, lambda _, epoch: again.append(epoch)))
     assert again == []
 
 
@@ -235,7 +233,7 @@ def test_two_ranks_keep_equal_weights_and_match_one(tmp_path: Path) -> None:
         ranks.append(subprocess.Popen([sys.executable, __file__, str(tmp_path)], env=env))
     assert [process.wait(timeout=120) for process in ranks] == [0, 0]
     a, b = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
-    alone = make_setting(tmp_path / "alone", epochs=2)
+    alone = make_context(tmp_path / "alone", epochs=2)
     whole = Weights(sltt(alone).net).state_dict()
     for name in a:
         assert torch.equal(a[name], b[name])
@@ -247,8 +245,8 @@ def _rank(folder: Path) -> None:
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    setting = make_setting(folder / f"checkpoints{rank}", epochs=2, batch_size=6)
-    net = sltt(replace(setting)).net
+    ctx = make_context(folder / f"checkpoints{rank}", epochs=2, batch_size=6)
+    net = sltt(replace(ctx)).net
     torch.save(Weights(net).state_dict(), folder / f"rank{rank}.pt")
     dist.destroy_process_group()
 

@@ -32,7 +32,7 @@ import numpy as np
 
 from cil_spl.chip.interchange import load
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.simulator import ChipAnswer, run
+from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.events import EVENT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "chip"))
@@ -103,7 +103,7 @@ def layer_row(case: Case, limit: float, repeats: int, found: dict[str, list[int]
     """Share of the streaming limit."""
     answer = checked(case, found)
     network = replace(case.network, readout=(0,))  # a hidden layer: its neurons are no classes to be counted
-    seconds = best(lambda: run(network, case.events, case.offsets, threads=1), 3 * repeats)
+    seconds = best(lambda: simulate(network, case.events, case.offsets, threads=1), 3 * repeats)
     rate = int(answer.synops.sum()) / seconds
     return {
         "name": case.name,
@@ -126,7 +126,9 @@ def network_rows(case: Case, repeats: int, found: dict[str, list[int]]) -> list[
         for threads in seconds:
             clock = time.thread_time if threads == 1 else time.perf_counter
             work = time.process_time()
-            one = best(lambda threads=threads: run(case.network, case.events, case.offsets, threads=threads), 1, clock)
+            one = best(
+                lambda threads=threads: simulate(case.network, case.events, case.offsets, threads=threads), 1, clock
+            )
             if one < seconds[threads]:
                 seconds[threads] = one
                 had = (time.process_time() - work) / one if threads == 2 else had
@@ -150,10 +152,10 @@ def checked(case: Case, found: dict[str, list[int]]) -> ChipAnswer:
     """The answer for a case; the beginning of its first recording is compared with the reference."""
     some = case.events[:40]
     slow = reference.run(case.network, some)
-    fast = run(case.network, some, np.array([0, len(some)]), threads=1)
+    fast = simulate(case.network, some, np.array([0, len(some)]), threads=1)
     assert [len(e) for e in slow.events] == fast.events_per_layer[0].tolist(), case.name
     assert slow.synops == fast.synops[0].tolist(), case.name
-    answer = run(case.network, case.events, case.offsets)
+    answer = simulate(case.network, case.events, case.offsets)
     found[case.name] = [int(answer.input_events.sum()), *answer.events_per_layer.sum(0).tolist()]
     return answer
 
@@ -333,7 +335,7 @@ def sinabs_by_event(case: Case, b: int, chunk: int = 1000) -> float:
     import torch
 
     one = case.events[case.offsets[b] : case.offsets[b + 1]]
-    ours = run(case.network, one, np.array([0, len(one)]), record=("events",), threads=1)
+    ours = simulate(case.network, one, np.array([0, len(one)]), record=("events",), threads=1)
     assert ours.layer_events is not None
     events = np.stack([one["p"], one["y"], one["x"]], 1).astype(np.int64)
     if case.network.input_shape[0] == 1:
@@ -394,16 +396,16 @@ def lines() -> list[dict[str, Any]]:
     for f in (16, 32, 64, 128, 256):
         network, rng = one_layer(f, 3, 1, 1, (4, 16, 16))
         one = case("", replace(network, readout=(0,)), [recording(rng, network.input_shape, 10_000)])
-        rows.append(("features", f, best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)))
+        rows.append(("features", f, best(lambda one=one: simulate(one.network, one.events, one.offsets, threads=1), 7)))
     network = quickstarts()[0].network
     rng = np.random.default_rng(SEED)
     for n in (1000, 4000, 16_000, 64_000):
         one = case("", network, [recording(rng, (2, 34, 34), n) for _ in range(4)])
-        seconds = best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)
+        seconds = best(lambda one=one: simulate(one.network, one.events, one.offsets, threads=1), 7)
         rows.append(("events a recording", n, seconds))
     for batch in (4, 16, 64, 256):
         one = case("", network, [recording(rng, (2, 34, 34), 4000) for _ in range(batch)])
-        seconds = best(lambda one=one: run(one.network, one.events, one.offsets, threads=1), 7)
+        seconds = best(lambda one=one: simulate(one.network, one.events, one.offsets, threads=1), 7)
         rows.append(("recordings", batch, seconds))
     return [
         {"over": over, "value": value, "ms": round(1e3 * seconds, 3), "us / value": round(1e6 * seconds / value, 2)}

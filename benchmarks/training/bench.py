@@ -48,20 +48,20 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
     torch.set_num_threads(threads)
     overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"target.threads={threads}"]
     with initialize_config_module("cil_spl.conf", version_base="1.3"):
-        cfg = schema.check(compose("config", overrides=overrides))
+        cfg = schema.check_config(compose("config", overrides=overrides))
     with tempfile.TemporaryDirectory() as folder:
-        setting, target = prepared(cfg, Path(folder), given.start)
+        ctx, target = prepared(cfg, Path(folder), given.start)
         if given.start is None:
-            once = replace(setting, trainer=replace(setting.trainer, epochs=1))
+            once = replace(ctx, trainer=replace(ctx.trainer, epochs=1))
             net = bptt.train(once, **pipeline.keywords(cfg.method, without=("name",))).net
         else:
-            net = setting.build("snn")
-    batch = next(setting.batches(setting.experiences[0].train, train=True).epoch(0))
+            net = ctx.build("snn")
+    batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
     output = [name for name, _ in net.named_children()][-1:]
     loops = {
-        "chip, output layer": ChipObserver(target, setting.plan, layers="output", v_mem=False),
-        "chip, all layers": ChipObserver(target, setting.plan, layers="all", v_mem=False),
-        "chip, all layers and states": ChipObserver(target, setting.plan, layers="all", v_mem=True),
+        "chip, output layer": ChipObserver(target, ctx.plan, layers="output", v_mem=False),
+        "chip, all layers": ChipObserver(target, ctx.plan, layers="all", v_mem=False),
+        "chip, all layers and states": ChipObserver(target, ctx.plan, layers="all", v_mem=True),
     }
 
     def step(observer: ChipObserver | None = None) -> None:
@@ -71,7 +71,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
             observer.open(batch)
             seen = observer.windows()
         out, _, _ = forward(net, batch.frames, observed=seen, straight_through=output)
-        bptt.loss_of(setting, out, batch, "counts", 0.25).backward()
+        bptt.loss_of(ctx, out, batch, "counts", 0.25).backward()
         net.zero_grad(set_to_none=True)
 
     sides: dict[str, Callable[[], None]] = {"bptt": step}
@@ -83,7 +83,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
 
     sides["bptt, neurons step by step"] = unfused
     times = taken(sides, given.repeats)
-    answer = target.run(loops["chip, all layers"].chip, batch)
+    answer = target.send(loops["chip, all layers"].chip, batch)
     synops = answer.synops.sum() / len(batch) / 1e6
     title = f"{cfg.dataset.name}, {bins} windows, {threads} threads, batch of {len(batch)}"
     print(f"{title}, {synops:.2f} million synaptic operations a recording on the chip")
@@ -98,8 +98,8 @@ def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
     pipeline.settle(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
     record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
-    setting = pipeline.setting_of(cfg, plan, data, target, record, folder)
-    return replace(setting, start=pipeline.weights_from(start)), target
+    ctx = pipeline.context_of(cfg, plan, data, target, record, folder)
+    return replace(ctx, start=pipeline.weights_from(start)), target
 
 
 def taken(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:

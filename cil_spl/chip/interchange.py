@@ -67,10 +67,10 @@ def load(path: Path | str) -> ChipNetwork:
         raise RequestError(f"{path}: no such file; a run writes its chip network as chip.npz") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path}: not a chip network, or cut short ({error})") from None
-    from cil_spl.chip.simulator import check
+    from cil_spl.chip.simulator import check_network
 
     try:
-        check(network)
+        check_network(network)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
     return network

@@ -457,8 +457,8 @@ def _decide(neuron, time, n, class_of, totals, running):  # type: ignore[no-unty
     return since
 
 
-class Recordings(NamedTuple):
-    """What is sent: see :func:`cil_spl.chip.simulator.run`."""
+class EventLists(NamedTuple):
+    """What is sent: see :func:`cil_spl.chip.simulator.simulate`."""
 
     events: np.ndarray
     offsets: np.ndarray
@@ -479,7 +479,7 @@ class Tables(NamedTuple):
     class_of: np.ndarray
 
 
-class Answer(NamedTuple):
+class Buffers(NamedTuple):
     """What is filled in: see :class:`cil_spl.chip.simulator.ChipAnswer`; a record that was not asked for is empty."""
 
     counts: np.ndarray

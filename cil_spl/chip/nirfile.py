@@ -15,7 +15,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.simulator import check
+from cil_spl.chip.simulator import check_network
 
 MIN_V_MEM = "min_v_mem"
 
@@ -163,7 +163,7 @@ def write(network: ChipNetwork, path: Path | str) -> list[str]:
     """
     import nir
 
-    check(network)
+    check_network(network)
     nodes: dict[str, Any] = {"input": nir.Input(np.array(network.input_shape))}
     edges, last = [], "input"
     for k, layer in enumerate(network.layers):

@@ -26,7 +26,7 @@ class Chip(Protocol):
 
     def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]: ...
 
-    def run(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
+    def send(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
 
 
 class ChipObserver:
@@ -74,7 +74,7 @@ class ChipObserver:
         assert self.chip is not None, "load a network before a batch"
         all_layers = self.layers == "all"
         record = (("counts",) if all_layers else ()) + (("v_mem",) if self.v_mem else ())
-        answer = self.target.run(self.chip, batch, record=record, die=self.die)
+        answer = self.target.send(self.chip, batch, record=record, die=self.die)
         last = len(self.stages) - 1
         self.seen = {}
         for k, stage in enumerate(self.stages):

@@ -173,7 +173,7 @@ def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
         )
 
 
-def stepped(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential:
+def integer_twin(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential:
     """The chip's integers in a time-stepped network: whole numbers in float32, sum pooling.
 
     Exact as long as no state leaves the 24 bits of float32; only time steps set it apart from the chip.

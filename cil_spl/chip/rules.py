@@ -61,7 +61,7 @@ def counts(
 
     Args:
         network: a chain.
-        events, offsets, edges_us: as for :func:`cil_spl.chip.simulator.run`.
+        events, offsets, edges_us: as for :func:`cil_spl.chip.simulator.simulate`.
         seed: of the order where it is drawn; recording and layer are added to it.
 
     Returns:

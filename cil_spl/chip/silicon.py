@@ -11,14 +11,14 @@ import numpy as np
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import nirfile
 from cil_spl.chip.network import ChipLayer, ChipNetwork
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.data.events import EVENT
 
 NETWORK, COUNTS = "cnn_sinabs.nir", "layer1_spike_counts.npz"
 
 
 @dataclass(frozen=True)
-class Agreement:
+class Replay:
     """Counts [recording, f, y, x] of the chip and of ours."""
 
     names: tuple[str, ...]
@@ -35,9 +35,9 @@ class Agreement:
         """Fraction of neurons with just the chip's count."""
         return float((self.ours == self.chip).mean())
 
-    def one(self, i: int) -> Agreement:
+    def one(self, i: int) -> Replay:
         """Recording ``i`` alone."""
-        return Agreement(self.names[i : i + 1], self.chip[i : i + 1], self.ours[i : i + 1])
+        return Replay(self.names[i : i + 1], self.chip[i : i + 1], self.ours[i : i + 1])
 
     def table(self) -> list[dict[str, str | int | float]]:
         """A row for each recording and one for all: events of both, difference, neurons exact (fractions)."""
@@ -100,15 +100,15 @@ def read_recording(path: Path) -> np.ndarray:
     return events
 
 
-def replay(network: ChipNetwork, silicon: Silicon) -> Agreement:
+def replay(network: ChipNetwork, silicon: Silicon) -> Replay:
     """The recordings through ``network``, and the chip's answer beside ours."""
     offsets = np.concatenate([[0], np.cumsum([len(r) for r in silicon.recordings])]).astype(np.int64)
-    answer = run(network, np.concatenate(silicon.recordings), offsets, record=("counts",))
+    answer = simulate(network, np.concatenate(silicon.recordings), offsets, record=("counts",))
     assert answer.layer_counts is not None
-    return Agreement(silicon.names, silicon.counts, answer.layer_counts[0][:, 0].astype(np.int64))
+    return Replay(silicon.names, silicon.counts, answer.layer_counts[0][:, 0].astype(np.int64))
 
 
-def alternatives(silicon: Silicon) -> dict[str, Agreement]:
+def alternatives(silicon: Silicon) -> dict[str, Replay]:
     """The agreement that each other rule would give.
 
     All spikes at once gives the same as the rules of the chip where no weight is above the threshold.
@@ -116,7 +116,7 @@ def alternatives(silicon: Silicon) -> dict[str, Agreement]:
     network = silicon.network()
     layer, given = network.layers[0], silicon.layers[0]
 
-    def other(**changes: object) -> Agreement:
+    def other(**changes: object) -> Replay:
         return replay(replace(network, layers=(replace(layer, **changes),)), silicon)  # type: ignore[arg-type]
 
     # The scale with 127 for both ends, and the weights cut off instead of rounded.
@@ -141,7 +141,7 @@ def alternatives(silicon: Silicon) -> dict[str, Agreement]:
     }
 
 
-def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, drain: bool = False) -> Agreement:
+def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, drain: bool = False) -> Replay:
     """A layer in plain numpy, for rules that the simulator does not have."""
     f, height, width = layer.output_shape
     _, _, ky, kx = layer.weight.shape
@@ -163,9 +163,9 @@ def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, d
             spikes = here // layer.threshold * (here > 0) if drain else (here >= fires_at).astype(np.int32)
             here -= layer.threshold * spikes
             counts[:, y0 : y1 + 1, x0 : x1 + 1] += spikes
-    return Agreement(silicon.names, silicon.counts, found)
+    return Replay(silicon.names, silicon.counts, found)
 
 
-def rows_of(agreements: dict[str, Agreement]) -> Sequence[dict[str, str | float]]:
+def rows_of(agreements: dict[str, Replay]) -> Sequence[dict[str, str | float]]:
     """A row for each rule."""
     return [{"rule": name, "difference": a.difference, "neurons exact": a.exact} for name, a in agreements.items()]

@@ -28,7 +28,7 @@ from cil_spl.data.events import EVENT
 
 if TYPE_CHECKING:
     from cil_spl.chip.die import Die
-    from cil_spl.chip.kernels import Answer, Deviations
+    from cil_spl.chip.kernels import Buffers, Deviations
 
 RECORDS = ("counts", "v_mem", "events", "output")
 LANES = 8  # features are padded to a multiple of this
@@ -90,7 +90,7 @@ class ChipAnswer:
     output: Output | None = None
 
 
-def run(
+def simulate(
     network: ChipNetwork,
     events: np.ndarray,
     offsets: np.ndarray,
@@ -139,7 +139,7 @@ def run(
         raise RequestError(f"edges_us has the shape {edges_us.shape}; {n_recordings} recordings need [B, T + 1]")
     program = compiled(network)
     if die is not None:
-        program = worn(program, die)
+        program = apply_die(program, die)
     answer = _Run(program, events, offsets, edges_us, order_seed, threads or _cores(), deviations(program, die))
     answer.go(counts="counts" in record, v_mem="v_mem" in record)
     backwards = np.flatnonzero(answer.input_events < 0)
@@ -239,17 +239,17 @@ class _Run:
         last = neuron
         return found, Output(found[-1].events["t"].copy(), program.class_of[last].astype(np.int16), offsets)
 
-    def _answer(self) -> Answer:
-        from cil_spl.chip.kernels import Answer
+    def _answer(self) -> Buffers:
+        from cil_spl.chip.kernels import Buffers
 
-        return Answer(
+        return Buffers(
             counts=self.counts, events_per_layer=self.events_per_layer, input_events=self.input_events,
             synops=self.synops, saturations=self.saturations, dropped=self.dropped, decision_us=self.decision_us,
             layer_counts=self.layer_counts, layer_v_mem=self.layer_v_mem, keep_events=self.keep,
             event_offsets=self.event_offsets, event_neuron=self.event_neuron, event_time=self.event_time,
         )  # fmt: skip
 
-    def _call(self, answer: Answer) -> None:
+    def _call(self, answer: Buffers) -> None:
         from cil_spl.chip import kernels
 
         p = self.program
@@ -257,7 +257,7 @@ class _Run:
             sensor=p.sensor, layers=p.layers, edges=p.edges, fan_out=p.fan_out, pixel=p.pixel, weight=p.weight,
             threshold=p.threshold, class_of=p.class_of,
         )  # fmt: skip
-        recordings = kernels.Recordings(self.events, self.offsets, self.edges_us)
+        recordings = kernels.EventLists(self.events, self.offsets, self.edges_us)
         kernel: Any = kernels.chain
         if not p.is_chain or self.deviations.timed:
             kernel = kernels.depth_first
@@ -329,7 +329,7 @@ def compiled(network: ChipNetwork, must_be_exact: Sequence[bool] = ()) -> Progra
     """
     from cil_spl.chip import kernels as kn
 
-    check(network)
+    check_network(network)
     c, height, width = network.input_shape
     layers = np.zeros((len(network.layers), kn.LAYER_COLUMNS), np.int64)
     weights, thresholds, padded = [], [], []
@@ -393,7 +393,7 @@ def compiled(network: ChipNetwork, must_be_exact: Sequence[bool] = ()) -> Progra
     )
 
 
-def worn(program: Program, die: Die) -> Program:
+def apply_die(program: Program, die: Die) -> Program:
     """The tables of a network on a given die: each neuron with a threshold of its own."""
     from cil_spl.chip import kernels as kn
 
@@ -470,7 +470,7 @@ def _is_chain(network: ChipNetwork) -> bool:
     )
 
 
-def check(network: ChipNetwork) -> None:
+def check_network(network: ChipNetwork) -> None:
     """Refuse what no chip could run: wiring, shapes and number ranges (what fits a core is placement's matter).
 
     Raises:

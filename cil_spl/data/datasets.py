@@ -156,7 +156,7 @@ def cifar10_dvs(*, root: str, download: bool = True) -> Splits:
     return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
 
-def check(dataset: Mapping[str, Any], group: str = "dataset") -> None:
+def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> None:
     """Refuse a config of a data set whose keys or values make no sense, before any file is opened.
 
     Args:
@@ -226,7 +226,7 @@ def load(
             training recordings of a digit that is also in the test set.
     """
     config = _plain(dataset)
-    check(config)
+    check_dataset(config)
     sets = _call(config, "dataset")
     experiences = sets if isinstance(sets, tuple) else (sets,)
     test = None
@@ -259,7 +259,7 @@ def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed
 
 
 def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
-    check(config, "test_dataset")
+    check_dataset(config, "test_dataset")
     own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
     if own not in (stage.Preprocess(), theirs):
         raise RequestError(

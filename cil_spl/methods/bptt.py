@@ -29,12 +29,12 @@ from torch import Tensor
 
 from cil_spl.data.batches import Batch
 from cil_spl.models.forward import forward
-from cil_spl.training.context import Setting, Trained
+from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.epochs import Update, Weights
 
 
 def train(
-    setting: Setting,
+    ctx: TrainingContext,
     *,
     lr: float = 5e-3,
     loss: str = "counts",
@@ -45,7 +45,7 @@ def train(
     """Train a spiking network by BPTT.
 
     Args:
-        setting: the run.
+        ctx: the run.
         lr: learning rate.
         loss: on the ``counts`` of the whole recording, or on those of each of its ``steps``, averaged.
         count_scale: factor on the counts before the softmax (an inverse temperature).
@@ -53,34 +53,34 @@ def train(
         init_rate: spread of a layer's input current, in thresholds, that fresh weights are scaled to; see
             :func:`cil_spl.models.init.scale_to_rate`.
     """
-    (data,) = setting.experiences
-    net = setting.build("snn")
-    batches = setting.batches(data.train, train=True)
-    setting.scale(net, init_rate)
+    (data,) = ctx.experiences
+    net = ctx.build("snn")
+    batches = ctx.batches(data.train, train=True)
+    ctx.scale(net, init_rate)
     output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
-    steps = setting.trainer.epochs * len(batches)
-    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+    steps = ctx.trainer.epochs * len(batches)
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
-        out, _, _ = forward(net, batch.frames.to(setting.device), straight_through=output)
-        value = loss_of(setting, out, batch, loss, count_scale)
+        out, _, _ = forward(net, batch.frames.to(ctx.device), straight_through=output)
+        value = loss_of(ctx, out, batch, loss, count_scale)
         value.backward()
         update()
         right = out.detach().sum(0).argmax(1).cpu() == batch.target
         return {"loss": value.detach(), "accuracy": right.float().mean()}
 
-    setting.fit(
+    ctx.fit(
         step=step,
-        score=lambda: setting.score(net),
+        score=lambda: ctx.score(net),
         batches=batches,
         keep={"net": Weights(net), "update": update},
-        monitor=setting.monitor,
+        monitor=ctx.monitor,
     )
-    return Trained(setting.finish(net))
+    return Trained(ctx.finish(net))
 
 
-def loss_of(setting: Setting, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:
+def loss_of(ctx: TrainingContext, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:
     """Loss on output counts. Shape: out (T, B, K)."""
     if loss == "counts":
-        return setting.loss(count_scale * out.sum(0), batch)
-    return torch.stack([setting.loss(count_scale * o, batch) for o in out]).mean()
+        return ctx.loss(count_scale * out.sum(0), batch)
+    return torch.stack([ctx.loss(count_scale * o, batch) for o in out]).mean()

@@ -33,13 +33,13 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods.bptt import loss_of
 from cil_spl.models.forward import forward
-from cil_spl.training.context import Setting, Trained
+from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.epochs import Update, Weights
 from cil_spl.training.gradient_cosine import Meter
 
 
 def train(
-    setting: Setting,
+    ctx: TrainingContext,
     *,
     lr: float = 5e-3,
     loss: str = "counts",
@@ -52,7 +52,7 @@ def train(
     """Train a spiking network with a chip in the loop.
 
     Args:
-        setting: the run; its ``observer`` is the chip.
+        ctx: the run; its ``observer`` is the chip.
         lr: learning rate.
         loss: on the ``counts`` of the whole recording, or on those of each of its ``steps``, averaged.
         count_scale: factor on the counts before the softmax (an inverse temperature).
@@ -65,28 +65,28 @@ def train(
     Raises:
         RequestError: there is no chip in the loop.
     """
-    if setting.observer is None:
+    if ctx.observer is None:
         raise RequestError("observer=none: method=cil_bptt needs a chip in the loop; use observer=chip")
-    observer = setting.observer
-    (data,) = setting.experiences
-    net = setting.build("snn")
-    batches = setting.batches(data.train, train=True)
-    setting.scale(net, init_rate)
+    observer = ctx.observer
+    (data,) = ctx.experiences
+    net = ctx.build("snn")
+    batches = ctx.batches(data.train, train=True)
+    ctx.scale(net, init_rate)
     output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
-    steps = setting.trainer.epochs * len(batches)
-    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+    steps = ctx.trainer.epochs * len(batches)
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
 
     def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of a batch on the chip, with the twin's gradient, and the chip's counts (T, B, K)."""
         observer.load(net)
         observer.open(batch)
-        frames = batch.frames.to(setting.device)
+        frames = batch.frames.to(ctx.device)
         out, _, _ = forward(net, frames, observed=observer.windows(), straight_through=output)
-        return loss_of(setting, out, batch, loss, count_scale), out.detach()
+        return loss_of(ctx, out, batch, loss, count_scale), out.detach()
 
     def twin_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        out, _, _ = forward(net, batch.frames.to(setting.device), straight_through=output)
-        return loss_of(setting, out, batch, loss, count_scale), out.detach()
+        out, _, _ = forward(net, batch.frames.to(ctx.device), straight_through=output)
+        return loss_of(ctx, out, batch, loss, count_scale), out.detach()
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
         value, out = (chip_loss if update.steps >= plain * steps else twin_loss)(batch)
@@ -95,15 +95,13 @@ def train(
         right = out.sum(0).argmax(1).cpu() == batch.target
         return {"loss": value.detach(), "accuracy": right.float().mean()}
 
-    gauge = (
-        Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, setting.seed) if meter else None
-    )
+    gauge = Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, ctx.seed) if meter else None
 
-    setting.fit(
+    ctx.fit(
         step=step,
-        score=lambda: setting.score(net) | (gauge() if gauge else {}),
+        score=lambda: ctx.score(net) | (gauge() if gauge else {}),
         batches=batches,
         keep={"net": Weights(net), "update": update},
-        monitor=setting.monitor,
+        monitor=ctx.monitor,
     )
-    return Trained(setting.finish(net))
+    return Trained(ctx.finish(net))

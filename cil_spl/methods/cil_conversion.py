@@ -37,13 +37,13 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.models.build import build
 from cil_spl.models.neurons import Observation, substitute
-from cil_spl.training.context import Setting, Trained
+from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.epochs import Update, Weights
 from cil_spl.training.gradient_cosine import Meter
 
 
 def train(
-    setting: Setting,
+    ctx: TrainingContext,
     *,
     lr: float = 5e-3,
     count_scale: float = 0.25,
@@ -54,7 +54,7 @@ def train(
     """Train a CNN whose output is a chip's.
 
     Args:
-        setting: the run; its ``observer`` is the chip.
+        ctx: the run; its ``observer`` is the chip.
         lr: learning rate.
         count_scale: factor on the counts before the softmax.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
@@ -65,28 +65,28 @@ def train(
     Raises:
         RequestError: there is no chip in the loop.
     """
-    if setting.observer is None:
+    if ctx.observer is None:
         raise RequestError("observer=none: method=cil_conversion needs a chip in the loop; use observer=chip")
-    observer = setting.observer
-    (data,) = setting.experiences
-    net = setting.build("cnn")
-    spiking = build(setting.plan, family="snn", neuron=setting.neuron).to(setting.device)
-    batches = setting.batches(data.train, train=True, bins=1)
-    setting.scale(net, init_rate, bins=1)
-    steps = setting.trainer.epochs * len(batches)
-    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+    observer = ctx.observer
+    (data,) = ctx.experiences
+    net = ctx.build("cnn")
+    spiking = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
+    batches = ctx.batches(data.train, train=True, bins=1)
+    ctx.scale(net, init_rate, bins=1)
+    steps = ctx.trainer.epochs * len(batches)
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
 
     def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
         """Loss of a batch on the chip, with the CNN's gradient, and the chip's counts (B, K)."""
         observer.load(share(net, spiking))
         observer.open(batch)
-        out = forward(net, batch.frames[0].to(setting.device), observer.window(0))
-        return setting.loss(count_scale * out, batch), out.detach()
+        out = forward(net, batch.frames[0].to(ctx.device), observer.window(0))
+        return ctx.loss(count_scale * out, batch), out.detach()
 
     def cnn_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        free = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
         out = substitute(free, free.detach().relu())
-        return setting.loss(count_scale * out, batch), out.detach()
+        return ctx.loss(count_scale * out, batch), out.detach()
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
         value, out = (chip_loss if update.steps >= plain * steps else cnn_loss)(batch)
@@ -95,18 +95,16 @@ def train(
         right = out.argmax(1).cpu() == batch.target
         return {"loss": value.detach(), "accuracy": right.float().mean()}
 
-    gauge = (
-        Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, setting.seed) if meter else None
-    )
+    gauge = Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, ctx.seed) if meter else None
 
-    setting.fit(
+    ctx.fit(
         step=step,
-        score=lambda: setting.score(share(net, spiking)) | (gauge() if gauge else {}),
+        score=lambda: ctx.score(share(net, spiking)) | (gauge() if gauge else {}),
         batches=batches,
         keep={"net": Weights(net), "update": update},
-        monitor=setting.monitor,
+        monitor=ctx.monitor,
     )
-    return Trained(share(net, spiking), ann=setting.finish(net))
+    return Trained(share(net, spiking), ann=ctx.finish(net))
 
 
 def forward(net: nn.Sequential, frame: Tensor, seen: dict[str, Observation]) -> Tensor:

@@ -35,12 +35,12 @@ from cil_spl.data.batches import Batch, Batches
 from cil_spl.models.build import build
 from cil_spl.models.neurons import substitute
 from cil_spl.tasks import evaluation as ev
-from cil_spl.training.context import Setting, Trained
+from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.epochs import Update, Weights
 
 
 def train(
-    setting: Setting,
+    ctx: TrainingContext,
     *,
     lr: float = 2e-3,
     percentile: float = 99.0,
@@ -51,54 +51,52 @@ def train(
     """Train a CNN and convert it.
 
     Args:
-        setting: the run.
+        ctx: the run.
         lr: learning rate.
         percentile: of the activations, that becomes full activity.
         gains: events a recording of a fully active neuron, to choose from.
         normalize_batches: batches of training recordings on which the percentiles are taken.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
     """
-    (data,) = setting.experiences
-    net = setting.build("cnn")
-    batches = setting.batches(data.train, train=True, bins=1)
-    setting.scale(net, init_rate, bins=1)
-    steps = setting.trainer.epochs * len(batches)
-    update = Update(net.parameters(), setting.trainer, lr=lr, total_steps=steps)
+    (data,) = ctx.experiences
+    net = ctx.build("cnn")
+    batches = ctx.batches(data.train, train=True, bins=1)
+    ctx.scale(net, init_rate, bins=1)
+    steps = ctx.trainer.epochs * len(batches)
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
-        free = net(batch.frames[0].to(setting.device))  # 1 B C H W -> B C H W
+        free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
         out = substitute(free, free.detach().relu())
-        value = setting.loss(out, batch)
+        value = ctx.loss(out, batch)
         value.backward()
         update()
         right = out.detach().argmax(1).cpu() == batch.target
         return {"loss": value.detach(), "accuracy": right.float().mean()}
 
-    val = setting.batches(data.val, train=False, bins=1)
+    val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
-        seen = ev.evaluate(ev.cnn_answer(net, setting.plan, setting.device), val.epoch(0), setting.task)
-        setting.watch(net, seen)
-        found = {setting.task.monitor: seen.metrics[setting.task.monitor]}
-        if setting.deployed is not None:  # the best CNN is not always the one that converts best
+        seen = ev.evaluate(ev.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task)
+        ctx.watch(net, seen)
+        found = {ctx.task.monitor: seen.metrics[ctx.task.monitor]}
+        if ctx.deployed is not None:  # the best CNN is not always the one that converts best
             _, notes = converted()
-            found[setting.monitor] = max(value for name, value in notes.items() if name.startswith("val/"))
+            found[ctx.monitor] = max(value for name, value in notes.items() if name.startswith("val/"))
         return found
 
     def converted() -> tuple[nn.Sequential, dict[str, float]]:
-        activation = activations(
-            net, setting.calibration(data.train, bins=1), percentile, normalize_batches, setting.device
-        )
-        return choose_gain(setting, net, activation, gains)
+        activation = activations(net, ctx.calibration(data.train, bins=1), percentile, normalize_batches, ctx.device)
+        return choose_gain(ctx, net, activation, gains)
 
-    setting.fit(
+    ctx.fit(
         step=step,
         score=score,
         batches=batches,
         keep={"net": Weights(net), "update": update},
-        monitor=setting.monitor,
+        monitor=ctx.monitor,
     )
-    ann = setting.finish(net)
+    ann = ctx.finish(net)
     spiking, notes = converted()
     return Trained(spiking, ann=ann, notes=notes)
 
@@ -132,10 +130,10 @@ def activations(
 
 
 @torch.no_grad()
-def convert(setting: Setting, ann: nn.Sequential, activation: dict[str, float], gain: float) -> nn.Sequential:
+def convert(ctx: TrainingContext, ann: nn.Sequential, activation: dict[str, float], gain: float) -> nn.Sequential:
     """The spiking network whose fully active neurons make ``gain`` events a recording."""
-    net = build(setting.plan, family="snn", neuron=setting.neuron).to(setting.device)
-    threshold = float(setting.neuron["spike_threshold"])
+    net = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
+    threshold = float(ctx.neuron["spike_threshold"])
     before = 1.0  # events per unit of the layer's input in the CNN
     for name, module in ann.named_children():
         if isinstance(module, (nn.Conv2d, nn.Linear)):
@@ -147,19 +145,19 @@ def convert(setting: Setting, ann: nn.Sequential, activation: dict[str, float], 
 
 
 def choose_gain(
-    setting: Setting, ann: nn.Sequential, activation: dict[str, float], gains: Sequence[float]
+    ctx: TrainingContext, ann: nn.Sequential, activation: dict[str, float], gains: Sequence[float]
 ) -> tuple[nn.Sequential, dict[str, float]]:
     """The conversion with the best validation score, on the target where it runs spikes, else in time steps."""
-    val = setting.batches(setting.experiences[0].val, train=False)
+    val = ctx.batches(ctx.experiences[0].val, train=False)
     best: tuple[float, float, nn.Sequential] | None = None
     notes: dict[str, float] = {}
     for gain in gains:
-        net = convert(setting, ann, activation, gain)
-        if setting.deployed is not None:
-            score = setting.deployed(net, val)
+        net = convert(ctx, ann, activation, gain)
+        if ctx.deployed is not None:
+            score = ctx.deployed(net, val)
         else:
-            answer = ev.stepped_answer(net, setting.plan, setting.device)
-            score = ev.evaluate(answer, val.epoch(0), setting.task).metrics[setting.task.monitor]
+            answer = ev.stepped_answer(net, ctx.plan, ctx.device)
+            score = ev.evaluate(answer, val.epoch(0), ctx.task).metrics[ctx.task.monitor]
         notes[f"val/gain_{gain:g}"] = score
         if best is None or score > best[0]:
             best = (score, gain, net)

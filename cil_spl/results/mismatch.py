@@ -26,9 +26,9 @@ from torch import nn
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import rules
 from cil_spl.chip.network import ChipNetwork
-from cil_spl.chip.quantize import check_neuron, stepped
+from cil_spl.chip.quantize import check_neuron, integer_twin
 from cil_spl.chip.rules import Rule
-from cil_spl.chip.simulator import run as run_chip
+from cil_spl.chip.simulator import simulate as run_chip
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.load import Network
@@ -243,7 +243,7 @@ class _Work:
         self.frames, self.seed, self.die = network.config.frames, seed, getattr(network.target, "die", None)
         single = network.config.model.neuron.spike_fn == "single"
         self.steps = replace(rules.STEPS, most=1) if single else rules.STEPS
-        self.summed = stepped(_in_float(self.net, self.plan, chip), self.plan, self.net)
+        self.summed = integer_twin(_in_float(self.net, self.plan, chip), self.plan, self.net)
         self.unbounded = replace(chip, layers=tuple(replace(layer, min_v_mem=NO_BOUND) for layer in chip.layers))
 
     def take(self, recordings: Recordings, index: np.ndarray) -> None:

@@ -48,7 +48,7 @@ import numpy as np
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import CORES, assign, need_of, place_network
-from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output, Program, check, compiled
+from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output, Program, check_network, compiled
 from cil_spl.targets.board import samna_is_real
 
 # Our name of a kind of board (sinabs uses the same): samna's name, and samna's module of its chip.
@@ -203,12 +203,12 @@ class Board:
             raise
         self._zeroing = self._zero_events()
 
-    def run(
+    def send(
         self, events: np.ndarray, offsets: np.ndarray, edges_us: np.ndarray | None = None, *, record: Sequence[str] = ()
     ) -> tuple[ChipAnswer, Traffic]:
         """Send recordings through the chip in real time, each from zeroed states.
 
-        Args and answer as :func:`cil_spl.chip.simulator.run`. What a board cannot tell is NaN: ``saturations`` and
+        Args and answer as :func:`cil_spl.chip.simulator.simulate`. What a board cannot tell is NaN: ``saturations`` and
         ``dropped``; ``events_per_layer`` of layers that are not monitored; ``synops`` of the layers behind them (these
         are counted from the events and their fan-out). ``v_mem`` cannot be recorded, and more than the output only
         where all layers are monitored.
@@ -399,7 +399,7 @@ def configuration(module: Any, network: ChipNetwork, monitor: str) -> Any:
     """
     if monitor not in MONITORS:
         raise RequestError(f"target.monitor={monitor}: allowed are {', '.join(MONITORS)}")
-    check(network)
+    check_network(network)
     # Kernels and poolings square, sizes in range.
     assign([need_of(network, k) for k in range(len(network.layers))], "chip network")
     config = module.configuration.SpeckConfiguration()

@@ -14,7 +14,7 @@ from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.quantize import quantize
-from cil_spl.chip.simulator import ChipAnswer, run
+from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.batches import Batch
 from cil_spl.models.plan import Plan
 from cil_spl.targets import board
@@ -126,7 +126,7 @@ class Speck:
         where all decide alike.
         """
         board = self._board_with(self.chip)
-        told = [board.run(batch.events, batch.offsets, batch.edges_us) for _ in range(self.repeats)]
+        told = [board.send(batch.events, batch.offsets, batch.edges_us) for _ in range(self.repeats)]
         answers = [answer for answer, _ in told]
         names = [layer.name for layer in self.chip.layers]
         events, synops = (
@@ -138,7 +138,7 @@ class Speck:
             for f in fields(told[0][1])
         }
         monitored = list(board.monitored)
-        ideal = run(self.chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
+        ideal = simulate(self.chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
         missing = np.array([ideal - a.events_per_layer[:, monitored] for a in answers])  # R B L
         extra["board_lost"] = np.maximum(missing, 0).sum(axis=2).mean(axis=0)
         extra["board_surplus"] = np.maximum(-missing, 0).sum(axis=2).mean(axis=0)
@@ -159,8 +159,10 @@ class Speck:
             extra=extra,
         )
 
-    def run(self, chip: ChipNetwork, batch: Batch, *, record: Sequence[str] = (), die: Die | None = None) -> ChipAnswer:
-        """What a chip answers to a batch; see :func:`cil_spl.chip.simulator.run`.
+    def send(
+        self, chip: ChipNetwork, batch: Batch, *, record: Sequence[str] = (), die: Die | None = None
+    ) -> ChipAnswer:
+        """What a chip answers to a batch; see :func:`cil_spl.chip.simulator.simulate`.
 
         Raises:
             RequestError: on a board, a die or what it cannot record.
@@ -168,13 +170,13 @@ class Speck:
         if self.board is not None:
             if die is not None:
                 raise RequestError("observer.die: a board is its own die; use observer.die=null")
-            answer, _ = self._board_with(chip).run(batch.events, batch.offsets, batch.edges_us, record=record)
+            answer, _ = self._board_with(chip).send(batch.events, batch.offsets, batch.edges_us, record=record)
             return answer
-        return run(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
+        return simulate(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
 
     def forward(self, batch: Batch) -> ev.Activity:
         """Run a batch of recordings; the states are zero before each."""
-        a = self.run(self.chip, batch, die=self.die)
+        a = self.send(self.chip, batch, die=self.die)
         names = [layer.name for layer in self.chip.layers]
         return ev.Activity(
             counts=a.counts.astype(np.float64),
@@ -242,6 +244,6 @@ class Speck:
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds) and classes of one recording's output events."""
-        a = self.run(self.chip, batch, record=("output",), die=self.die)
+        a = self.send(self.chip, batch, record=("output",), die=self.die)
         assert a.output is not None
         return a.output.t, a.output.k

@@ -79,7 +79,7 @@ def begin(net: nn.Module, start: Mapping[str, Tensor]) -> None:
 
 
 @dataclass(frozen=True)
-class Setting:
+class TrainingContext:
     """A run as a method sees it.
 
     Attributes:

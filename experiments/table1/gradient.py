@@ -55,17 +55,17 @@ def main() -> int:
 def measured(bins: int, given: argparse.Namespace) -> list[float]:
     overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"trainer.epochs={given.epochs}"]
     with initialize_config_module("cil_spl.conf", version_base="1.3"):
-        cfg = schema.check(compose("config", overrides=overrides))
+        cfg = schema.check_config(compose("config", overrides=overrides))
     plan, target = pipeline.plan_of(cfg), pipeline.make(cfg.target)
     target.place(plan)
     pipeline.settle(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
     record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
-        setting = pipeline.setting_of(cfg, plan, data, target, record, Path(folder))
-        setting = replace(setting, trainer=replace(setting.trainer, batch_size=64))
-        net = bptt.train(setting, **pipeline.keywords(cfg.method, without=("name",))).net
-    batch = next(setting.batches(data[0].train, train=True).epoch(0))
+        ctx = pipeline.context_of(cfg, plan, data, target, record, Path(folder))
+        ctx = replace(ctx, trainer=replace(ctx.trainer, batch_size=64))
+        net = bptt.train(ctx, **pipeline.keywords(cfg.method, without=("name",))).net
+    batch = next(ctx.batches(data[0].train, train=True).epoch(0))
     output = [name for name, _ in net.named_children()][-1:]
 
     def loss_with(observer: ChipObserver, seen: bool) -> Any:
@@ -77,7 +77,7 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
             out = windows[output[0]].counts
             if torch.is_grad_enabled():
                 out, _, _ = forward(net, batch.frames, observed=windows if seen else None, straight_through=output)
-            return bptt.loss_of(setting, out, batch, "counts", cfg.method.count_scale)
+            return bptt.loss_of(ctx, out, batch, "counts", cfg.method.count_scale)
 
         return loss
 

@@ -14,7 +14,7 @@ from networks import joined
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer
-from cil_spl.chip.simulator import run as fast
+from cil_spl.chip.simulator import simulate as fast
 
 WORD = (1 << 64) - 1
 
@@ -52,7 +52,7 @@ class Chance:
         return (self.draw() >> 11) / 2.0**53
 
 
-def run(network: ChipNetwork, events: Any, edges_us: Any = (0, 1), die: Die | None = None) -> Answer:
+def simulate(network: ChipNetwork, events: Any, edges_us: Any = (0, 1), die: Die | None = None) -> Answer:
     """One recording, depth first; what a die holds up waits in a queue by time, then by turn."""
     n, bins, die = len(network.layers), len(edges_us) - 1, die or Die()
     names = [layer.name for layer in network.layers]
@@ -266,7 +266,7 @@ def assert_same(
     assert answer.layer_v_mem is not None
     assert answer.output is not None
     for b, one in enumerate(recordings):
-        slow = run(network, one, edges_us[b], die)
+        slow = simulate(network, one, edges_us[b], die)
         for k in range(len(network.layers)):
             found = answer.layer_events[k]
             mine = found.events[found.offsets[b] : found.offsets[b + 1]]

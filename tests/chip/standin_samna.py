@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.data.events import EVENT
 
 MEMORY = (*[64 * 1024] * 3, *[32 * 1024] * 2, *[16 * 1024] * 4)  # neuron states of the nine cores
@@ -254,7 +254,7 @@ class Chip:
         past = self.history.copy()
         past["t"] -= 1 << 28
         together = np.concatenate([past, new])
-        answer = run(self.network, together, np.array([0, len(together)]), record=("events",))
+        answer = simulate(self.network, together, np.array([0, len(together)]), record=("events",))
         assert answer.layer_events is not None
         self.history = np.concatenate([self.history, new])
         self.history["t"] = 0

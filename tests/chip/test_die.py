@@ -22,7 +22,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip import kernels, simulator
 from cil_spl.chip.die import DECIMATION, Die, die_of
 from cil_spl.chip.network import ChipNetwork, Destination
-from cil_spl.chip.simulator import ChipAnswer, run
+from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.events import EVENT
 
 RECORD = ("counts", "v_mem", "events")
@@ -110,7 +110,7 @@ def check_both_paths(seed: int, n: int, lost: float, decimate: int, spread: floa
             if forced:
                 patch.setattr(simulator, "_is_chain", lambda network: False)
             patch.setattr(kernels, unused, None)  # neither path stands in for the other
-            answers.append(run(network, events, offsets, edges, record=(*RECORD, "output"), die=die))
+            answers.append(simulate(network, events, offsets, edges, record=(*RECORD, "output"), die=die))
     assert_answers_equal(*answers)
     return answers[0]
 
@@ -174,7 +174,8 @@ def pixels(weight: int, threshold: int, events: int, size: int = 40) -> tuple[Ch
 
 def test_a_die_without_deviations_is_the_ideal_chip(network: ChipNetwork) -> None:
     assert same(
-        run(network, *batch(network), record=RECORD, die=Die(seed=3)), run(network, *batch(network), record=RECORD)
+        simulate(network, *batch(network), record=RECORD, die=Die(seed=3)),
+        simulate(network, *batch(network), record=RECORD),
     )
 
 
@@ -191,8 +192,8 @@ def test_a_die_without_deviations_is_the_ideal_chip(network: ChipNetwork) -> Non
     ],
 )
 def test_the_same_seed_is_the_same_die(effect: dict[str, float], network: ChipNetwork) -> None:
-    ideal = run(network, *batch(network), record=RECORD)
-    a, again, other = (run(network, *batch(network), record=RECORD, die=Die(seed=s, **effect)) for s in (1, 1, 2))
+    ideal = simulate(network, *batch(network), record=RECORD)
+    a, again, other = (simulate(network, *batch(network), record=RECORD, die=Die(seed=s, **effect)) for s in (1, 1, 2))
     assert same(a, again)
     assert not same(a, ideal)
     assert not same(a, other)
@@ -201,19 +202,21 @@ def test_the_same_seed_is_the_same_die(effect: dict[str, float], network: ChipNe
 def test_chance_depends_on_the_recording_and_not_on_its_place(network: ChipNetwork) -> None:
     events, offsets = batch(network)
     die = Die(seed=1, lost=0.2, jitter_us=20, threshold_spread=0.1)
-    together = run(network, events, offsets, die=die)
+    together = simulate(network, events, offsets, die=die)
     for b in range(3):
-        alone = run(network, events[offsets[b] : offsets[b + 1]], np.array([0, offsets[b + 1] - offsets[b]]), die=die)
+        alone = simulate(
+            network, events[offsets[b] : offsets[b + 1]], np.array([0, offsets[b + 1] - offsets[b]]), die=die
+        )
         np.testing.assert_array_equal(alone.events_per_layer[0], together.events_per_layer[b])
 
 
 def test_dead_neurons_are_silent_and_stuck_ones_answer_every_event() -> None:
     network, events, offsets = pixels(weight=1, threshold=100, events=3)
-    counts = run(network, events, offsets, die=Die(stuck=0.25)).counts.ravel()
+    counts = simulate(network, events, offsets, die=Die(stuck=0.25)).counts.ravel()
     assert set(counts.tolist()) == {0, 3}
     assert abs((counts == 3).mean() - 0.25) < 0.05
     network, events, offsets = pixels(weight=100, threshold=100, events=3)
-    counts = run(network, events, offsets, die=Die(dead=0.25)).counts.ravel()
+    counts = simulate(network, events, offsets, die=Die(dead=0.25)).counts.ravel()
     assert set(counts.tolist()) == {0, 3}
     assert abs((counts == 0).mean() - 0.25) < 0.05
 
@@ -221,7 +224,7 @@ def test_dead_neurons_are_silent_and_stuck_ones_answer_every_event() -> None:
 def test_thresholds_spread_as_asked() -> None:
     """One event of weight 100: a neuron fires if its threshold is at most 100, so half of them do."""
     network, events, offsets = pixels(weight=100, threshold=100, events=1)
-    fired = run(network, events, offsets, die=Die(threshold_spread=0.1)).counts.mean()
+    fired = simulate(network, events, offsets, die=Die(threshold_spread=0.1)).counts.mean()
     assert abs(fired - 0.5) < 0.06
     found = Die(threshold_spread=0.1).thresholds(0, 1000, (40, 40, 4))
     assert abs(found.mean() - 1000) < 5
@@ -230,13 +233,13 @@ def test_thresholds_spread_as_asked() -> None:
 
 def test_the_given_share_of_events_is_lost() -> None:
     network, events, offsets = pixels(weight=100, threshold=100, events=2)
-    assert abs(run(network, events, offsets, die=Die(lost=0.3)).counts.sum() / len(events) - 0.7) < 0.03
+    assert abs(simulate(network, events, offsets, die=Die(lost=0.3)).counts.sum() / len(events) - 0.7) < 0.03
 
 
 def test_jitter_holds_events_up_and_keeps_time_in_order() -> None:
     """Exponential: mean and standard deviation are the same, and nothing is early."""
     network, events, offsets = pixels(weight=100, threshold=100, events=1)
-    answer = run(network, events, offsets, record=RECORD, die=Die(jitter_us=100))
+    answer = simulate(network, events, offsets, record=RECORD, die=Die(jitter_us=100))
     assert answer.layer_events is not None
     found = answer.layer_events[0].events
     assert len(found) == len(events)
@@ -249,14 +252,14 @@ def test_jitter_holds_events_up_and_keeps_time_in_order() -> None:
 
 def test_reordering_reaches_only_as_far_as_asked() -> None:
     network, events, offsets = pixels(weight=100, threshold=100, events=1)
-    answer = run(network, events, offsets, record=RECORD, die=Die(reorder_us=35))
+    answer = simulate(network, events, offsets, record=RECORD, die=Die(reorder_us=35))
     assert answer.layer_events is not None
     found = answer.layer_events[0].events
     place = found["y"].astype(int) * 40 + found["x"]
     assert 1 <= np.abs(place - np.arange(len(found))).max() <= 3
     delay = found["t"] - place * 10
     assert (delay.min(), delay.max()) == (0, 34)
-    few = run(network, events, offsets, record=RECORD, die=Die(reorder_us=10))  # as far apart as the events are
+    few = simulate(network, events, offsets, record=RECORD, die=Die(reorder_us=10))  # as far apart as the events are
     assert few.layer_events is not None
     np.testing.assert_array_equal(few.layer_events[0].events[["y", "x"]], events[["y", "x"]])
 
@@ -269,9 +272,9 @@ def burst(n: int, t: int = 0) -> np.ndarray:
 
 
 def test_a_core_without_end_of_its_rate_is_the_ideal_one(network: ChipNetwork) -> None:
-    ideal = run(network, *batch(network), record=RECORD)
+    ideal = simulate(network, *batch(network), record=RECORD)
     for rate in (float("inf"), 1e16):
-        answer = run(network, *batch(network), record=RECORD, die=Die(synops_per_second=rate, fifo=0))
+        answer = simulate(network, *batch(network), record=RECORD, die=Die(synops_per_second=rate, fifo=0))
         assert same(answer, ideal)
         assert answer.dropped.sum() == 0
 
@@ -280,7 +283,7 @@ def test_a_core_without_end_of_its_rate_is_the_ideal_one(network: ChipNetwork) -
 def test_a_core_that_is_far_too_slow_drops_all_but_its_queue(fifo: int) -> None:
     """20 events at once: one is taken up, ``fifo`` wait, the rest is dropped; one addition takes a second."""
     network = networks.single([[[[9]]]], (1, 1, 1), threshold=9)
-    answer = run(network, burst(20), np.array([0, 20]), record=RECORD, die=Die(synops_per_second=1, fifo=fifo))
+    answer = simulate(network, burst(20), np.array([0, 20]), record=RECORD, die=Die(synops_per_second=1, fifo=fifo))
     kept = min(1 + fifo, 20)
     assert answer.dropped.tolist() == [[20 - kept]]
     assert answer.synops.tolist() == [[kept]]
@@ -293,7 +296,7 @@ def test_a_core_that_stalls_drops_nothing_and_lags() -> None:
     network = networks.single(np.full((8, 1, 1, 1), 9), (1, 1, 1), threshold=9)
     events = burst(6)
     events["t"] = [0, 0, 0, 5, 20, 21]
-    answer = run(network, events, np.array([0, 6]), record=RECORD, die=Die(synops_per_second=4e6))
+    answer = simulate(network, events, np.array([0, 6]), record=RECORD, die=Die(synops_per_second=4e6))
     assert answer.layer_events is not None
     assert answer.layer_events[0].events["t"][::8].tolist() == [0, 2, 4, 6, 20, 22]
     assert answer.dropped.sum() == 0
@@ -305,7 +308,7 @@ def test_what_reaches_no_neuron_takes_no_place_in_the_queue() -> None:
     network = ChipNetwork((first, networks.layer([[[[9]]]], (1, 1, 1), threshold=9, name="b")), (1, 1, 3))
     events = burst(9)
     events["x"] = [0, 2, 2, 2, 2, 2, 1, 2, 2]
-    answer = run(network, events, np.array([0, 9]), die=Die(synops_per_second={"b": 1}, fifo={"b": 1}))
+    answer = simulate(network, events, np.array([0, 9]), die=Die(synops_per_second={"b": 1}, fifo={"b": 1}))
     assert answer.dropped.tolist() == [[0, 0]]
     assert answer.counts.sum() == 2
 
@@ -318,7 +321,7 @@ def test_a_decimator_passes_one_event_in_n(n: int) -> None:
     events["t"] = np.arange(1000)
     phases = set()
     for seed in range(20):
-        answer = run(network, events, np.array([0, 1000]), record=RECORD, die=Die(seed=seed, decimate=n))
+        answer = simulate(network, events, np.array([0, 1000]), record=RECORD, die=Die(seed=seed, decimate=n))
         assert answer.layer_events is not None
         times = answer.layer_events[0].events["t"]
         phase = n - 1 - int(times[0])
@@ -335,7 +338,7 @@ def test_a_silent_neuron_fires_by_its_leak() -> None:
     network = networks.single([[[[0]]]], (1, 1, 1), threshold=100)
     events = np.concatenate([burst(1, 5), burst(1, 104)])
     die = Die(leak=30, leak_period_us=10)
-    answer = run(network, events, np.array([0, 2]), np.array([[0, 46, 56, 999]]), record=(*RECORD,), die=die)
+    answer = simulate(network, events, np.array([0, 2]), np.array([[0, 46, 56, 999]]), record=(*RECORD,), die=die)
     assert answer.layer_events is not None
     assert answer.layer_v_mem is not None
     assert answer.layer_events[0].events["t"].tolist() == [45, 75]  # 20, 50, 80, 110 → 10, and two more: 70
@@ -346,7 +349,7 @@ def test_a_silent_neuron_fires_by_its_leak() -> None:
 def test_a_tick_comes_before_the_events_of_its_time_and_none_after_the_last() -> None:
     network = networks.single([[[[10]]]], (1, 1, 1), threshold=100, min_v_mem=-25)
     events = np.concatenate([burst(1, 0), burst(1, 10), burst(1, 20)])
-    answer = run(
+    answer = simulate(
         network, events, np.array([0, 3]), np.array([[0, 10, 20, 999]]), record=("v_mem",),
         die=Die(leak=-100, leak_period_us=10),
     )  # fmt: skip
@@ -360,7 +363,7 @@ def test_at_most_one_event_a_tick() -> None:
     network = networks.single([[[[0]]]], (1, 1, 1), threshold=10_000)
     events = np.concatenate([burst(1, 0), burst(1, 4)])
     die = Die(leak=30_000, leak_period_us=1)
-    answer = run(network, events, np.array([0, 2]), np.array([[0, 2, 3, 4, 5]]), record=("v_mem",), die=die)
+    answer = simulate(network, events, np.array([0, 2]), np.array([[0, 2, 3, 4, 5]]), record=("v_mem",), die=die)
     assert answer.layer_v_mem is not None
     assert answer.layer_v_mem[0].ravel().tolist() == [20_000, 22_767, 22_767, 12_767]
     assert answer.counts.ravel().tolist() == [1, 1, 1, 2]
@@ -371,8 +374,8 @@ def test_a_leak_of_one_layer_leaves_the_others_alone(network: ChipNetwork) -> No
     network = ChipNetwork(
         tuple(replace(layer, name=name) for layer, name in zip(network.layers, "ab", strict=True)), network.input_shape
     )
-    answer = run(network, *batch(network), record=RECORD, die=Die(leak={"b": 5, "a": 0}, leak_period_us=10))
-    ideal = run(network, *batch(network), record=RECORD)
+    answer = simulate(network, *batch(network), record=RECORD, die=Die(leak={"b": 5, "a": 0}, leak_period_us=10))
+    ideal = simulate(network, *batch(network), record=RECORD)
     assert answer.layer_events is not None
     assert ideal.layer_events is not None
     np.testing.assert_array_equal(answer.layer_events[0].events, ideal.layer_events[0].events)
@@ -387,10 +390,10 @@ def test_losses_on_branches(branches: bool) -> None:
         else networks.random_chain(np.random.default_rng(7), 2)
     )
     events, offsets = batch(network)
-    all_lost = run(network, events, offsets, die=Die(lost=1.0))
+    all_lost = simulate(network, events, offsets, die=Die(lost=1.0))
     assert all_lost.synops.sum() == 0
-    ideal = run(network, events, offsets)
-    assert 0 < run(network, events, offsets, die=Die(lost=0.3)).synops[:, 0].sum() < ideal.synops[:, 0].sum()
+    ideal = simulate(network, events, offsets)
+    assert 0 < simulate(network, events, offsets, die=Die(lost=0.3)).synops[:, 0].sum() < ideal.synops[:, 0].sum()
 
 
 @pytest.mark.parametrize(
@@ -423,4 +426,4 @@ def test_a_layer_that_the_chip_does_not_have_is_refused(network: ChipNetwork) ->
     die = die_of({"leak": {"conv9": 2}, "leak_period_us": 10}, "observer.die")
     message = "observer.die.leak.conv9=2: no such layer; the chip's layers are layer, layer"
     with pytest.raises(RequestError, match=re.escape(message)):
-        run(network, *batch(network), die=die)
+        simulate(network, *batch(network), die=die)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 sys.path.insert(0, str(Path(__file__).parent))
 import networks
 
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.data.events import EVENT
 
 streams = st.lists(st.integers(-60, 60), min_size=1, max_size=60)
@@ -29,7 +29,7 @@ def neuron_with_inputs(weights: list[int], threshold: int, min_v_mem: int) -> tu
     else:
         events = np.zeros(len(weights), EVENT)
         events["p"] = events["t"] = np.arange(len(weights))
-    answer = run(network, events, np.array([0, len(events)]), record=("v_mem",))
+    answer = simulate(network, events, np.array([0, len(events)]), record=("v_mem",))
     assert answer.layer_v_mem is not None
     return int(answer.counts.sum()), int(answer.layer_v_mem[0].ravel()[0])
 
@@ -62,7 +62,7 @@ def test_order_does_not_matter_without_inhibition_and_below_threshold(seed: int,
     events = networks.recording(rng, network, n)
     shuffled = events[rng.permutation(n)]
     shuffled["t"] = events["t"]
-    a, b = (run(network, e, np.array([0, n])) for e in (events, shuffled))
+    a, b = (simulate(network, e, np.array([0, n])) for e in (events, shuffled))
     np.testing.assert_array_equal(a.counts, b.counts)
 
 
@@ -90,7 +90,7 @@ def test_one_event_a_bin_is_the_synchronous_layer(seed: int, reset: str) -> None
     )
     events = networks.recording(rng, network, 80, outside=False)
     events["t"] = np.arange(80)
-    answer = run(network, events, np.array([0, 80]), np.arange(81)[None], record=("counts", "v_mem"))
+    answer = simulate(network, events, np.array([0, 80]), np.arange(81)[None], record=("counts", "v_mem"))
     assert answer.layer_counts is not None
     assert answer.layer_v_mem is not None
     f, height, width = network.layers[0].output_shape

@@ -19,7 +19,7 @@ import networks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 from cil_spl.chip.placement import CORES, Need, Placement, assign, need_of, place, place_network, placed, spread_readout
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.data.events import EVENT
 from cil_spl.models.plan import Layer, Plan
 
@@ -185,7 +185,7 @@ def test_a_placed_graph_runs_as_before_where_order_is_open_to_none(seed: int) ->
     graph = replace(graph, layers=tuple(layers))
     there = place_network(graph)
     events = networks.recording(rng, graph, 120)
-    before, after = (run(n, events, np.array([0, 120]), threads=1) for n in (graph, there))
+    before, after = (simulate(n, events, np.array([0, 120]), threads=1) for n in (graph, there))
     np.testing.assert_array_equal(before.events_per_layer, after.events_per_layer)
     assert [x.destinations for x in there.layers] == [x.destinations for x in graph.layers]
 
@@ -227,7 +227,7 @@ def test_readout_takes_every_fourth_feature() -> None:
     assert spread.layers[0].weight.shape == (37, 3, 2, 2)
     np.testing.assert_array_equal(spread.layers[0].weight[list(spread.readout)], network.layers[0].weight)
     events = networks.recording(rng, network, 200)
-    plain, wired = (run(n, events, np.array([0, 200]), record=("output",)) for n in (network, spread))
+    plain, wired = (simulate(n, events, np.array([0, 200]), record=("output",)) for n in (network, spread))
     np.testing.assert_array_equal(plain.counts, wired.counts)
     assert plain.counts.sum() > 0
     assert plain.output is not None

@@ -90,7 +90,7 @@ def test_aware_network_spikes_as_its_integers_do() -> None:
     q.bake(net)
     assert type(net.conv1).__name__ == "Conv2d"
     chip, warnings = q.quantize(net, PLAN)
-    integers, _, _ = forward(q.stepped(chip, PLAN, net), frames)
+    integers, _, _ = forward(q.integer_twin(chip, PLAN, net), frames)
     assert not warnings
     assert aware.sum() > 0
     assert torch.equal(aware, integers)
@@ -143,7 +143,7 @@ def test_integers_in_time_steps_equal_the_float_network_when_weights_are_on_the_
     assert [layer.scale for layer in chip.layers] == [128, 128, 128]
     frames = torch.poisson(torch.full((5, 2, 2, 16, 12), 0.5))
     a, _, _ = forward(net, frames)
-    b, _, _ = forward(q.stepped(chip, PLAN, net), frames)
+    b, _, _ = forward(q.integer_twin(chip, PLAN, net), frames)
     assert a.sum() > 0
     assert torch.equal(a, b)
 

@@ -18,7 +18,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip import rules
 from cil_spl.chip.network import Destination
 from cil_spl.chip.rules import CHIP, STEPS, Rule
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.data.events import EVENT
 from cil_spl.data.frames import bin_edges, frames
 
@@ -37,7 +37,7 @@ def test_the_chips_rule_is_the_simulator(seed: int, depth: int, bins: int) -> No
     network = networks.random_chain(rng, depth, extreme=bool(rng.integers(2)))
     events, offsets = networks.joined([networks.recording(rng, network, int(n)) for n in rng.integers(0, 60, 3)])
     edges = bin_edges(events, offsets, bins)
-    chip = run(network, events, offsets, edges, record=("counts",), threads=1)
+    chip = simulate(network, events, offsets, edges, record=("counts",), threads=1)
     assert chip.layer_counts is not None
     ours = rules.counts(network, events, offsets, edges, CHIP)
     for seen, expected in zip(ours, chip.layer_counts, strict=True):

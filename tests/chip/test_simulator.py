@@ -20,7 +20,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip import simulator
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
-from cil_spl.chip.simulator import ChipAnswer, run
+from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.events import EVENT
 
 RECORD = ("counts", "v_mem", "events", "output")
@@ -50,9 +50,9 @@ def test_layer_by_layer_is_depth_first_in_a_chain(seed: int, monkeypatch: pytest
     rng = np.random.default_rng(seed)
     network = networks.random_chain(rng, 3)
     events, offsets = networks.joined([networks.recording(rng, network, 300) for _ in range(2)])
-    by_layer = run(network, events, offsets, record=RECORD)
+    by_layer = simulate(network, events, offsets, record=RECORD)
     monkeypatch.setattr(simulator, "_is_chain", lambda network: False)
-    assert_answers_equal(run(network, events, offsets, record=RECORD), by_layer)
+    assert_answers_equal(simulate(network, events, offsets, record=RECORD), by_layer)
 
 
 def assert_answers_equal(a: ChipAnswer, b: ChipAnswer) -> None:
@@ -89,7 +89,10 @@ def test_equals_the_reference_in_every_width_of_window(f: int, kernel: int, stri
         weight, (2, 7, 9), stride=(stride, stride), padding=(1, 1), threshold=threshold, min_v_mem=-threshold
     )
     one = networks.recording(rng, network, 40)
-    slow, fast = reference.run(network, one), run(network, one, np.array([0, len(one)]), record=("v_mem", "events"))
+    slow, fast = (
+        reference.run(network, one),
+        simulate(network, one, np.array([0, len(one)]), record=("v_mem", "events")),
+    )
     assert fast.layer_events is not None
     assert fast.layer_v_mem is not None
     assert len(slow.events[0]) > 10
@@ -102,7 +105,9 @@ def test_a_die_that_changes_nothing_takes_the_exact_step_to_the_same_end() -> No
     network = networks.active_chain(np.random.default_rng(0))
     network = replace(network, layers=tuple(replace(layer, min_v_mem=-32768) for layer in network.layers))
     events, offsets = networks.joined([networks.recording(np.random.default_rng(1), network, 3000)])
-    ideal, same = (run(network, events, offsets, record=RECORD, die=die) for die in (None, Die(threshold_spread=1e-9)))
+    ideal, same = (
+        simulate(network, events, offsets, record=RECORD, die=die) for die in (None, Die(threshold_spread=1e-9))
+    )
     assert ideal.events_per_layer.min() > 1000
     assert_answers_equal(same, ideal)
 
@@ -112,10 +117,10 @@ def test_a_recording_does_not_notice_its_neighbours(branches: bool) -> None:
     rng = np.random.default_rng(3)
     network = networks.random_graph(rng) if branches else networks.active_chain(rng)
     recordings = [networks.recording(rng, network, n) for n in (50, 0, 3, 200, 7)]
-    assert run(network, *networks.joined(recordings)).events_per_layer.sum() > 100
-    alone = [run(network, *networks.joined([r])) for r in recordings]
+    assert simulate(network, *networks.joined(recordings)).events_per_layer.sum() > 100
+    alone = [simulate(network, *networks.joined([r])) for r in recordings]
     for threads in (1, 2, 4):
-        together = run(network, *networks.joined(recordings), threads=threads)
+        together = simulate(network, *networks.joined(recordings), threads=threads)
         for b, one in enumerate(alone):
             for name in ("counts", "events_per_layer", "synops", "saturations", "decision_us"):
                 np.testing.assert_array_equal(getattr(together, name)[b], getattr(one, name)[0], err_msg=name)
@@ -125,9 +130,9 @@ def test_bins_never_change_what_the_chip_does() -> None:
     rng = np.random.default_rng(4)
     network = networks.active_chain(rng)
     events, offsets = networks.joined([networks.recording(rng, network, 400, outside=False) for _ in range(3)])
-    whole = run(network, events, offsets, record=RECORD)
+    whole = simulate(network, events, offsets, record=RECORD)
     edges = np.tile(np.linspace(0, int(events["t"].max()) + 1, 14).astype(np.int64), (3, 1))
-    binned = run(network, events, offsets, edges, record=RECORD)
+    binned = simulate(network, events, offsets, edges, record=RECORD)
     np.testing.assert_array_equal(binned.counts.sum(1), whole.counts[:, 0])
     for k in range(len(network.layers)):
         np.testing.assert_array_equal(binned.layer_counts[k].sum(1), whole.layer_counts[k][:, 0])  # type: ignore[index]
@@ -139,9 +144,13 @@ def test_bins_never_change_what_the_chip_does() -> None:
 def test_a_bin_holds_its_first_edge_and_not_its_last() -> None:
     network = networks.single([[[[9]]]], (1, 1, 1), threshold=9)
     events = one_pixel([5, 10, 19, 20, 99])
-    answer = run(network, events, np.array([0, 5]), np.array([[10, 20, 30]]))
+    answer = simulate(network, events, np.array([0, 5]), np.array([[10, 20, 30]]))
     assert answer.counts[0, :, 0].tolist() == [3, 2]  # what is earlier goes to the first bin, what is later to the last
-    assert run(network, events, np.array([0, 5]), np.array([[0, 10, 20, 100]])).counts[0, :, 0].tolist() == [1, 2, 2]
+    assert simulate(network, events, np.array([0, 5]), np.array([[0, 10, 20, 100]])).counts[0, :, 0].tolist() == [
+        1,
+        2,
+        2,
+    ]
 
 
 def one_pixel(times: list[int], p: list[int] | None = None) -> np.ndarray:
@@ -158,7 +167,7 @@ def test_literal_voltages_of_one_neuron() -> None:
     polarity = [1, 0, 0, 0, 1, 1, 0]
     events = one_pixel(list(range(7)), polarity)
     edges = np.arange(8)[None]
-    answer = run(network, events, np.array([0, 7]), edges, record=("v_mem",))
+    answer = simulate(network, events, np.array([0, 7]), edges, record=("v_mem",))
     assert answer.layer_v_mem is not None
     assert answer.layer_v_mem[0][0, :, 0, 0, 0].tolist() == [-50, 20, 0, 70, -10, -50, 20]
     assert answer.counts[0, :, 0].tolist() == [0, 0, 1, 0, 0, 0, 0]
@@ -167,14 +176,16 @@ def test_literal_voltages_of_one_neuron() -> None:
 def test_a_weight_above_threshold_lags_and_keeps_firing() -> None:
     """One event in, one event out: what is left above the threshold waits for the next event."""
     network = networks.single([[[[100]], [[-1]]]], (2, 1, 1), threshold=30, min_v_mem=-30)
-    answer = run(
+    answer = simulate(
         network, one_pixel([0, 1, 2, 3], [0, 1, 1, 1]), np.array([0, 4]), np.arange(5)[None], record=("v_mem",)
     )
     assert answer.counts[0, :, 0].tolist() == [1, 1, 1, 0]
     assert answer.layer_v_mem is not None
     assert answer.layer_v_mem[0][0, :, 0, 0, 0].tolist() == [70, 39, 8, 7]
     zero = networks.single([[[[100]], [[-1]]]], (2, 1, 1), threshold=30, min_v_mem=-30, reset="zero")
-    answer = run(zero, one_pixel([0, 1, 2, 3], [0, 1, 1, 1]), np.array([0, 4]), np.arange(5)[None], record=("v_mem",))
+    answer = simulate(
+        zero, one_pixel([0, 1, 2, 3], [0, 1, 1, 1]), np.array([0, 4]), np.arange(5)[None], record=("v_mem",)
+    )
     assert answer.layer_v_mem is not None
     assert answer.layer_v_mem[0][0, :, 0, 0, 0].tolist() == [0, -1, -2, -3]
 
@@ -182,7 +193,7 @@ def test_a_weight_above_threshold_lags_and_keeps_firing() -> None:
 def test_saturation_holds_at_the_end_of_16_bits_and_is_counted() -> None:
     """Each event adds 127 and takes 1 away: after 260 events 127 + 259 * 126 = 32761; then two sums leave 16 bits."""
     network = networks.single([[[[127]]]], (1, 1, 1), threshold=1, min_v_mem=0)
-    answer = run(network, one_pixel(list(range(263))), np.array([0, 263]), record=("v_mem",))
+    answer = simulate(network, one_pixel(list(range(263))), np.array([0, 263]), record=("v_mem",))
     assert answer.layer_v_mem is not None
     assert answer.layer_v_mem[0].ravel().tolist() == [32766]
     assert answer.saturations.tolist() == [[3]]
@@ -195,7 +206,7 @@ def test_an_odd_map_drops_the_events_of_its_edge() -> None:
     network = ChipNetwork((first, second), (1, 3, 5))
     events = np.zeros(15, EVENT)
     events["y"], events["x"] = np.divmod(np.arange(15), 5)
-    answer = run(network, events, np.array([0, 15]), record=("counts",))
+    answer = simulate(network, events, np.array([0, 15]), record=("counts",))
     assert answer.layer_counts is not None
     assert answer.layer_counts[1][0, 0, 0].tolist() == [[4, 4]]
     assert answer.events_per_layer.tolist() == [[15, 8]]
@@ -206,14 +217,14 @@ def test_events_outside_the_map_are_dropped_and_not_counted() -> None:
     network = networks.single(np.full((1, 2, 1, 1), 9), (2, 2, 2), threshold=9)
     events = np.zeros(6, EVENT)
     events["x"], events["y"], events["p"] = [0, 2, -1, 0, 0, 1], [0, 0, 0, 2, -1, 1], [0, 0, 0, 0, 0, 1]
-    answer = run(network, events, np.array([0, 6]))
+    answer = simulate(network, events, np.array([0, 6]))
     assert answer.input_events.tolist() == [2]
     assert answer.counts.sum() == 2
 
 
 def test_a_network_with_one_input_feature_takes_both_polarities() -> None:
     network = networks.single([[[[9]]]], (1, 1, 1), threshold=9)
-    assert run(network, one_pixel([0, 1], [0, 1]), np.array([0, 2])).counts.sum() == 2
+    assert simulate(network, one_pixel([0, 1], [0, 1]), np.array([0, 2])).counts.sum() == 2
 
 
 def test_decision_time() -> None:
@@ -221,9 +232,9 @@ def test_decision_time() -> None:
     weight = 9 * np.eye(2)[:, :, None, None]
     network = networks.single(weight, (2, 1, 1), threshold=9)
     times, classes = [3, 5, 8, 9], [1, 0, 1, 1]
-    assert run(network, one_pixel(times, classes), np.array([0, 4])).decision_us.tolist() == [8]
-    assert run(network, one_pixel(times[:2], classes[:2]), np.array([0, 2])).decision_us.tolist() == [-1]
-    assert run(network, one_pixel([]), np.array([0, 0])).decision_us.tolist() == [-1]
+    assert simulate(network, one_pixel(times, classes), np.array([0, 4])).decision_us.tolist() == [8]
+    assert simulate(network, one_pixel(times[:2], classes[:2]), np.array([0, 2])).decision_us.tolist() == [-1]
+    assert simulate(network, one_pixel([]), np.array([0, 0])).decision_us.tolist() == [-1]
 
 
 def test_another_order_is_the_same_for_the_same_seed_and_may_change_the_result() -> None:
@@ -232,8 +243,8 @@ def test_another_order_is_the_same_for_the_same_seed_and_may_change_the_result()
     b = networks.layer(rng.integers(-100, 100, (8, 16, 3, 3)), (16, 4, 4), threshold=90)
     network = ChipNetwork((a, b), (2, 6, 6))
     events, offsets = networks.joined([networks.recording(rng, network, 500, outside=False)])
-    plain = run(network, events, offsets, record=RECORD)
-    one, again, other = (run(network, events, offsets, record=RECORD, order_seed=s) for s in (1, 1, 2))
+    plain = simulate(network, events, offsets, record=RECORD)
+    one, again, other = (simulate(network, events, offsets, record=RECORD, order_seed=s) for s in (1, 1, 2))
     assert_answers_equal(one, again)
     np.testing.assert_array_equal(one.layer_counts[0], plain.layer_counts[0])  # type: ignore[index]
     assert (one.layer_counts[1] != plain.layer_counts[1]).any()  # type: ignore[index]
@@ -242,8 +253,8 @@ def test_another_order_is_the_same_for_the_same_seed_and_may_change_the_result()
 
 def test_no_recording_and_no_event() -> None:
     network = networks.single(np.ones((3, 1, 2, 2)), (1, 4, 4))
-    assert run(network, np.zeros(0, EVENT), np.array([0]), record=RECORD).counts.shape == (0, 1, 27)
-    answer = run(network, np.zeros(0, EVENT), np.array([0, 0, 0]), record=RECORD)
+    assert simulate(network, np.zeros(0, EVENT), np.array([0]), record=RECORD).counts.shape == (0, 1, 27)
+    answer = simulate(network, np.zeros(0, EVENT), np.array([0, 0, 0]), record=RECORD)
     assert answer.counts.shape == (2, 1, 27)
     assert answer.counts.sum() == 0
 
@@ -252,17 +263,17 @@ def test_read_only_events_are_taken() -> None:
     network = networks.single([[[[9]]]], (1, 1, 1), threshold=9)
     events = one_pixel([0, 1])
     events.flags.writeable = False
-    assert run(network, events, np.array([0, 2])).counts.sum() == 2
+    assert simulate(network, events, np.array([0, 2])).counts.sum() == 2
 
 
 def test_what_cannot_run_is_refused() -> None:
     network = networks.single([[[[9]]]], (1, 1, 1), threshold=9)
     with pytest.raises(RequestError, match="time runs backwards"):
-        run(network, one_pixel([5, 4]), np.array([0, 2]))
+        simulate(network, one_pixel([5, 4]), np.array([0, 2]))
     with pytest.raises(RequestError, match="record=spikes: allowed are counts, v_mem, events, output"):
-        run(network, one_pixel([5]), np.array([0, 1]), record=("spikes",))
+        simulate(network, one_pixel([5]), np.array([0, 1]), record=("spikes",))
     with pytest.raises(RequestError, match="edges_us"):
-        run(network, one_pixel([5]), np.array([0, 1]), np.array([[0, 1], [0, 1]]))
+        simulate(network, one_pixel([5]), np.array([0, 1]), np.array([[0, 1], [0, 1]]))
     for broken, message in (
         ({"threshold": 0}, "layer conv: threshold=0; allowed is 1..32767"),
         ({"min_v_mem": 1}, "layer conv: min_v_mem=1; allowed is -32768..0"),
@@ -270,7 +281,7 @@ def test_what_cannot_run_is_refused() -> None:
         ({"destinations": (Destination(0),)}, "the last layer is read out"),
     ):
         with pytest.raises(RequestError, match=re.escape(message)):
-            run(networks.single([[[[9]]]], (1, 1, 1), name="conv", **broken), one_pixel([5]), np.array([0, 1]))
+            simulate(networks.single([[[[9]]]], (1, 1, 1), name="conv", **broken), one_pixel([5]), np.array([0, 1]))
 
 
 @settings(max_examples=60, deadline=None)

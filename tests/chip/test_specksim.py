@@ -8,7 +8,7 @@ import networks
 import numpy as np
 import pytest
 
-from cil_spl.chip.simulator import run
+from cil_spl.chip.simulator import simulate
 from cil_spl.targets.board import samna_is_real
 
 
@@ -36,7 +36,7 @@ def test_one_layer_equals_the_vendors_simulator(monkeypatch: pytest.MonkeyPatch,
     theirs = specksim.from_sequential(net, (2, 9, 9))
     recording = networks.recording(rng, ours, 400, outside=False)
     recording["t"] = np.arange(400) * 10
-    answer = run(ours, recording, np.array([0, len(recording)]), record=("events",))
+    answer = simulate(ours, recording, np.array([0, len(recording)]), record=("events",))
     assert answer.layer_events is not None
     mine = answer.layer_events[0].events
     told = theirs(recording)

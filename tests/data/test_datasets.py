@@ -327,13 +327,13 @@ def test_needed_keys():
     with pytest.raises(RequestError, match=r"dataset\.root=None"):
         datasets.load(config("nmnist", root=None))
     with pytest.raises(RequestError, match="test_digits_from=both"):
-        datasets.check(config("nmnist", test_digits_from="both"))
+        datasets.check_dataset(config("nmnist", test_digits_from="both"))
 
 
 @pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda f: f.stem)
 def test_every_config_is_sound_and_every_key_is_explained(file):
     chosen = OmegaConf.load(file)
-    datasets.check(chosen)
+    datasets.check_dataset(chosen)
     assert chosen.name == file.stem
     off = {"shift": 0, "rotate_degrees": 0.0, "jitter_us": 0.0, "drop": 0.0}
     assert chosen.augment.keys() == off.keys()

@@ -21,9 +21,9 @@ from cil_spl.models.init import scale_to_rate
 from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
-from cil_spl.training.context import Frames, Setting
+from cil_spl.training.context import Frames, TrainingContext
 from cil_spl.training.epochs import Trainer
-from tests.methods.test_methods import NEURON, PLAN, setting
+from tests.methods.test_methods import NEURON, PLAN, context
 
 NEURONS = [stage.neuron for stage in stages(PLAN)]
 
@@ -83,7 +83,7 @@ def arbitrary(names: list[str], v_mem: bool) -> Given:
 
 
 def trained(method: Any, observer: Any, folder: Path, *, bins: int = 3, epochs: int = 2, **options: Any) -> Any:
-    s = setting(folder, observer=observer, frames=Frames(bins=bins), trainer=Trainer(epochs=epochs, batch_size=10))
+    s = context(folder, observer=observer, frames=Frames(bins=bins), trainer=Trainer(epochs=epochs, batch_size=10))
     return method.train(s, lr=2e-2, **options).net
 
 
@@ -135,7 +135,7 @@ def test_the_gradient_is_the_twins_with_the_losss_derivative_at_the_chips_counts
     observer = arbitrary(NEURONS[-1:], v_mem)
     found = first_gradient(cil_bptt, observer, monkeypatch, tmp_path, bins=bins, loss=loss)
     batch, counts = found["batch"], observer.seen[NEURONS[-1]].counts
-    s = setting(tmp_path)
+    s = context(tmp_path)
     net = s.build("snn")
     with torch.no_grad():
         for p, w in zip(weights(net), found["weights"], strict=True):
@@ -153,7 +153,7 @@ def test_the_gradient_is_the_twins_with_the_losss_derivative_at_the_chips_counts
 def test_conversion_gradient_is_the_cnns_at_the_chips_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     observer = arbitrary(NEURONS[-1:], False)
     found = first_gradient(cil_conversion, observer, monkeypatch, tmp_path, bins=1)
-    s = setting(tmp_path)
+    s = context(tmp_path)
     net = s.build("cnn")
     with torch.no_grad():
         for p, w in zip(weights(net), found["weights"], strict=True):
@@ -174,7 +174,7 @@ def test_with_all_layers_a_weight_learns_from_the_events_it_was_sent(
     found = first_gradient(cil_bptt, observer, monkeypatch, tmp_path, bins=2)
     batch, seen = found["batch"], observer.seen
     at = seen[NEURONS[-1]].counts.clone().requires_grad_()
-    (derivative,) = torch.autograd.grad(bptt.loss_of(setting(tmp_path), at, batch, "counts", 0.25), at)
+    (derivative,) = torch.autograd.grad(bptt.loss_of(context(tmp_path), at, batch, "counts", 0.25), at)
     sent = torch.nn.functional.avg_pool2d(seen[NEURONS[0]].counts.flatten(0, 1), 2)  # T B C H W -> (T B) C H W
     expected = torch.einsum("nk,ni->ki", derivative.flatten(0, 1), sent.flatten(1))
     torch.testing.assert_close(found["grads"][-1], expected, rtol=1e-5, atol=1e-6)
@@ -214,7 +214,7 @@ def test_the_chip_holds_the_rounded_masters_at_every_step(method: Any, layers: s
 
 @pytest.mark.parametrize("layers", ["output", "all"])
 def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_path: Path) -> None:
-    s = setting(tmp_path)
+    s = context(tmp_path)
     net = s.build("snn")
     scale_to_rate(net, s.sample(), 1.0)
     batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
@@ -243,7 +243,7 @@ def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_pa
 
 
 def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> None:
-    s = setting(tmp_path)
+    s = context(tmp_path)
     net = s.build("snn")
     scale_to_rate(net, s.sample(), 1.0)
     batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
@@ -261,7 +261,7 @@ def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> Non
 @pytest.mark.parametrize("aware", [False, True])
 def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
     target = speck()
-    s = setting(tmp_path, observer=ChipObserver(target, PLAN), aware=aware, trainer=Trainer(epochs=8, batch_size=10))
+    s = context(tmp_path, observer=ChipObserver(target, PLAN), aware=aware, trainer=Trainer(epochs=8, batch_size=10))
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
         chip, _ = target.quantize(net, PLAN)
@@ -280,27 +280,27 @@ def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
 def test_without_a_chip_it_says_so(tmp_path: Path) -> None:
     for method in (cil_bptt, cil_conversion):
         with pytest.raises(RequestError, match="observer"):
-            method.train(setting(tmp_path))
+            method.train(context(tmp_path))
 
 
 def test_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
-    s = setting(tmp_path)
+    s = context(tmp_path)
     start = {name: torch.randn_like(p) for name, p in s.build("snn").named_parameters() if p.requires_grad}
     for family in ("snn", "cnn"):
         for aware in (False, True):
-            net = setting(tmp_path, start=start, aware=aware).build(family)
-            setting(tmp_path, start=start).scale(net, 3.0)
+            net = context(tmp_path, start=start, aware=aware).build(family)
+            context(tmp_path, start=start).scale(net, 3.0)
             masters = [p.detach() for p in weights(net)]
             for a, b in zip(masters, start.values(), strict=True):
                 assert torch.equal(a, b)
     wrong = {name: w[:1] for name, w in start.items()}
     with pytest.raises(RequestError, match="shape"):
-        setting(tmp_path, start=wrong).build("snn")
+        context(tmp_path, start=wrong).build("snn")
 
 
 def test_the_setting_of_these_tests_has_a_clip_and_neurons_below_it(tmp_path: Path) -> None:
     """Otherwise the identities above would hold for the wrong reason."""
-    s: Setting = setting(tmp_path)
+    s: TrainingContext = context(tmp_path)
     net = s.build("snn")
     scale_to_rate(net, s.sample(), 1.0)
     batch = next(s.batches(s.experiences[0].train, train=False).epoch(0))
@@ -312,7 +312,7 @@ def test_the_setting_of_these_tests_has_a_clip_and_neurons_below_it(tmp_path: Pa
 def test_training_adapts_to_the_die_in_the_loop(tmp_path: Path) -> None:
     """Of two dies of one kind, each is best served by the network that was trained with it in the loop."""
     dies = {seed: {"seed": seed, "dead": 0.5, "threshold_spread": 0.5} for seed in (1, 2)}
-    s = setting(tmp_path)
+    s = context(tmp_path)
 
     def loss_on(die: dict[str, Any], net: nn.Sequential) -> float:
         chip = ChipObserver(speck(), PLAN, die=die)

@@ -17,7 +17,7 @@ from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
-from cil_spl.training.context import Frames, Setting
+from cil_spl.training.context import Frames, TrainingContext
 from cil_spl.training.epochs import Trainer
 
 NEURON = {"spike_threshold": 1.0, "min_v_mem": -1.0}
@@ -25,7 +25,7 @@ BLOCKS = [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes
 PLAN = plan_from("small", BLOCKS, (2, 8, 8), 3)
 
 
-def setting(folder: Path, **changes: Any) -> Setting:
+def context(folder: Path, **changes: Any) -> TrainingContext:
     """Three classes, told apart by which third of the map is busy."""
     rng = np.random.default_rng(1)
     recordings, target = [], []
@@ -55,13 +55,13 @@ def setting(folder: Path, **changes: Any) -> Setting:
         "warn": told.append,
     }
     torch.manual_seed(0)
-    return Setting(**(options | changes))
+    return TrainingContext(**(options | changes))
 
 
 @pytest.mark.parametrize("options", [{}, {"loss": "steps"}], ids=str)
 @pytest.mark.parametrize("neuron", [{}, {"spike_fn": "single"}, {"kind": "lif", "tau_mem": 5.0}], ids=str)
 def test_bptt_learns(options: dict, neuron: dict, tmp_path: Path) -> None:
-    s = setting(tmp_path, neuron=NEURON | neuron, trainer=Trainer(epochs=8, batch_size=10))
+    s = context(tmp_path, neuron=NEURON | neuron, trainer=Trainer(epochs=8, batch_size=10))
     lr = 0.15 if neuron.get("kind") == "lif" else 0.03  # a leaky neuron weakens its input, so weights are larger
     trained = bptt.train(s, lr=lr, **options)
     seen = ev.evaluate(
@@ -71,7 +71,7 @@ def test_bptt_learns(options: dict, neuron: dict, tmp_path: Path) -> None:
 
 
 def test_bptt_with_rounded_weights_ends_on_the_chips_grid(tmp_path: Path) -> None:
-    trained = bptt.train(setting(tmp_path, aware=True), lr=2e-2)
+    trained = bptt.train(context(tmp_path, aware=True), lr=2e-2)
     weight = trained.net.conv1.weight.detach()
     steps = weight / weight.abs().max()
     assert torch.allclose(steps * 127, (steps * 127).round(), atol=1e-2) or torch.allclose(
@@ -80,7 +80,7 @@ def test_bptt_with_rounded_weights_ends_on_the_chips_grid(tmp_path: Path) -> Non
 
 
 def test_loss_per_step_is_the_mean_of_the_steps_losses(tmp_path: Path) -> None:
-    s = setting(tmp_path)
+    s = context(tmp_path)
     batch = next(
         Batches(s.experiences[0].val.subset(range(4)), 5, Frames(3), pad=True).epoch(0)
     )  # the fifth is padding
@@ -139,7 +139,7 @@ def test_scaled_weights_have_the_spread_asked_for() -> None:
 
 @pytest.mark.parametrize("aware", [False, True])
 def test_conversion_learns_and_takes_the_best_gain_on_validation(aware: bool, tmp_path: Path) -> None:
-    s = setting(tmp_path, aware=aware, trainer=Trainer(epochs=6, batch_size=10))
+    s = context(tmp_path, aware=aware, trainer=Trainer(epochs=6, batch_size=10))
     trained = conversion.train(s, lr=2e-2, gains=(0.05, 4, 8))
     assert trained.notes is not None
     assert trained.ann is not None
@@ -160,7 +160,7 @@ def test_gain_is_chosen_on_the_target_where_there_is_one(tmp_path: Path) -> None
         assert len(batches.recordings) == 15  # the validation set
         return {1: 0.2, 2: 0.9, 0: 0.5}[len(asked) % 3]
 
-    trained = conversion.train(setting(tmp_path, deployed=deployed), gains=(1, 2, 4))
+    trained = conversion.train(context(tmp_path, deployed=deployed), gains=(1, 2, 4))
     assert trained.notes is not None
     assert trained.notes["chosen/gain"] == 2
     assert asked[1] == pytest.approx(2 * asked[0])
@@ -168,7 +168,7 @@ def test_gain_is_chosen_on_the_target_where_there_is_one(tmp_path: Path) -> None
 
 def test_converted_network_at_full_resolution_is_the_cnn(tmp_path: Path) -> None:
     """Rectified networks without biases are homogeneous: with many events counts follow activations."""
-    s = setting(tmp_path, neuron=NEURON | {"min_v_mem": -1e9})
+    s = context(tmp_path, neuron=NEURON | {"min_v_mem": -1e9})
     torch.manual_seed(4)
     ann = build(PLAN, family="cnn", neuron={}, output_relu=True)
     with torch.no_grad():
@@ -181,7 +181,7 @@ def test_converted_network_at_full_resolution_is_the_cnn(tmp_path: Path) -> None
 
 
 def test_activations_are_percentiles_of_what_is_positive(tmp_path: Path) -> None:
-    s = setting(tmp_path)
+    s = context(tmp_path)
     ann = build(PLAN, family="cnn", neuron={})
     batches = s.batches(s.experiences[0].train, train=False, bins=1)
     found = conversion.activations(ann, batches, 90.0, 1, torch.device("cpu"))
@@ -197,7 +197,7 @@ def test_conversion_takes_the_epoch_and_gain_that_score_best_converted(tmp_path:
         seen.append(net.conv1.weight.detach().clone())
         return next(scores)
 
-    s = setting(tmp_path, deployed=deployed, trainer=Trainer(epochs=3, batch_size=10))
+    s = context(tmp_path, deployed=deployed, trainer=Trainer(epochs=3, batch_size=10))
     trained = conversion.train(s, gains=(4, 8))
     assert trained.notes is not None
     assert trained.notes["chosen/gain"] == 4

@@ -14,7 +14,7 @@ from cil_spl import pipeline
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import interchange
 from cil_spl.chip.die import Die
-from cil_spl.chip.quantize import stepped
+from cil_spl.chip.quantize import integer_twin
 from cil_spl.cli.compose import composed
 from cil_spl.data import datasets
 from cil_spl.data.batches import Batches
@@ -98,7 +98,7 @@ def test_a_silent_chip_divides_by_nothing():
 def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, found):
     network = predict.load(run)
     chip = interchange.load(run.path("chip.npz"))
-    integers = stepped(chip, network.plan, network.net)
+    integers = integer_twin(chip, network.plan, network.net)
 
     def evaluated(answer: ev.Answer) -> ev.Evaluation:
         return ev.evaluate(answer, Batches(recordings, 16, network.config.frames).epoch(0), network.task)

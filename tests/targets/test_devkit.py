@@ -23,7 +23,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.placement import place_network, spread_readout
-from cil_spl.chip.simulator import ChipAnswer, run
+from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.models.build import build, plan_from
@@ -108,9 +108,9 @@ def test_the_board_gives_what_the_simulator_gives(seed: int, depth: int) -> None
         standin_samna.install(patch, KIT)
         opened = devkit.Board()
         opened.load(network, "all")
-        ours, traffic = opened.run(events, offsets, edges, record=record)
+        ours, traffic = opened.send(events, offsets, edges, record=record)
         opened.close()
-    ideal = run(network, events, offsets, edges, record=record)
+    ideal = simulate(network, events, offsets, edges, record=record)
     assert_equal(ours, ideal)
     for a, b in zip(ours.layer_counts or [], ideal.layer_counts or [], strict=True):
         np.testing.assert_array_equal(a, b)
@@ -132,7 +132,7 @@ def test_branches_and_merges_too(opened: devkit.Board, seed: int) -> None:
     network = networks.random_graph(rng)
     events, offsets, edges = recordings(rng, network)
     opened.load(network, "all")
-    assert_equal(opened.run(events, offsets, edges)[0], run(network, events, offsets, edges))
+    assert_equal(opened.send(events, offsets, edges)[0], simulate(network, events, offsets, edges))
 
 
 @pytest.mark.parametrize("kind", ["Speck2eTestBoard", "Speck2eDevKit", "Speck2fModuleDevKit", "Speck2fDevKit"])
@@ -143,7 +143,7 @@ def test_every_kind_of_board(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ki
     network = steady()
     events, offsets, edges = recordings(np.random.default_rng(1), network)
     opened.load(network, "all")
-    assert_equal(opened.run(events, offsets, edges)[0], run(network, events, offsets, edges))
+    assert_equal(opened.send(events, offsets, edges)[0], simulate(network, events, offsets, edges))
     opened.close()
 
 
@@ -154,10 +154,10 @@ def test_a_network_spread_for_the_readout(opened: devkit.Board) -> None:
     spread = spread_readout(plain)
     events, offsets, edges = recordings(rng, plain)
     opened.load(spread)
-    ours, _ = opened.run(events, offsets, edges)
+    ours, _ = opened.send(events, offsets, edges)
     assert ours.counts.sum() > 0
-    np.testing.assert_array_equal(ours.counts, run(plain, events, offsets, edges).counts)
-    np.testing.assert_array_equal(ours.decision_us, run(plain, events, offsets, edges).decision_us)
+    np.testing.assert_array_equal(ours.counts, simulate(plain, events, offsets, edges).counts)
+    np.testing.assert_array_equal(ours.decision_us, simulate(plain, events, offsets, edges).decision_us)
 
 
 def test_states_are_zeroed_before_each_recording(kit: standin_samna.Standin, opened: devkit.Board) -> None:
@@ -165,7 +165,7 @@ def test_states_are_zeroed_before_each_recording(kit: standin_samna.Standin, ope
     one = networks.recording(np.random.default_rng(0), network, 60)
     events, offsets = networks.joined([one] * 4)
     opened.load(network)
-    ours, _ = opened.run(events, offsets)
+    ours, _ = opened.send(events, offsets)
     assert ours.counts[0].sum() > 0
     assert (ours.counts == ours.counts[0]).all()
     steps = [step for i, step in enumerate(kit.chip.log) if i == 0 or step != kit.chip.log[i - 1]]
@@ -173,7 +173,7 @@ def test_states_are_zeroed_before_each_recording(kit: standin_samna.Standin, ope
     assert kit.chip.configured == 1
     again = one.copy()
     again["t"] += one["t"][-1]
-    carried = run(network, np.concatenate([one, again]), np.array([0, 2 * len(one)]))
+    carried = simulate(network, np.concatenate([one, again]), np.array([0, 2 * len(one)]))
     assert carried.counts.sum() != 2 * ours.counts[0].sum()  # the states do matter
 
 
@@ -182,7 +182,7 @@ def test_a_board_that_keeps_its_states_is_told(kit: standin_samna.Standin) -> No
     opened.load(steady())
     kit.faults.stuck_state = 12
     with pytest.raises(RequestError, match=r"speck2fdevkit:0: core \d keeps the state 12 after it was zeroed"):
-        opened.run(*recordings(np.random.default_rng(0), steady()))
+        opened.send(*recordings(np.random.default_rng(0), steady()))
     assert not kit.open
 
 
@@ -191,7 +191,7 @@ def test_a_board_that_does_not_answer_is_told_and_given_back(kit: standin_samna.
     opened.load(steady())
     kit.faults.deaf = True
     with pytest.raises(RequestError, match=r"no answer from core 0, 1 in 5 s; reset or reconnect"):
-        opened.run(*recordings(np.random.default_rng(0), steady()))
+        opened.send(*recordings(np.random.default_rng(0), steady()))
     assert not kit.open
     with pytest.raises(RequestError, match="was given back"):
         opened.load(steady())
@@ -208,25 +208,25 @@ def test_reading_ends_when_it_is_quiet(kit: standin_samna.Standin, opened: devki
     network = steady()
     events, offsets = one_recording(network)
     opened.load(network)
-    ideal = run(network, events, offsets)
+    ideal = simulate(network, events, offsets)
     begin = kit.clock.now
-    ours, _ = opened.run(events, offsets)
+    ours, _ = opened.send(events, offsets)
     assert_equal_counts(ours, ideal)
     last_s = 1e-6 * int(events["t"][-1])
     assert last_s + 0.1 + 0.02 <= kit.clock.now - begin < last_s + 0.1 + 0.02 + 0.01  # delay, quiet, a few polls
     assert max(kit.clock.slept) <= 0.001
 
     kit.faults.latency_us = kit.faults.straggler_us = 15_000  # the last event 30 ms late, 15 behind the one before it
-    ours, _ = opened.run(events, offsets)
+    ours, _ = opened.send(events, offsets)
     assert_equal_counts(ours, ideal)
     kit.faults.latency_us = 300
 
     kit.faults.straggler_us = 60_000
-    ours, traffic = opened.run(events, offsets)
+    ours, traffic = opened.send(events, offsets)
     assert traffic.received[0] == ideal.counts.sum() - 1
     assert not traffic.unfinished[0]
     kit.faults.straggler_us = 0
-    ours, traffic = opened.run(events, offsets)  # the straggler came in between, and is no part of it
+    ours, traffic = opened.send(events, offsets)  # the straggler came in between, and is no part of it
     assert_equal_counts(ours, ideal)
     assert traffic.stray[0] == 1
 
@@ -243,7 +243,7 @@ def test_waiting_has_an_end(kit: standin_samna.Standin) -> None:
     opened.load(network)
     kit.faults.latency_us = 12_000
     begin = kit.clock.now
-    _, traffic = opened.run(events, offsets)
+    _, traffic = opened.send(events, offsets)
     assert traffic.unfinished.tolist() == [1]
     assert kit.clock.now - begin < 0.1 + 0.01 + 0.015 + 0.01
     opened.close()
@@ -254,12 +254,12 @@ def test_events_wait_for_their_time(kit: standin_samna.Standin) -> None:
     network = steady()
     events, offsets = one_recording(network)
     kit.faults.write_us = 100
-    ideal = run(network, events, offsets, record=("output",))
+    ideal = simulate(network, events, offsets, record=("output",))
     assert ideal.output is not None
     for delay, late in ((100_000, 0), (0, 1)):
         opened = devkit.Board(start_delay_us=delay)
         opened.load(network)
-        ours, traffic = opened.run(events, offsets, record=("output",))
+        ours, traffic = opened.send(events, offsets, record=("output",))
         opened.close()
         assert traffic.late.tolist() == [late]
         assert ours.output is not None
@@ -276,17 +276,17 @@ def test_events_that_belong_to_nothing_are_counted(kit: standin_samna.Standin, o
     ]  # fmt: skip
     events, offsets = one_recording(network)
     opened.load(network)
-    ours, traffic = opened.run(events, offsets)
+    ours, traffic = opened.send(events, offsets)
     assert traffic.stray.tolist() == [6]
-    assert_equal_counts(ours, run(network, events, offsets))
+    assert_equal_counts(ours, simulate(network, events, offsets))
 
 
 def test_what_is_not_monitored_is_not_known(opened: devkit.Board) -> None:
     network = steady()
     events, offsets, edges = recordings(np.random.default_rng(2), network)
     opened.load(network)
-    ours, _ = opened.run(events, offsets, edges)
-    ideal = run(network, events, offsets, edges)
+    ours, _ = opened.send(events, offsets, edges)
+    ideal = simulate(network, events, offsets, edges)
     np.testing.assert_array_equal(ours.counts, ideal.counts)
     assert np.isnan(ours.events_per_layer[:, 0]).all()
     np.testing.assert_array_equal(ours.events_per_layer[:, 1], ideal.events_per_layer[:, 1])
@@ -295,7 +295,7 @@ def test_what_is_not_monitored_is_not_known(opened: devkit.Board) -> None:
     assert np.isnan(ours.saturations).all()
     for what, remedy in (("v_mem", "observer.v_mem=false"), ("counts", "monitor=all"), ("events", "monitor=all")):
         with pytest.raises(RequestError, match=rf"record={what}: a board so monitored tells output; .*{remedy}"):
-            opened.run(events, offsets, edges, record=(what,))
+            opened.send(events, offsets, edges, record=(what,))
 
 
 def test_what_the_chip_cannot_hold_is_refused(kit: standin_samna.Standin, opened: devkit.Board) -> None:
@@ -463,14 +463,14 @@ def test_a_board_in_the_loop(kit: standin_samna.Standin) -> None:
     evaluated(twin)
     batch = next(batches().epoch(0))
     other = replace(target.chip, layers=(replace(target.chip.layers[0], threshold=60), *target.chip.layers[1:]))
-    seen, ideal = (of.run(other, batch, record=("counts",)) for of in (target, twin))
+    seen, ideal = (of.send(other, batch, record=("counts",)) for of in (target, twin))
     assert_equal(seen, ideal)
     for a, b in zip(seen.layer_counts or [], ideal.layer_counts or [], strict=True):
         np.testing.assert_array_equal(a, b)
     assert seen.counts.sum() != before.outputs[:3].sum()
     np.testing.assert_array_equal(target.answer(batch).counts, twin.answer(batch).counts)
     with pytest.raises(RequestError, match=r"observer\.die: a board is its own die"):
-        target.run(other, batch, die=Die(seed=1))
+        target.send(other, batch, die=Die(seed=1))
     target.close()
 
 

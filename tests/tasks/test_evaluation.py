@@ -120,10 +120,10 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
     chip, _ = quantize(net, plan)
     speck = Speck(backend="simulator")
     speck.load(chip, plan, net)
-    from cil_spl.chip.quantize import stepped
+    from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(batch), ev.stepped_answer(stepped(chip, plan, net), plan)(batch)
+    on_chip, in_steps = speck.answer(batch), ev.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
