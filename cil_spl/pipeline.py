@@ -28,7 +28,8 @@ from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
-from cil_spl.results import record as track
+from cil_spl.results.record import Record, open_record, read_metrics
+from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.context import Frames, Trained, TrainingContext
 from cil_spl.training.epochs import Trainer, read_checkpoint, write_checkpoint
@@ -51,11 +52,11 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     target = make(cfg.target)
     warnings = target.place(plan)
     start = weights_from(cfg.start_from)
-    track.check_store(cfg.tracking)
+    check_store(cfg.tracking)
     settle(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
-    with released(target), track.open(cfg, folder, tags=tags) as record:
+    with released(target), open_record(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
         ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
@@ -71,7 +72,7 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
         figures.write_decisions(folder / "decisions.csv", evaluations, test)
         figures.draw(
             folder / "figures",
-            track.read_metrics(folder),
+            read_metrics(folder),
             evaluations,
             test.classes,
             example_of(target, next(ctx.batches(test.subset([0]), train=False).epoch(0)), test),
@@ -115,7 +116,7 @@ def _keep_memory() -> None:
 
 
 def context_of(
-    cfg: DictConfig, plan: Plan, experiences: tuple[Any, ...], target: Any, record: track.Record, folder: Path
+    cfg: DictConfig, plan: Plan, experiences: tuple[Any, ...], target: Any, record: Record, folder: Path
 ) -> TrainingContext:
     """What the method is handed."""
     trainer = {key: value for key, value in cfg.trainer.items() if key not in ("device", "threads")}
@@ -164,7 +165,7 @@ def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
 
 
 def deploy(
-    cfg: DictConfig, ctx: TrainingContext, trained: Trained, target: Any, record: track.Record, folder: Path
+    cfg: DictConfig, ctx: TrainingContext, trained: Trained, target: Any, record: Record, folder: Path
 ) -> tuple[dict[str, ev.Evaluation], dict[str, float]]:
     """Quantise, load and evaluate, each network on the same test recordings."""
     plan, task = ctx.plan, ctx.task

@@ -16,15 +16,17 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else that of the run)")
     given = parser.parse_args(argv)
 
-    from cil_spl.results import record as track
     from cil_spl.results import runs
+    from cil_spl.results.record import RUN_FILE
+    from cil_spl.results.restore import restore
+    from cil_spl.results.store import anchor
 
     for name in given.runs:
         path = Path(name)
-        below = runs.scan(path) if path.is_dir() and not (path / track.RUN_FILE).exists() else [runs.find(name)]
+        below = runs.scan(path) if path.is_dir() and not (path / RUN_FILE).exists() else [runs.find(name)]
         for run in below:
             if run.status == "running" or run.info.get("refused"):
                 continue
-            uri = track.anchor(given.uri) if given.uri else None
-            print(f"{track.restore(run.folder, uri)}  {run.folder}")
+            uri = anchor(given.uri) if given.uri else None
+            print(f"{restore(run.folder, uri)}  {run.folder}")
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import sys
@@ -21,7 +22,9 @@ from omegaconf.errors import OmegaConfBaseException
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain
 from cil_spl.cli.explain import explain, request_behind
-from cil_spl.results import record as track
+from cil_spl.results.record import RUN_FILE, Terminated, describe, read_metrics, refuse
+from cil_spl.results.store import anchor, store_uri
+from cil_spl.results.sweep import close_sweep, open_sweep
 
 RUN_DIR = "CILSPL_RUN_DIR"
 
@@ -45,9 +48,9 @@ class Sweep(Callback):
         _Now.sweep = Path(config.hydra.sweep.dir).resolve()
         plain = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(plain, dict)
-        tracking = {**plain, "uri": track.store_uri(config.tracking.uri)}
+        tracking = {**plain, "uri": store_uri(config.tracking.uri)}
         try:
-            track.open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
+            open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
         except RequestError as error:
             complain(str(error))
             shutil.rmtree(_Now.sweep, ignore_errors=True)
@@ -66,7 +69,7 @@ def task(cfg: DictConfig) -> float | None:
     if start not in sys.path:
         sys.path.append(start)  # a person's own modules, named by `extensions`
     _Now.folder = here
-    cfg.tracking.uri = track.store_uri(cfg.tracking.uri, Path(start))
+    cfg.tracking.uri = store_uri(cfg.tracking.uri, Path(start))
     single = job.mode == RunMode.RUN
     try:
         from cil_spl import schema
@@ -80,7 +83,7 @@ def task(cfg: DictConfig) -> float | None:
         if code == WRONG and single:
             _sweep_up(here)
         elif code == WRONG:
-            track.refuse(cfg, here, request_behind(error) or error)
+            refuse(cfg, here, request_behind(error) or error)
         if single:
             _Now.code = code
             return None
@@ -89,7 +92,7 @@ def task(cfg: DictConfig) -> float | None:
         from cil_spl.results import report, runs
 
         report.show_row(runs.read(here).info, here)
-    scores = [line["val/accuracy"] for line in track.read_metrics(here) if line.get("val/accuracy") is not None]
+    scores = [line["val/accuracy"] for line in read_metrics(here) if line.get("val/accuracy") is not None]
     return max(scores) if scores else None
 
 
@@ -110,7 +113,7 @@ def _trace(error: Exception) -> int:
         complain(f"the run failed: {error}")
     else:
         traceback.print_exception(error)
-        complain(f"the run failed: {track.describe(error)}")
+        complain(f"the run failed: {describe(error)}")
     return FAILED
 
 
@@ -130,7 +133,7 @@ def main(argv: list[str]) -> int:
     if not os.environ.get(RUN_DIR):
         os.environ.pop(RUN_DIR, None)
     if os.environ.get("MLFLOW_TRACKING_URI"):
-        os.environ["MLFLOW_TRACKING_URI"] = track.anchor(os.environ["MLFLOW_TRACKING_URI"])
+        os.environ["MLFLOW_TRACKING_URI"] = anchor(os.environ["MLFLOW_TRACKING_URI"])
     return hydra_main(argv, program="cilspl run")
 
 
@@ -139,6 +142,7 @@ def hydra_main(argv: list[str], program: str) -> int:
     _Now.code, _Now.folder, _Now.sweep = DONE, None, None
     started = time.time()
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    handlers = list(logging.getLogger().handlers)
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
     try:
@@ -146,10 +150,10 @@ def hydra_main(argv: list[str], program: str) -> int:
     except JobError:
         pass
     except KeyboardInterrupt as error:
-        track.close_sweep(_Now.sweep, "killed") if _Now.sweep else None
-        kept = _Now.folder is not None and (_Now.folder / track.RUN_FILE).exists()
+        close_sweep(_Now.sweep, "killed") if _Now.sweep else None
+        kept = _Now.folder is not None and (_Now.folder / RUN_FILE).exists()
         complain(f"interrupted; {_short(_Now.folder)} is marked killed" if kept else "interrupted before the run began")
-        return 143 if isinstance(error, track.Terminated) else INTERRUPTED
+        return 143 if isinstance(error, Terminated) else INTERRUPTED
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
@@ -159,6 +163,7 @@ def hydra_main(argv: list[str], program: str) -> int:
         return WRONG
     finally:
         sys.argv = before
+        logging.getLogger().handlers[:] = handlers  # Hydra's write to the run's folder, which may be gone
         if full is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         else:
@@ -191,6 +196,6 @@ def _sum_up(sweep: Path, started: float) -> int:
         lines = str(info["error"]).splitlines() or [info["status"]]
         complain(f"{report.shortened(job)} {info['status']}: {lines[0]}")
         worst = FAILED if worst == FAILED or not info.get("refused") else WRONG
-    track.close_sweep(sweep, "finished" if worst == DONE else "failed")
+    close_sweep(sweep, "finished" if worst == DONE else "failed")
     print(f"{finished} of {len(jobs)} runs finished; `cilspl table --from {report.shortened(sweep)}` compares them")
     return worst

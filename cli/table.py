@@ -31,8 +31,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
     given = parser.parse_args(argv)
 
-    from cil_spl.results import record as track
     from cil_spl.results import runs, table
+    from cil_spl.results.store import anchor, store_uri, stored_runs
 
     if given.folder is not None:
         if not Path(given.folder).is_dir():
@@ -41,8 +41,8 @@ def main(argv: list[str]) -> int:
         if given.experiment is not None:
             found = [info for info in found if info["params"].get("tracking.experiment") == given.experiment]
     else:
-        uri = track.anchor(given.uri) if given.uri else track.store_uri()
-        found = track.stored_runs(uri, given.experiment)
+        uri = anchor(given.uri) if given.uri else store_uri()
+        found = stored_runs(uri, given.experiment)
     text = table.render(table.tabulate(found, given.filter), given.format)
     if given.output is None:
         print(text, end="")

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from cil_spl.base.errors import RequestError
-from cil_spl.results import record as track
+from cil_spl.results.record import CONFIG_FILE, FORMAT, RUN_FILE, read_metrics
+from cil_spl.results.store import sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"
 _SHORTEST_PREFIX = 4
@@ -50,11 +51,11 @@ class Run:
         """The resolved config, as a ``DictConfig``."""
         from omegaconf import OmegaConf
 
-        return OmegaConf.load(self.path(track.CONFIG_FILE))
+        return OmegaConf.load(self.path(CONFIG_FILE))
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""
-        return track.read_metrics(self.folder)
+        return read_metrics(self.folder)
 
 
 def read(folder: Path | str) -> Run:
@@ -64,23 +65,23 @@ def read(folder: Path | str) -> Run:
         RequestError: there is none, its file is damaged, or a newer version wrote it.
     """
     folder = Path(folder)
-    path = folder / track.RUN_FILE
+    path = folder / RUN_FILE
     try:
         info = json.loads(path.read_text(encoding="utf-8"))
         version = info["format"]
     except FileNotFoundError:
-        raise RequestError(f"{folder}: no run in this folder (no {track.RUN_FILE})") from None
+        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
     except (ValueError, KeyError, TypeError) as error:
         raise RequestError(f"{path}: not the record of a run ({error})") from error
-    if version != track.FORMAT:
-        raise RequestError(f"{path}: format {version}; this version reads format {track.FORMAT}")
+    if version != FORMAT:
+        raise RequestError(f"{path}: format {version}; this version reads format {FORMAT}")
     return Run(folder.resolve(), info)
 
 
 def scan(folder: Path | str) -> list[Run]:
     """All runs below a folder, the newest first; damaged records are passed over."""
     found = []
-    for path in Path(folder).rglob(track.RUN_FILE):
+    for path in Path(folder).rglob(RUN_FILE):
         try:
             found.append(read(path.parent))
         except RequestError:
@@ -99,7 +100,7 @@ def find(name: str | Path, uri: str | None = None) -> Run:
         RequestError: no such run, or a prefix of several.
     """
     path = Path(name)
-    if path.name == track.RUN_FILE:
+    if path.name == RUN_FILE:
         path = path.parent
     if path.is_dir():
         return read(path)
@@ -113,11 +114,11 @@ def find(name: str | Path, uri: str | None = None) -> Run:
     whole = [run for run in here if run.run_id == text]
     if whole:
         return whole[0]
-    store = track.store_uri(uri)
+    store = store_uri(uri)
     stored = []
-    place = track.sqlite_path(store)
+    place = sqlite_path(store)
     if place is None or place.exists():
-        stored = [info for info in track.stored_runs(store) if info["run_id"].startswith(text)]
+        stored = [info for info in stored_runs(store) if info["run_id"].startswith(text)]
     known = {run.run_id for run in here}
     for info in stored:
         if info["run_id"] not in known:
@@ -128,7 +129,7 @@ def find(name: str | Path, uri: str | None = None) -> Run:
         listed = "\n".join(f"  {run.run_id}  {run.folder}" for run in folders.values())
         raise RequestError(f"run {text}: the beginning of {len(folders)} run ids; give more of it:\n{listed}")
     folder, run = next(iter(folders.items()))
-    if not (folder / track.RUN_FILE).exists():
+    if not (folder / RUN_FILE).exists():
         raise RequestError(f"run {run.run_id}: its folder {folder} is gone; name the folder where it is now")
     return read(folder)
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.results import report
-from cil_spl.results.record import as_text
+from cil_spl.results.values import as_text
 
 # Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
 # threads work at it. What lies there does: the number of test recordings is compared.

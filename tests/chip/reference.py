@@ -52,7 +52,7 @@ class Chance:
         return (self.draw() >> 11) / 2.0**53
 
 
-def simulate(network: ChipNetwork, events: Any, edges_us: Any = (0, 1), die: Die | None = None) -> Answer:
+def run(network: ChipNetwork, events: Any, edges_us: Any = (0, 1), die: Die | None = None) -> Answer:
     """One recording, depth first; what a die holds up waits in a queue by time, then by turn."""
     n, bins, die = len(network.layers), len(edges_us) - 1, die or Die()
     names = [layer.name for layer in network.layers]
@@ -266,7 +266,7 @@ def assert_same(
     assert answer.layer_v_mem is not None
     assert answer.output is not None
     for b, one in enumerate(recordings):
-        slow = simulate(network, one, edges_us[b], die)
+        slow = run(network, one, edges_us[b], die)
         for k in range(len(network.layers)):
             found = answer.layer_events[k]
             mine = found.events[found.offsets[b] : found.offsets[b + 1]]

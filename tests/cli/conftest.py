@@ -14,14 +14,15 @@ import pytest
 import cil_spl
 from cil_spl import cli
 from cil_spl.base.errors import RequestError
-from cil_spl.results import record as track
+from cil_spl.results.record import open_record
+from cil_spl.results.store import connect
 
 
 @pytest.fixture(scope="session")
 def template(tmp_path_factory):
     """A fresh store; making one takes seconds, copying none."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    track.connect(f"sqlite:///{path}")
+    connect(f"sqlite:///{path}")
     return path
 
 
@@ -76,7 +77,7 @@ def pipeline(monkeypatch):
         stand_in.ran.append(cfg)
         if cfg.name == "refuse":
             raise RequestError("dataset.root=/nope: no such folder")
-        with track.open(cfg, folder, tags={"backend": "simulator"}) as record:
+        with open_record(cfg, folder, tags={"backend": "simulator"}) as record:
             for epoch, score in enumerate((0.5, 0.75, 0.625)):
                 record.log({"val/accuracy": score}, epoch)
             if cfg.name == "bug":
@@ -115,10 +116,10 @@ def pipeline(monkeypatch):
             )
         return record.info["row"]
 
-    def check(cfg):
+    def validate(cfg):
         return cfg, None, ["conv1: an odd map"]
 
-    stand_in.run, stand_in.check = run, check
+    stand_in.run, stand_in.validate = run, validate
     monkeypatch.setitem(sys.modules, "cil_spl.pipeline", stand_in)
     monkeypatch.setattr(cil_spl, "pipeline", stand_in, raising=False)
     return stand_in

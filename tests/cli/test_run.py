@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from cil_spl.results import record as track
+from cil_spl.results.store import client_of, store_uri, stored_runs
 
 OFF = "tracking.enabled=false"
 
@@ -40,7 +40,7 @@ def test_a_run_ends_with_its_row(cilspl, store, pipeline):
     assert "1 warning above, kept in run.json" in said.out
     assert max(len(line) for line in said.out.splitlines()) <= 80
     assert "\x1b" not in said.out
-    assert track.stored_runs(track.store_uri())[0]["run_id"] == info["run_id"]
+    assert stored_runs(store_uri())[0]["run_id"] == info["run_id"]
 
 
 def test_the_config_asks_for_itself(cilspl, here, pipeline):
@@ -155,7 +155,7 @@ def test_the_store_stays_where_one_stands_under_chdir(cilspl, store, pipeline):
     for words in (("hydra.job.chdir=true",), ("hydra.job.chdir=true", "tracking.uri=sqlite:///mlflow.db")):
         assert cilspl("run", *words).code == 0
     assert not list(store.glob("runs/**/*.db"))
-    assert len(track.stored_runs(track.store_uri())) == 2
+    assert len(stored_runs(store_uri())) == 2
 
 
 def test_a_sweep(cilspl, store, pipeline):
@@ -166,7 +166,7 @@ def test_a_sweep(cilspl, store, pipeline):
     assert {p.parent.name for p in run_files(store)} == {"0", "1", "2", "3"}
     parent = json.loads((sweep / "sweep.json").read_text())["run_id"]
     assert [cfg.model.name for cfg in pipeline.ran] == ["bptt_snn", "bptt_snn", "cnn", "cnn"]
-    client = track._client(track.store_uri())
+    client = client_of(store_uri())
     runs = client.search_runs([client.get_experiment_by_name("cilspl").experiment_id])
     assert sum(run.data.tags.get("mlflow.parentRunId") == parent for run in runs) == 4
     assert client.get_run(parent).info.status == "FINISHED"
@@ -192,7 +192,7 @@ def test_an_interrupted_sweep_stops_and_is_marked(cilspl, store, pipeline):
     said = cilspl("run", "-m", "seed=0,1", "name=interrupt")
     assert said.code == 130
     assert len(pipeline.ran) == 1
-    client = track._client(track.store_uri())
+    client = client_of(store_uri())
     runs = client.search_runs([client.get_experiment_by_name("cilspl").experiment_id])
     assert [run.info.status for run in runs] == ["KILLED", "KILLED"]
 

@@ -17,8 +17,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base import files
 from cil_spl.base.errors import RequestError
-from cil_spl.results import record as track
+from cil_spl.base.files import write_json
+from cil_spl.results import store
+from cil_spl.results.record import Terminated, open_record, read_metrics
+from cil_spl.results.restore import restore
+from cil_spl.results.store import client_of, connect, store_uri, stored_runs
+from cil_spl.results.sweep import close_sweep, open_sweep
+from cil_spl.results.values import as_text, flatten, git_tags
 
 CONFIG = {
     "seed": 3,
@@ -49,7 +56,7 @@ ROW = {
 def template(tmp_path_factory):
     """A fresh store; making one takes seconds, copying none."""
     path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    track.connect(f"sqlite:///{path}")
+    connect(f"sqlite:///{path}")
     return path
 
 
@@ -71,7 +78,7 @@ def info_of(folder):
 
 
 def client(here):
-    return track._client(f"sqlite:///{here / 'mlflow.db'}")
+    return client_of(f"sqlite:///{here / 'mlflow.db'}")
 
 
 # plain values
@@ -88,7 +95,7 @@ trees = st.recursive(
 @settings(deadline=None, max_examples=50)
 def test_flat_and_back(tree):
     rebuilt = {}
-    for key, value in track.flatten(tree).items():
+    for key, value in flatten(tree).items():
         *path, leaf = key.split(".")
         node = rebuilt
         for part in path:
@@ -101,29 +108,29 @@ def test_flat_and_back(tree):
 @settings(deadline=None, max_examples=30)
 def test_long_parameters_are_told_apart(values):
     long = [*range(5000), *values]
-    assert len(track.as_text(long)) < 6000
-    assert (track.as_text(long) == track.as_text(list(range(5000)))) == (not values)
+    assert len(as_text(long)) < 6000
+    assert (as_text(long) == as_text(list(range(5000)))) == (not values)
 
 
 def test_parameters_read_the_same_from_folder_and_store():
-    assert [track.as_text(v) for v in (1e-3, True, None, "adam", [1, 2])] == ["0.001", "true", "null", "adam", "[1, 2]"]
+    assert [as_text(v) for v in (1e-3, True, None, "adam", [1, 2])] == ["0.001", "true", "null", "adam", "[1, 2]"]
 
 
 def test_a_relative_store_is_anchored_where_one_stands(tmp_path, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.chdir(tmp_path)
-    assert track.store_uri() == f"sqlite:///{tmp_path}/mlflow.db"
-    assert track.store_uri("sqlite:///sub/x.db", Path("/base")) == "sqlite:////base/sub/x.db"
-    assert track.store_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
+    assert store_uri() == f"sqlite:///{tmp_path}/mlflow.db"
+    assert store_uri("sqlite:///sub/x.db", Path("/base")) == "sqlite:////base/sub/x.db"
+    assert store_uri("sqlite:////abs/x.db") == "sqlite:////abs/x.db"
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://localhost:5000")
-    assert track.store_uri("sqlite:///x.db") == "http://localhost:5000"
+    assert store_uri("sqlite:///x.db") == "http://localhost:5000"
 
 
 # the folder
 
 
 def test_the_folder_is_the_truth(tmp_path):
-    with track.open(untracked(), tmp_path / "run") as record:
+    with open_record(untracked(), tmp_path / "run") as record:
         assert info_of(record.folder)["status"] == "running"
         record.log({"train/loss": 0.5, "val/accuracy": math.nan}, step=1)
         lines = (record.folder / "metrics.jsonl").read_text().splitlines()  # there at once
@@ -148,7 +155,7 @@ def test_config_is_resolved(tmp_path):
     from omegaconf import OmegaConf
 
     cfg = OmegaConf.create({**untracked(), "copy": "${seed}"})
-    with track.open(cfg, tmp_path / "run"):
+    with open_record(cfg, tmp_path / "run"):
         pass
     assert OmegaConf.to_container(OmegaConf.load(tmp_path / "run" / "config.yaml"), resolve=False)["copy"] == 3
 
@@ -163,14 +170,14 @@ def test_config_is_resolved(tmp_path):
     ],
 )
 def test_how_a_run_ends(tmp_path, error, status, text):
-    with pytest.raises(type(error)), track.open(untracked(), tmp_path / "run"):
+    with pytest.raises(type(error)), open_record(untracked(), tmp_path / "run"):
         raise error
     assert (info_of(tmp_path / "run")["status"], info_of(tmp_path / "run")["error"]) == (status, text)
 
 
 def test_sigterm_marks_the_run_killed_and_the_handler_goes_back(tmp_path):
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(track.Terminated), track.open(untracked(), tmp_path / "run"):
+    with pytest.raises(Terminated), open_record(untracked(), tmp_path / "run"):
         os.kill(os.getpid(), signal.SIGTERM)
     assert info_of(tmp_path / "run")["status"] == "killed"
     assert signal.getsignal(signal.SIGTERM) is before
@@ -178,7 +185,7 @@ def test_sigterm_marks_the_run_killed_and_the_handler_goes_back(tmp_path):
 
 def test_in_a_thread_there_are_no_signals_to_take(tmp_path):
     def work():
-        with track.open(untracked(), tmp_path / "run") as record:
+        with open_record(untracked(), tmp_path / "run") as record:
             record.finish({}, ROW)
 
     thread = threading.Thread(target=work)
@@ -188,35 +195,35 @@ def test_in_a_thread_there_are_no_signals_to_take(tmp_path):
 
 
 def test_a_folder_holds_one_run(tmp_path):
-    with track.open(untracked(), tmp_path / "run"):
+    with open_record(untracked(), tmp_path / "run"):
         pass
-    with pytest.raises(RequestError, match="holds a run already"), track.open(untracked(), tmp_path / "run"):
+    with pytest.raises(RequestError, match="holds a run already"), open_record(untracked(), tmp_path / "run"):
         pass
     assert info_of(tmp_path / "run")["status"] == "finished"
 
 
 def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch):
     path = tmp_path / "run.json"
-    track.write_json(path, {"a": 1})
+    write_json(path, {"a": 1})
 
     def full(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(track.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
-        track.write_json(path, {"a": 2})
+        write_json(path, {"a": 2})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "x": 1}\n{"step": 1, "x"')
-    assert track.read_metrics(tmp_path) == [{"step": 0, "x": 1}]
+    assert read_metrics(tmp_path) == [{"step": 0, "x": 1}]
 
 
 def test_only_rank_0_writes(tmp_path, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with track.open(CONFIG, tmp_path / "run") as record:
+    with open_record(CONFIG, tmp_path / "run") as record:
         record.log({"x": 1.0}, 0)
         record.warn("once")
         record.finish({}, ROW)
@@ -224,7 +231,7 @@ def test_only_rank_0_writes(tmp_path, monkeypatch):
 
 
 def test_git_is_asked_about_our_own_checkout_only():
-    found = track._git()
+    found = git_tags()
     assert not found or (len(found["git_commit"]) == 40 and found["git_dirty"] in ("true", "false"))
 
 
@@ -232,7 +239,7 @@ def test_git_is_asked_about_our_own_checkout_only():
 
 
 def test_the_copy_says_what_the_folder_says(here):
-    with track.open(CONFIG, here / "run", tags={"backend": "simulator"}) as record:
+    with open_record(CONFIG, here / "run", tags={"backend": "simulator"}) as record:
         record.log({"train/loss": 0.5, "odd (name) %": 1.0}, step=0)
         record.log({"train/loss": 0.25}, step=1)
         (record.folder / "figures").mkdir()
@@ -262,18 +269,18 @@ def test_the_copy_says_what_the_folder_says(here):
     assert [m.value for m in client(here).get_metric_history(run_id, "train/loss")] == [0.5, 0.25]
     kept = {p.relative_to(here / "mlartifacts").as_posix() for p in (here / "mlartifacts").rglob("*") if p.is_file()}
     assert kept == {f"trial/{run_id}/artifacts/{name}" for name in ("config.yaml", "weights.pt", "figures/a.png")}
-    assert track.stored_runs(track.store_uri(), "trial")[0]["row"]["n"] == 360
+    assert stored_runs(store_uri(), "trial")[0]["row"]["n"] == 360
 
 
 @pytest.mark.parametrize(("error", "status"), [(ValueError("x"), "FAILED"), (KeyboardInterrupt(), "KILLED")])
 def test_the_copy_knows_how_it_ended(here, error, status):
-    with pytest.raises(type(error)), track.open(CONFIG, here / "run") as record:
+    with pytest.raises(type(error)), open_record(CONFIG, here / "run") as record:
         raise error
     assert client(here).get_run(record.run_id).info.status == status
 
 
 def test_a_store_lost_on_the_way_costs_the_copy_only(here, caplog):
-    with track.open(CONFIG, here / "run") as record:
+    with open_record(CONFIG, here / "run") as record:
 
         class Gone:
             def __getattr__(self, name):
@@ -289,16 +296,16 @@ def test_a_store_lost_on_the_way_costs_the_copy_only(here, caplog):
 
 
 def test_restore_makes_the_copy_again(here, template):
-    with track.open(CONFIG, here / "run") as record:
+    with open_record(CONFIG, here / "run") as record:
         record.log({"train/loss": 0.5}, step=0)
         record.log({"train/loss": 0.25}, step=1)
         record.finish({"float/accuracy": 0.975}, ROW)
         old = record.run_id
-    before = track.stored_runs(track.store_uri())[0]
-    assert track.restore(here / "run") == old  # still there: left alone
+    before = stored_runs(store_uri())[0]
+    assert restore(here / "run") == old  # still there: left alone
     shutil.copy(template, here / "mlflow.db")
-    new = track.restore(here / "run")
-    after = track.stored_runs(track.store_uri())[0]
+    new = restore(here / "run")
+    after = stored_runs(store_uri())[0]
     assert new != old
     assert after["run_id"] == new
     for key in ("status", "started", "params", "tags", "metrics", "row"):
@@ -309,18 +316,18 @@ def test_restore_makes_the_copy_again(here, template):
 
 
 def test_a_sweep_is_a_parent_with_children(here):
-    track.open_sweep(CONFIG, here / "sweep", ["seed=0,1"])
+    open_sweep(CONFIG, here / "sweep", ["seed=0,1"])
     for number in ("0", "1"):
-        with track.open(CONFIG, here / "sweep" / number) as record:
+        with open_record(CONFIG, here / "sweep" / number) as record:
             record.finish({}, ROW)
-    track.close_sweep(here / "sweep", "finished")
+    close_sweep(here / "sweep", "finished")
     parent = json.loads((here / "sweep" / "sweep.json").read_text())["run_id"]
     runs = client(here).search_runs([client(here).get_experiment_by_name("trial").experiment_id])
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]
     assert len(runs) == 3
     assert len(children) == 2
     assert client(here).get_run(parent).info.status == "FINISHED"
-    assert len(track.stored_runs(track.store_uri())) == 2  # the parent is no run of its own
+    assert len(stored_runs(store_uri())) == 2  # the parent is no run of its own
 
 
 # a store that cannot be used is told at the start
@@ -328,7 +335,7 @@ def test_a_sweep_is_a_parent_with_children(here):
 
 def refused(uri):
     with pytest.raises(RequestError) as caught:
-        track.connect(uri)
+        connect(uri)
     return str(caught.value)
 
 
@@ -360,7 +367,7 @@ def test_a_foreign_database_is_left_as_it_is(tmp_path):
 def test_a_store_of_another_version(here):
     with sqlite3.connect(here / "mlflow.db") as database:
         database.execute("update alembic_version set version_num='abc'")
-    with pytest.raises(RequestError) as caught, track.open(CONFIG, here / "run"):
+    with pytest.raises(RequestError) as caught, open_record(CONFIG, here / "run"):
         pytest.fail("the work began")
     assert "another version of MLflow (schema abc" in str(caught.value)
     assert "mlflow db upgrade" in str(caught.value)
@@ -384,27 +391,27 @@ def test_set_up_is_locked_and_appears_whole(tmp_path, monkeypatch):
             (tmp_path / "mlflow.db.new").write_text("made")
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(track, "_client", lambda uri: Slow())
+    monkeypatch.setattr(store, "client_of", lambda uri: Slow())
     with pytest.raises(KeyboardInterrupt):
-        track.connect(f"sqlite:///{path}")
+        connect(f"sqlite:///{path}")
     assert [p.name for p in tmp_path.iterdir() if not p.name.endswith(".lock")] == []
 
 
 def test_reading_makes_no_store(tmp_path):
     with pytest.raises(RequestError, match="no tracking store there yet"):
-        track.stored_runs(f"sqlite:///{tmp_path}/mlflow.db")
+        stored_runs(f"sqlite:///{tmp_path}/mlflow.db")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_experiment_names_the_known(here):
     with pytest.raises(RequestError, match=r"--experiment nope.*Default"):
-        track.stored_runs(track.store_uri(), "nope")
+        stored_runs(store_uri(), "nope")
 
 
 @pytest.mark.slow
 def test_four_first_runs_at_once(tmp_path):
-    code = "import sys; from cil_spl import track; track.connect(sys.argv[1]).create_experiment(sys.argv[2])"
+    code = "import sys; from cil_spl import track; connect(sys.argv[1]).create_experiment(sys.argv[2])"
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     jobs = [subprocess.Popen([sys.executable, "-c", code, uri, f"e{i}"]) for i in range(4)]
     assert [job.wait(120) for job in jobs] == [0, 0, 0, 0]
-    assert {e.name for e in track.connect(uri).search_experiments()} == {"Default", "e0", "e1", "e2", "e3"}
+    assert {e.name for e in connect(uri).search_experiments()} == {"Default", "e0", "e1", "e2", "e3"}

@@ -8,8 +8,8 @@ import shutil
 import pytest
 
 from cil_spl.base.errors import RequestError
-from cil_spl.results import record as track
 from cil_spl.results import runs
+from cil_spl.results.record import open_record
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_the_newest_come_first(here):
 def test_a_run_elsewhere_is_found_through_the_store(here, monkeypatch):
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     config = {"seed": 0, "method": {"name": "bptt"}, "tracking": {"experiment": "trial"}}
-    with track.open(config, here / "elsewhere" / "run") as record:
+    with open_record(config, here / "elsewhere" / "run") as record:
         run_id = record.run_id
     assert runs.find(run_id[:8]).folder == (here / "elsewhere" / "run").resolve()
     shutil.rmtree(here / "elsewhere")

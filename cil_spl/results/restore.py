@@ -1,0 +1,56 @@
+"""The copy of a run in the store, made again from the run's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+
+from cil_spl.base.errors import RequestError
+from cil_spl.base.files import write_json
+from cil_spl.results import store
+from cil_spl.results.record import RUN_FILE, artifacts, read_metrics
+from cil_spl.results.sweep import parent_of
+from cil_spl.results.values import millis
+
+
+def restore(folder: Path | str, uri: str | None = None) -> str:
+    """Make the tracking copy of a run again from its folder.
+
+    A run that the store still has is left alone. Otherwise it gets a new id, which replaces the old
+    one in ``run.json``; the old one stays known as a former id.
+
+    Returns:
+        MLflow's run id.
+
+    Raises:
+        RequestError: no run in the folder, it still goes on, or the store cannot be used.
+    """
+    folder = Path(folder).resolve()
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise RequestError(f"{folder}: no {RUN_FILE} in it, so no run to restore")
+    info = json.loads(path.read_text(encoding="utf-8"))
+    if info["status"] == "running" or info.get("refused"):
+        raise RequestError(f"{folder}: the run is {'refused' if info.get('refused') else 'running'}; nothing to copy")
+    uri = store.store_uri(uri or info["params"].get("tracking.uri"))
+    client = store.connect(uri)
+    if info["run_id"] is not None:
+        with contextlib.suppress(Exception):  # not there
+            known = client.get_run(info["run_id"])
+            if known.info.lifecycle_stage == "active" and known.info.status == store.MLFLOW_STATUS[info["status"]]:
+                return info["run_id"]
+    experiment = str(info["params"].get("tracking.experiment") or store.DEFAULT_EXPERIMENT)
+    copy = store.MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
+    for line in read_metrics(folder):
+        step, when = line.pop("step"), line.pop("time", info["started"])
+        copy.metrics(line, step, millis(when))
+    for file in artifacts(folder):
+        copy.artifact(file)
+    copy.end(info)
+    if copy.lost is not None:
+        raise RequestError(f"tracking.uri={uri}: the store was lost while the copy was made ({copy.lost}); try again")
+    info["former_run_ids"] = [*info.get("former_run_ids", []), *([info["run_id"]] if info["run_id"] else [])]
+    info["run_id"] = copy.run_id
+    write_json(path, info)
+    return copy.run_id

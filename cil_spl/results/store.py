@@ -1,0 +1,343 @@
+"""The tracking store: runs in MLflow, a copy of what the run folders hold.
+
+MLflow is told things through its client, never through its global state, so that runs may go on side by side in one
+process.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cil_spl.base.errors import RequestError
+from cil_spl.results.values import LONGEST_TEXT, as_text, millis
+
+DEFAULT_URI = "sqlite:///mlflow.db"
+DEFAULT_EXPERIMENT = "cilspl"
+MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
+_log = logging.getLogger(__name__)
+
+
+def store_uri(uri: str | None = None, base: Path | None = None) -> str:
+    """Where runs are tracked: ``MLFLOW_TRACKING_URI``, else ``uri``, else ``mlflow.db``.
+
+    A relative SQLite path is anchored at ``base`` (default: the current folder), so that a later
+    change of folder does not move the store.
+    """
+    return anchor(os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI, base)
+
+
+def anchor(uri: str, base: Path | None = None) -> str:
+    """Make the path of a relative SQLite URI absolute."""
+    path = sqlite_path(uri)
+    if path is None or path.is_absolute():
+        return uri
+    return f"sqlite:///{(base or Path.cwd()).resolve() / path}"
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """File of a SQLite URI; None for every other store."""
+    if not uri.startswith("sqlite:///") or uri == "sqlite:///:memory:":
+        return None
+    return Path(uri.removeprefix("sqlite:///"))
+
+
+def connect(uri: str) -> Any:
+    """Open a tracking store and check that it answers and has this MLflow's schema.
+
+    A new SQLite file is set up under a lock and appears whole, since several first runs at once
+    would otherwise crash each other.
+
+    Returns:
+        An ``MlflowClient``.
+
+    Raises:
+        RequestError: unreachable, not a tracking store, or of another version.
+    """
+    path = sqlite_path(uri)
+    if uri.startswith(("http://", "https://")):
+        _probe(uri)
+    elif path is None and not re.match(r"[a-z0-9+]+:", uri):
+        raise RequestError(
+            f"tracking.uri={uri}: MLflow does not write to plain folders any more; "
+            "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
+        )
+    elif uri.startswith("file:"):
+        raise RequestError(
+            f"tracking.uri={uri}: MLflow does not write to folders any more; "
+            "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
+        )
+    with trouble(uri):
+        if path is not None:
+            from filelock import FileLock
+
+            if not path.parent.is_dir():
+                raise RequestError(f"tracking.uri={uri}: there is no folder {path.parent}")
+            with FileLock(f"{path}.lock", timeout=120):
+                _set_up(path)
+        client = client_of(uri)
+        client.search_experiments(max_results=1)
+        return client
+    raise AssertionError  # not reached
+
+
+def check_store(tracking: Mapping[str, Any]) -> None:
+    """Refuse a store that cannot be used before any work is done.
+
+    Raises:
+        RequestError: as :func:`connect`.
+    """
+    if tracking.get("enabled", True) and int(os.environ.get("RANK", "0")) == 0:
+        connect(store_uri(tracking.get("uri")))
+
+
+@contextlib.contextmanager
+def trouble(uri: str) -> Iterator[None]:
+    """Errors of MLflow, SQLAlchemy, requests and the file system: to a person all say the same."""
+    try:
+        yield
+    except RequestError:
+        raise
+    except Exception as error:
+        raise RequestError(
+            f"tracking.uri={uri}: the tracking store cannot be used: {_first_line(error)}\n"
+            "  check MLFLOW_TRACKING_URI and tracking.uri; tracking.enabled=false runs without a store"
+        ) from error
+
+
+def client_of(uri: str) -> Any:
+    _quiet()
+    from mlflow.tracking import MlflowClient
+
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _quiet() -> None:
+    """Settings that MLflow reads when it is imported; those of the person stay."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _probe(uri: str) -> None:
+    """A dead server is told within seconds; any answer at all is an answer."""
+    try:
+        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+    except urllib.error.HTTPError:
+        return
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise RequestError(
+            f"tracking.uri={uri}: no tracking server answers there ({reason})\n"
+            "  start it, correct MLFLOW_TRACKING_URI or tracking.uri, or run with tracking.enabled=false"
+        ) from error
+
+
+def _set_up(path: Path) -> None:
+    """Make a new store, or look at an existing one before MLflow changes anything in it."""
+    if path.exists() and path.stat().st_size:
+        _check_schema(path)
+        return
+    if not os.access(path.parent, os.W_OK):
+        raise RequestError(f"tracking.uri=sqlite:///{path}: the folder {path.parent} cannot be written to")
+    new = path.with_name(f"{path.name}.new")
+    new.unlink(missing_ok=True)
+    try:
+        client_of(f"sqlite:///{new}").search_experiments(max_results=1)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+
+
+def _check_schema(path: Path) -> None:
+    import sqlite3
+
+    uri = f"sqlite:///{path}"
+    try:
+        with contextlib.closing(sqlite3.connect(path, timeout=20)) as database:
+            tables = {name for (name,) in database.execute("select name from sqlite_master where type='table'")}
+            known = {"alembic_version", "experiments", "runs"} <= tables
+            found = [v for (v,) in database.execute("select version_num from alembic_version")] if known else []
+    except sqlite3.Error as error:
+        raise RequestError(
+            f"tracking.uri={uri}: not a readable SQLite database ({error}); name another file"
+        ) from error
+    if not known:
+        raise RequestError(
+            f"tracking.uri={uri}: a database of something else (no MLflow tables in it); name another file"
+        )
+    _quiet()
+    import mlflow
+    from mlflow.store.db import utils
+
+    head = getattr(utils, "_get_latest_schema_revision", lambda: None)()
+    if head is not None and found != [head]:
+        raise RequestError(
+            f"tracking.uri={uri}: written by another version of MLflow (schema {', '.join(found) or 'none'}, "
+            f"MLflow {mlflow.__version__} has {head})\n"
+            f"  copy the file, then either `mlflow db upgrade {uri}` (it was written by an older MLflow) or install\n"
+            "  the newer MLflow that wrote it; or name another file: tracking.uri=sqlite:///FILE.db"
+        )
+
+
+def experiment_id(client: Any, uri: str, name: str) -> str:
+    """Number of the experiment, made where it is missing."""
+
+    def number() -> str | None:
+        found = client.get_experiment_by_name(name)
+        if found is not None and found.lifecycle_stage == "deleted":
+            raise RequestError(
+                f"tracking.experiment={name}: deleted in {uri}; restore it there "
+                f"(`mlflow experiments restore --experiment-id {found.experiment_id}`) or name another"
+            )
+        return None if found is None else found.experiment_id
+
+    found = number()
+    if found is not None:
+        return found
+    path = sqlite_path(uri)
+    place = None if path is None else (path.parent / "mlartifacts" / re.sub(r"[^\w.-]+", "_", name)).as_uri()
+    try:
+        return client.create_experiment(name, artifact_location=place)
+    except Exception:
+        found = number()  # another run was quicker
+        if found is None:
+            raise
+        return found
+
+
+class MlflowRun:
+    """One MLflow run. A store that is lost on the way costs the copy, never the training."""
+
+    def __init__(self, client: Any, run_id: str, folder: Path) -> None:
+        self.client, self.run_id, self.folder = client, run_id, folder
+        self.lost: str | None = None
+
+    @classmethod
+    def start(
+        cls,
+        client: Any,
+        uri: str,
+        experiment: str,
+        info: Mapping[str, Any],
+        folder: Path,
+        parent: str | None = None,
+    ) -> MlflowRun:
+        from mlflow.entities import Param
+
+        tags = {**info["tags"], "folder": str(folder)}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = client.create_run(
+            experiment_id(client, uri, experiment),
+            start_time=millis(info["started"]),
+            tags=tags,
+            run_name=info["params"].get("name") or folder.name,
+        )
+        copy = cls(client, run.info.run_id, folder)
+        params = [Param(_safe(key), as_text(value)) for key, value in info["params"].items()]
+        for at in range(0, len(params), 100):  # the most that one batch may hold
+            client.log_batch(copy.run_id, params=params[at : at + 100])
+        return copy
+
+    def metrics(self, metrics: Mapping[str, float | None], step: int = 0, when: int | None = None) -> None:
+        from mlflow.entities import Metric
+
+        when = int(datetime.now(UTC).timestamp() * 1000) if when is None else when
+        batch = [Metric(_safe(k), float(v), when, step) for k, v in metrics.items() if v is not None]
+        for at in range(0, len(batch), 1000):
+            self.tell("log_batch", metrics=batch[at : at + 1000])
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.tell("log_batch", tags=[RunTag(key, value) for key, value in tags.items()])
+
+    def artifact(self, path: Path) -> None:
+        inside = path.parent.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else "."
+        self.tell("log_artifact", str(path), None if inside == "." else inside)
+
+    def end(self, info: Mapping[str, Any]) -> None:
+        numbers = {k: v for k, v in info["row"].items() if isinstance(v, int | float) and k != "seed"}
+        if info["metrics"] or numbers:
+            self.metrics({**numbers, **info["metrics"]}, when=millis(info["ended"]))
+        words = {k: str(v) for k, v in info["row"].items() if isinstance(v, str)}
+        if info["error"]:
+            words["error"] = info["error"][:LONGEST_TEXT]
+        if words:
+            self.tags(words)
+        self.tell("set_terminated", MLFLOW_STATUS[info["status"]], millis(info["ended"]))
+
+    def tell(self, what: str, *args: Any, **kwargs: Any) -> None:
+        if self.lost is not None:
+            return
+        try:
+            getattr(self.client, what)(self.run_id, *args, **kwargs)
+        except Exception as error:
+            self.lost = _first_line(error)
+            _log.warning(
+                "the tracking store was lost (%s); the run goes on, and `cilspl restore %s` makes the copy again",
+                self.lost,
+                self.folder,
+            )
+
+
+def _safe(name: str) -> str:
+    """A name that MLflow takes; the folder keeps the true one."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def stored_runs(uri: str, experiment: str | None = None) -> list[dict[str, Any]]:
+    """All runs of a store in the shape of ``run.json``, the newest first; sweeps' parents left out.
+
+    Parameters are text here. Raises RequestError where there is no store or no such experiment.
+    """
+    path = sqlite_path(uri)
+    if path is not None and not path.exists():  # reading must not make one
+        raise RequestError(
+            f"tracking.uri={uri}: no tracking store there yet; `cilspl run` makes one where it is started, "
+            "`--from FOLDER` reads run folders"
+        )
+    client = connect(uri)
+    known = {e.name: e.experiment_id for e in client.search_experiments()}
+    if experiment is not None and experiment not in known:
+        raise RequestError(f"--experiment {experiment}: not in {uri}; there are: {', '.join(sorted(known))}")
+    wanted = list(known.values()) if experiment is None else [known[experiment]]
+    found: list[dict[str, Any]] = []
+    token = None
+    while True:
+        page = client.search_runs(wanted, max_results=1000, page_token=token, order_by=["attributes.start_time DESC"])
+        found += [_as_info(run) for run in page if run.data.tags.get("kind") != "sweep"]
+        token = page.token
+        if not token:
+            return found
+
+
+def _as_info(run: Any) -> dict[str, Any]:
+    tags, metrics = dict(run.data.tags), dict(run.data.metrics)
+    words = {k: tags[k] for k in ("method", "model", "dataset", "target", "backend", "seed") if k in tags}
+    status = {v: k for k, v in MLFLOW_STATUS.items()}.get(run.info.status, "running")
+    return {
+        "run_id": run.info.run_id,
+        "status": status,
+        "started": datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds"),
+        "params": dict(run.data.params),
+        "tags": {k: v for k, v in tags.items() if not k.startswith("mlflow.")},
+        "metrics": metrics,
+        "row": {**words, **metrics},
+        "folder": tags.get("folder"),
+    }

@@ -1,0 +1,52 @@
+"""A sweep: the parent run in the store, and its id in the sweep's folder, where the runs of the sweep find it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from cil_spl.base.files import write_json
+from cil_spl.results import store
+from cil_spl.results.values import LONGEST_TEXT, git_tags, plain
+
+SWEEP_FILE = "sweep.json"
+
+
+def open_sweep(config: Any, folder: Path | str, overrides: list[str]) -> None:
+    """Make the parent run of a sweep and leave its id in the sweep's folder for the children.
+
+    Raises:
+        RequestError: the store cannot be used.
+    """
+    folder = Path(folder).resolve()
+    tracking = plain(config).get("tracking") or {}
+    if not tracking.get("enabled", True):
+        return
+    uri = store.store_uri(tracking.get("uri"))
+    client = store.connect(uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    tags = {"kind": "sweep", "overrides": " ".join(overrides)[:LONGEST_TEXT], "folder": str(folder)}
+    with store.trouble(uri):
+        experiment = store.experiment_id(client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT))
+        run = client.create_run(experiment, tags=tags | git_tags(), run_name=f"sweep {' '.join(overrides)}"[:200])
+    write_json(folder / SWEEP_FILE, {"run_id": run.info.run_id, "uri": uri})
+
+
+def close_sweep(folder: Path | str, status: str) -> None:
+    """End the parent run: ``finished``, ``failed`` or ``killed``."""
+    path = Path(folder) / SWEEP_FILE
+    if path.exists():
+        sweep = json.loads(path.read_text(encoding="utf-8"))
+        store.MlflowRun(store.client_of(sweep["uri"]), sweep["run_id"], Path(folder)).tell(
+            "set_terminated", store.MLFLOW_STATUS[status]
+        )
+
+
+def parent_of(folder: Path, uri: str) -> str | None:
+    for above in list(folder.parents)[:4]:  # a sweep's subdir may be nested
+        path = above / SWEEP_FILE
+        if path.exists():
+            sweep = json.loads(path.read_text(encoding="utf-8"))
+            return sweep["run_id"] if sweep["uri"] == uri else None
+    return None
