@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import ctypes
-import random
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from cil_spl import schema
+from cil_spl.base import fence, process
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
 from cil_spl.chip.quantize import integer_twin
@@ -23,6 +21,7 @@ from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
+from cil_spl.models import answers
 from cil_spl.models.build import plan_from
 from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
@@ -31,10 +30,9 @@ from cil_spl.results import figures, runs
 from cil_spl.results.record import Record, open_record, read_metrics
 from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
+from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames, Trained, TrainingContext
-from cil_spl.training.epochs import Trainer, read_checkpoint, write_checkpoint
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+from cil_spl.training.update import Trainer
 
 
 def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
@@ -53,14 +51,15 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     warnings = target.place(plan)
     start = weights_from(cfg.start_from)
     check_store(cfg.tracking)
-    settle(cfg)
+    threads = prepare(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
+    tags |= {f"threads_{name}": number for name, number in threads.items()}
     with released(target), open_record(cfg, folder, tags=tags) as record:
         for text in warnings:
             record.warn(text)
         ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
-        trained = schema.locate(cfg.method._target_)(ctx, **keywords(cfg.method, without=("name",)))
+        trained = fence.locate(cfg.method._target_)(ctx, **keywords(cfg.method, without=("name",)))
         evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
         metrics = {
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
@@ -96,23 +95,12 @@ def plan_of(cfg: DictConfig) -> Plan:
     return plan_from(name, blocks, (polarities, height, width), cfg.dataset.n_classes)  # type: ignore[arg-type]
 
 
-def settle(cfg: DictConfig) -> None:
-    """Seed everything and settle threads and memory."""
-    _keep_memory()
-    random.seed(cfg.seed)
-    np.random.seed(cfg.seed)  # noqa: NPY002  (libraries draw from it)
-    torch.manual_seed(cfg.seed)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    if cfg.trainer.threads is not None:
-        torch.set_num_threads(cfg.trainer.threads)
-
-
-def _keep_memory() -> None:
-    """Keep freed memory: glibc hands large blocks back at once, and every training step would fault them in again."""
-    with suppress(OSError, AttributeError):
-        libc = ctypes.CDLL("libc.so.6")
-        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
-            libc.mallopt(option, value)
+def prepare(cfg: DictConfig) -> dict[str, int]:
+    """Make the process ready: memory, threads, seeds; the numbers of threads that are in force."""
+    process.keep_memory()
+    threads = process.set_threads(cfg.trainer.threads)
+    process.seed_everything(cfg.seed)
+    return threads
 
 
 def context_of(
@@ -138,7 +126,7 @@ def context_of(
     if target.runs != "spikes":
         return ctx
     if cfg.observer is not None:
-        observer = schema.locate(cfg.observer._target_)(target, plan, **keywords(cfg.observer, without=("name",)))
+        observer = fence.locate(cfg.observer._target_)(target, plan, **keywords(cfg.observer, without=("name",)))
         ctx = replace(ctx, observer=observer)
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
@@ -187,11 +175,11 @@ def deploy(
     save(chip, folder / "chip.npz")
     found = {}
     if trained.ann is not None:
-        found["float"] = judge(ev.cnn_answer(trained.ann, plan, ctx.device), 1)
-        found["spiking"] = judge(ev.stepped_answer(trained.net, plan, ctx.device))
+        found["float"] = judge(answers.cnn_answer(trained.ann, plan, ctx.device), 1)
+        found["spiking"] = judge(answers.stepped_answer(trained.net, plan, ctx.device))
     else:
-        found["float"] = judge(ev.stepped_answer(trained.net, plan, ctx.device))
-    found["quantized"] = judge(ev.stepped_answer(integer_twin(chip, plan, trained.net), plan))
+        found["float"] = judge(answers.stepped_answer(trained.net, plan, ctx.device))
+    found["quantized"] = judge(answers.stepped_answer(integer_twin(chip, plan, trained.net), plan))
     target.load(chip, plan, trained.net)
     found["deployed"] = judge(target.answer)
     for text in target.judge(found["deployed"].metrics):
@@ -250,7 +238,7 @@ def released(target: Any) -> Iterator[None]:
 
 def make(node: DictConfig) -> Any:
     """Call what a config node names."""
-    return schema.locate(node._target_)(**keywords(node))
+    return fence.locate(node._target_)(**keywords(node))
 
 
 def device_of(name: str) -> torch.device:

@@ -5,7 +5,6 @@ Light on purpose: the command line imports this before it knows what to do.
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -14,7 +13,9 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
 
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.base.words import nearest
 
 
 def ranged(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
@@ -223,9 +224,11 @@ def check_config(cfg: DictConfig) -> DictConfig:
                 continue
             raise RequestError(f"{group}=null: choose one, for example with `cilspl ls`")
         target = node.get("_target_")
+        if target in fence.MOVED:
+            target = node["_target_"] = fence.MOVED[target]
         if target is None and group == "observer":
             raise RequestError(f"observer.{next(iter(node))}: there is no observer to set it of; add observer=chip")
-        _check_target(group, target, resolved.get("extensions") or [])
+        fence.check_target(group, target, resolved.get("extensions") or [])
         if target in TARGETS:
             out[group] = _typed(TARGETS[target], node, group)
         elif group in ("dataset", "test_dataset"):
@@ -309,7 +312,7 @@ def _typed(kind: type, node: Mapping[str, Any], where: str) -> Any:
             value = value.get(part) if isinstance(value, Mapping) else None
         names = [f.name for f in fields(kind) if not f.name.startswith("_")]
         if key and key.split(".")[0] not in {f.name for f in fields(kind)}:
-            raise RequestError(f"{where}.{key}={value}: no such key; {_nearest(key, names)}") from None
+            raise RequestError(f"{where}.{key}={value}: no such key; {nearest(key, names)}") from None
         reason = str(error).splitlines()[0]
         if isinstance(error, ConfigTypeError):
             reason = "needs names and values, {name: value}" if isinstance(value, list) else "needs a list, [value]"
@@ -337,7 +340,7 @@ def _check_ranges(kind: type, node: Any, where: str) -> None:
             continue
         key = f"{where}.{f.name}={value}"
         if "allowed" in meta and value not in meta["allowed"]:
-            raise RequestError(f"{key}: {_nearest(str(value), [str(a) for a in meta['allowed']])}")
+            raise RequestError(f"{key}: {nearest(str(value), [str(a) for a in meta['allowed']])}")
         low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
         too_low = (low is not None and not value >= low) or (above is not None and not value > above)
         if too_low or (high is not None and not value <= high):
@@ -346,42 +349,11 @@ def _check_ranges(kind: type, node: Any, where: str) -> None:
             raise RequestError(f"{key}: must be {' and '.join(limits)}")
 
 
-def _check_target(group: str, target: Any, extensions: list[str]) -> None:
-    if not isinstance(target, str):
-        raise RequestError(f"{group}._target_={target}: needs the path of a function")
-    modules = ["cil_spl", *extensions]
-    if not any(target == m or target.startswith(f"{m}.") for m in modules):
-        raise RequestError(
-            f"{group}._target_={target}: only functions of {', '.join(modules)} are run; if you trust that module, "
-            f"allow it with extensions=[{target.rpartition('.')[0]}]"
-        )
-
-
-def locate(target: str) -> Any:
-    """The object that a ``_target_`` names.
-
-    Raises:
-        RequestError: there is none.
-    """
-    from hydra.utils import get_object
-
-    try:
-        return get_object(target)
-    except Exception as error:
-        raise RequestError(f"_target_={target}: {error}") from None
-
-
 def _check_signature(group: str, node: Mapping[str, Any]) -> None:
     """A function without a dataclass here takes the keywords of its signature."""
-    known = inspect.signature(locate(node["_target_"])).parameters
+    known = inspect.signature(fence.locate(node["_target_"])).parameters
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):
         return
     for key in node:
         if key not in known and key not in ("_target_", "name"):
-            raise RequestError(f"{group}.{key}={node[key]}: no such key; {_nearest(key, list(known))}")
-
-
-def _nearest(word: str, allowed: list[str]) -> str:
-    near = difflib.get_close_matches(word, allowed, n=1)
-    hint = f"did you mean {near[0]}? " if near else ""
-    return f"{hint}allowed are {', '.join(allowed)}"
+            raise RequestError(f"{group}.{key}={node[key]}: no such key; {nearest(key, list(known))}")

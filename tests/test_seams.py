@@ -20,14 +20,16 @@ from torch import Tensor
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.data.batches import Batch
 from cil_spl.data.events import EVENT, Splits, from_list
+from cil_spl.models import answers
 from cil_spl.models.build import plan_from
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.targets.speck import Speck
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
+from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Frames, Trained, TrainingContext
-from cil_spl.training.epochs import Trainer, Update, Weights
+from cil_spl.training.update import Trainer, Update
 
 
 # --- SLTT (Meng et al., ICCV 2023): BPTT without the temporal edges; memory does not grow with T ---
@@ -98,7 +100,7 @@ def two_stages(ctx: TrainingContext, *, lr: float = 2e-2) -> Trained:
 
 def score(ctx: TrainingContext, net: torch.nn.Sequential) -> dict[str, float]:
     val = ctx.batches(ctx.experiences[0].val, train=False)
-    return {"accuracy": ev.evaluate(ev.stepped_answer(net, ctx.plan), val.epoch(0), ctx.task).metrics["accuracy"]}
+    return {"accuracy": ev.evaluate(answers.stepped_answer(net, ctx.plan), val.epoch(0), ctx.task).metrics["accuracy"]}
 
 
 METHODS = {"sltt": sltt, "two_stages": two_stages}
@@ -144,7 +146,7 @@ def test_learns(name: str, tmp_path: Path) -> None:
     ctx = make_context(tmp_path, lambda metrics, epoch: lines.append(metrics | {"epoch": epoch}))
     trained = METHODS[name](ctx)
     test = ctx.batches(ctx.experiences[0].test, train=False)
-    seen = ev.evaluate(ev.stepped_answer(trained.net, ctx.plan), test.epoch(0), ctx.task)
+    seen = ev.evaluate(answers.stepped_answer(trained.net, ctx.plan), test.epoch(0), ctx.task)
     assert seen.metrics["accuracy"] > 0.8
     assert [line["epoch"] for line in lines] == list(range(1, (8 if name == "two_stages" else 4) + 1))
 

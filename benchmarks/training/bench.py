@@ -95,7 +95,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
 def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
     plan, target = pipeline.plan_of(cfg), pipeline.make(cfg.target)
     target.place(plan)
-    pipeline.settle(cfg)
+    pipeline.prepare(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
     record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
     ctx = pipeline.context_of(cfg, plan, data, target, record, folder)

@@ -29,8 +29,9 @@ from torch import Tensor
 
 from cil_spl.data.batches import Batch
 from cil_spl.models.forward import forward
+from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
-from cil_spl.training.epochs import Update, Weights
+from cil_spl.training.update import Update
 
 
 def train(

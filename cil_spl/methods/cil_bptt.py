@@ -33,9 +33,10 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods.bptt import loss_of
 from cil_spl.models.forward import forward
+from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
-from cil_spl.training.epochs import Update, Weights
 from cil_spl.training.gradient_cosine import Meter
+from cil_spl.training.update import Update
 
 
 def train(

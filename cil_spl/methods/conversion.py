@@ -32,11 +32,13 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch, Batches
+from cil_spl.models import answers
 from cil_spl.models.build import build
 from cil_spl.models.neurons import substitute
 from cil_spl.tasks import evaluation as ev
+from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
-from cil_spl.training.epochs import Update, Weights
+from cil_spl.training.update import Update
 
 
 def train(
@@ -77,7 +79,7 @@ def train(
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
-        seen = ev.evaluate(ev.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task)
+        seen = ev.evaluate(answers.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task)
         ctx.watch(net, seen)
         found = {ctx.task.monitor: seen.metrics[ctx.task.monitor]}
         if ctx.deployed is not None:  # the best CNN is not always the one that converts best
@@ -156,7 +158,7 @@ def choose_gain(
         if ctx.deployed is not None:
             score = ctx.deployed(net, val)
         else:
-            answer = ev.stepped_answer(net, ctx.plan, ctx.device)
+            answer = answers.stepped_answer(net, ctx.plan, ctx.device)
             score = ev.evaluate(answer, val.epoch(0), ctx.task).metrics[ctx.task.monitor]
         notes[f"val/gain_{gain:g}"] = score
         if best is None or score > best[0]:

@@ -31,9 +31,9 @@ from cil_spl.chip.rules import Rule
 from cil_spl.chip.simulator import simulate as run_chip
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
-from cil_spl.load import Network
 from cil_spl.models.forward import forward
 from cil_spl.models.plan import Plan, stages
+from cil_spl.targets.deployed import DeployedNetwork
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -176,7 +176,7 @@ def compare(
 
 
 def take_apart(
-    network: Network, chip: ChipNetwork, recordings: Recordings, bins: Sequence[int] = BINS, seed: int = 0
+    network: DeployedNetwork, chip: ChipNetwork, recordings: Recordings, bins: Sequence[int] = BINS, seed: int = 0
 ) -> Mismatch:
     """Run the recordings in time steps, on the chip, and by the rules in between.
 
@@ -238,7 +238,7 @@ def _add(found: dict[Any, Agreement], key: Any, more: Agreement) -> None:
 class _Work:
     """A batch of recordings at a time, through every network of the analysis."""
 
-    def __init__(self, network: Network, chip: ChipNetwork, seed: int) -> None:
+    def __init__(self, network: DeployedNetwork, chip: ChipNetwork, seed: int) -> None:
         self.chip, self.plan, self.net, self.task = chip, network.plan, network.net, network.task
         self.frames, self.seed, self.die = network.config.frames, seed, getattr(network.target, "die", None)
         single = network.config.model.neuron.spike_fn == "single"

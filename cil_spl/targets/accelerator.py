@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
+from cil_spl.models import answers
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 
@@ -37,7 +38,7 @@ class Accelerator:
 
     def load_cnn(self, net: nn.Sequential, plan: Plan, calibration: Batches) -> tuple[ev.Answer, ev.Answer]:
         """Answers in float32 and in int8."""
-        return ev.cnn_answer(net, plan), ev.cnn_answer(int8_twin(net, calibration), plan)
+        return answers.cnn_answer(net, plan), answers.cnn_answer(int8_twin(net, calibration), plan)
 
     def storage(self, plan: Plan, net: nn.Sequential) -> dict[str, float]:
         """Bytes for weights and for the largest pair of maps that must be held at once."""

@@ -12,6 +12,7 @@ from torch import nn
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.data.batches import Batch
+from cil_spl.models import answers
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 
@@ -40,7 +41,7 @@ class Software:
 
     def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
         """Take a network."""
-        self.answer: ev.Answer = ev.stepped_answer(integer_twin(chip, plan, like), plan, torch.device("cpu"))
+        self.answer: ev.Answer = answers.stepped_answer(integer_twin(chip, plan, like), plan, torch.device("cpu"))
 
     def figures(self) -> dict[str, float]:
         """A simulation takes no memory of a chip."""

@@ -15,13 +15,16 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.quantize import bake, make_aware
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
+from cil_spl.models import answers
 from cil_spl.models.build import build
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import Task
-from cil_spl.training.epochs import Fitted, Stateful, Trainer, fit
+from cil_spl.training.checkpoints import Stateful
+from cil_spl.training.epochs import Fitted, fit
+from cil_spl.training.update import Trainer
 
 
 @dataclass(frozen=True)
@@ -202,7 +205,7 @@ class TrainingContext:
     def score(self, net: nn.Sequential) -> dict[str, float]:
         """Validation metrics of a spiking network, in time steps and, where there is one, on the target."""
         val = self.batches(self.experiences[0].val, train=False)
-        seen = ev.evaluate(ev.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
+        seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
         self.watch(net, seen)
         found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
         if self.deployed is not None:
@@ -222,5 +225,5 @@ class TrainingContext:
         if missing:
             names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
             self.warn(f"never answered on validation: class {names}")
-        for layer in ev.heavy_weights(net, self.plan):
+        for layer in answers.heavy_weights(net, self.plan):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")

@@ -11,134 +11,16 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch, Batches
-from cil_spl.models import neurons
+from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkpoint
+from cil_spl.training.update import Trainer
 
-CHECKPOINT_FORMAT = 1
 _log = logging.getLogger(__name__)
-
-
-class Stateful(Protocol):
-    """Anything that can be saved and put back: tensors, numbers, strings, lists and dicts only."""
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> Any: ...
-
-
-@dataclass(frozen=True)
-class Trainer:
-    """How long and how to step; the config group ``trainer``. Times in seconds."""
-
-    epochs: int = 25
-    batch_size: int = 16
-    eval_batch_size: int = 128
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup_steps: int = 0
-    patience: int | None = None
-    grad_clip: float | None = None
-    max_seconds: float | None = None
-    limit_batches: int | None = None
-
-
-class Update:
-    """The only place where an optimizer steps.
-
-    Averages gradients over ranks, transforms them if the method has a transform, clips, steps, counts the ``steps``,
-    and tells who wants to know that weights have changed. An online method calls it at every time step.
-    """
-
-    def __init__(
-        self,
-        params: Iterable[nn.Parameter],
-        trainer: Trainer,
-        *,
-        lr: float,
-        total_steps: int,
-        transform: Callable[[list[nn.Parameter]], None] | None = None,
-        changed: Iterable[Callable[[], None]] = (),
-    ) -> None:
-        self.params = [p for p in params if p.requires_grad]
-        self.steps = 0
-        self.clip, self.transform, self.changed = trainer.grad_clip, transform, tuple(changed)
-        if trainer.optimizer == "sgd":
-            self.optimizer: torch.optim.Optimizer = torch.optim.SGD(
-                self.params, lr=lr, momentum=trainer.momentum, weight_decay=trainer.weight_decay
-            )
-        else:
-            self.optimizer = torch.optim.Adam(self.params, lr=lr, weight_decay=trainer.weight_decay)
-        # What an earlier stage left in these gradients is not ours to step along.
-        self.optimizer.zero_grad(set_to_none=True)
-        factor = schedule(trainer.schedule, total_steps, trainer.warmup_steps)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, factor)
-
-    def __call__(self) -> None:
-        if dist.is_available() and dist.is_initialized():
-            for p in self.params:
-                p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                dist.all_reduce(p.grad)
-                p.grad /= dist.get_world_size()
-        if self.transform is not None:
-            self.transform(self.params)
-        if self.clip is not None:
-            torch.nn.utils.clip_grad_norm_(self.params, self.clip)
-        self.optimizer.step()
-        self.scheduler.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        self.steps += 1
-        for tell in self.changed:
-            tell()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {
-            "optimizer": self.optimizer.state_dict(),
-            "scheduler": self.scheduler.state_dict(),
-            "steps": self.steps,
-        }
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.scheduler.load_state_dict(state["scheduler"])
-        self.steps = int(state["steps"])
-
-
-def schedule(kind: str, total_steps: int, warmup_steps: int = 0) -> Callable[[int], float]:
-    """Factor on the learning rate: ``constant``, ``cosine`` to zero, or ``step`` (a tenth at 60 and at 85 %)."""
-
-    def factor(step: int) -> float:
-        if step < warmup_steps:
-            return (step + 1) / warmup_steps
-        done = min(1.0, (step - warmup_steps) / max(1, total_steps - warmup_steps))
-        if kind == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
-        if kind == "step":
-            return 0.1 ** ((done >= 0.6) + (done >= 0.85))
-        return 1.0
-
-    return factor
-
-
-class Weights:
-    """A network's weights as a stateful thing, without the neurons' states."""
-
-    def __init__(self, net: nn.Module) -> None:
-        self.net = net
-
-    def state_dict(self) -> dict[str, Tensor]:
-        return neurons.weights_of(self.net)
-
-    def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        neurons.load_weights(self.net, state)
 
 
 @dataclass
@@ -239,32 +121,6 @@ def fit(
         for name, thing in keep.items():
             thing.load_state_dict(best["keep"][name])
     return fitted
-
-
-def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    torch.save({"format": CHECKPOINT_FORMAT} | content, new)
-    new.replace(path)
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Read what :func:`write_checkpoint` wrote; no code in the file is run.
-
-    Raises:
-        RequestError: not a checkpoint, or of another format.
-    """
-    try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        version = content["format"]
-    except FileNotFoundError:
-        raise RequestError(f"{path}: no such file") from None
-    except Exception as error:
-        raise RequestError(f"{path}: not a checkpoint of cilspl, or damaged ({type(error).__name__})") from None
-    if version != CHECKPOINT_FORMAT:
-        raise RequestError(f"{path}: format {version}; this version reads {CHECKPOINT_FORMAT}")
-    return content
 
 
 def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:

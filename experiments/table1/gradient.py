@@ -58,7 +58,7 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
         cfg = schema.check_config(compose("config", overrides=overrides))
     plan, target = pipeline.plan_of(cfg), pipeline.make(cfg.target)
     target.place(plan)
-    pipeline.settle(cfg)
+    pipeline.prepare(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
     record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
     with tempfile.TemporaryDirectory() as folder:

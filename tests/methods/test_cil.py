@@ -22,7 +22,7 @@ from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
 from cil_spl.training.context import Frames, TrainingContext
-from cil_spl.training.epochs import Trainer
+from cil_spl.training.update import Trainer
 from tests.methods.test_methods import NEURON, PLAN, context
 
 NEURONS = [stage.neuron for stage in stages(PLAN)]

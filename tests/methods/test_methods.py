@@ -12,13 +12,14 @@ import torch
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.methods import bptt, conversion
+from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
 from cil_spl.training.context import Frames, TrainingContext
-from cil_spl.training.epochs import Trainer
+from cil_spl.training.update import Trainer
 
 NEURON = {"spike_threshold": 1.0, "min_v_mem": -1.0}
 BLOCKS = [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}]
@@ -65,7 +66,7 @@ def test_bptt_learns(options: dict, neuron: dict, tmp_path: Path) -> None:
     lr = 0.15 if neuron.get("kind") == "lif" else 0.03  # a leaky neuron weakens its input, so weights are larger
     trained = bptt.train(s, lr=lr, **options)
     seen = ev.evaluate(
-        ev.stepped_answer(trained.net, PLAN), s.batches(s.experiences[0].test, train=False).epoch(0), s.task
+        answers.stepped_answer(trained.net, PLAN), s.batches(s.experiences[0].test, train=False).epoch(0), s.task
     )
     assert seen.metrics["accuracy"] > 0.6  # 1/3 by chance
 
@@ -146,8 +147,8 @@ def test_conversion_learns_and_takes_the_best_gain_on_validation(aware: bool, tm
     tried = {k: v for k, v in trained.notes.items() if k.startswith("val/gain_")}
     assert tried[f"val/gain_{trained.notes['chosen/gain']:g}"] == max(tried.values())
     test = s.experiences[0].test
-    cnn = ev.evaluate(ev.cnn_answer(trained.ann, PLAN), s.batches(test, train=False, bins=1).epoch(0), s.task)
-    snn = ev.evaluate(ev.stepped_answer(trained.net, PLAN), s.batches(test, train=False).epoch(0), s.task)
+    cnn = ev.evaluate(answers.cnn_answer(trained.ann, PLAN), s.batches(test, train=False, bins=1).epoch(0), s.task)
+    snn = ev.evaluate(answers.stepped_answer(trained.net, PLAN), s.batches(test, train=False).epoch(0), s.task)
     assert cnn.metrics["accuracy"] > 0.7
     assert snn.metrics["accuracy"] > 0.6
 

@@ -18,6 +18,7 @@ from cil_spl.chip.quantize import integer_twin
 from cil_spl.cli.compose import composed
 from cil_spl.data import datasets
 from cil_spl.data.batches import Batches
+from cil_spl.models import answers
 from cil_spl.models.build import build
 from cil_spl.models.neurons import load_weights, weights_of
 from cil_spl.results import mismatch, runs
@@ -107,8 +108,8 @@ def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, fo
     links = {link.name: link for link in found.budget}
     assert tuple(links) == tuple(mismatch.LINKS)
     for name, answer in (
-        ("float", ev.stepped_answer(network.net, network.plan)),
-        ("weight rounding", ev.stepped_answer(integers, network.plan)),
+        ("float", answers.stepped_answer(network.net, network.plan)),
+        ("weight rounding", answers.stepped_answer(integers, network.plan)),
         ("order", network.target.answer),
     ):
         expected, link = evaluated(answer), links[name].chip

@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from cil_spl.chip.quantize import quantize
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Recordings, from_list
+from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
@@ -101,13 +102,13 @@ def test_fan_out_counts_the_neurons_that_exist(stride: int, padding: int) -> Non
         "p", [{"conv": 5, "kernel": 3, "stride": stride, "padding": padding}, {"linear": "classes"}], (2, 8, 9), 3
     )
     conv, linear = stages(plan)
-    reach = ev.fan_out(conv)
+    reach = answers.fan_out(conv)
     for y, x in [(0, 0), (3, 4), (7, 8), (1, 8)]:
         image = torch.zeros(1, 1, 8, 9)
         image[0, 0, y, x] = 1
         hit = torch.nn.functional.conv2d(image, torch.ones(5, 1, 3, 3), stride=stride, padding=padding)
         assert float(reach[y, x]) == float(hit.sum())
-    assert (ev.fan_out(linear) == 3).all()
+    assert (answers.fan_out(linear) == 3).all()
 
 
 def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equal_events() -> None:
@@ -123,7 +124,7 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
     from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(batch), ev.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
+    on_chip, in_steps = speck.answer(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
@@ -134,7 +135,7 @@ def test_macs_of_a_cnn_leave_out_the_padding() -> None:
     plan = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1}, {"linear": "classes"}], (2, 8, 8), 3)
     net = build(plan, family="cnn", neuron={})
     batch = next(Batches(recordings(2, (8, 8, 2)), 2, Frames(1)).epoch(0))
-    synops = ev.cnn_answer(net, plan)(batch).synops
+    synops = answers.cnn_answer(net, plan)(batch).synops
     assert synops["conv1"].tolist() == [2 * 4 * (3 * 8 - 2) ** 2] * 2
     assert synops["linear2"].tolist() == [4 * 64 * 3] * 2
 
@@ -145,7 +146,7 @@ def test_heavy_weights_are_found_behind_the_fold() -> None:
     with torch.no_grad():
         net.conv1.weight.fill_(0.5)
         net.linear2.weight.fill_(3.9)  # divided by the pooling's area: below threshold on the chip
-    assert ev.heavy_weights(net, plan) == []
+    assert answers.heavy_weights(net, plan) == []
     with torch.no_grad():
         net.linear2.weight.fill_(4.1)
-    assert ev.heavy_weights(net, plan) == ["linear2"]
+    assert answers.heavy_weights(net, plan) == ["linear2"]

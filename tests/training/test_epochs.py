@@ -13,8 +13,10 @@ import torch
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
-from cil_spl.training import epochs as f
+from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames
+from cil_spl.training.epochs import Fitted, fit
+from cil_spl.training.update import Trainer, Update, schedule
 
 
 class Number:
@@ -36,7 +38,7 @@ def batches() -> Batches:
 
 def run(
     folder: Path, scores: list[float], thing: Number | None = None, **trainer: Any
-) -> tuple[f.Fitted, Number, list[Any]]:
+) -> tuple[Fitted, Number, list[Any]]:
     thing = thing or Number()
     logged: list[Any] = []
 
@@ -44,12 +46,12 @@ def run(
         thing.value += 1
         return {"loss": 1.0}
 
-    fitted = f.fit(
+    fitted = fit(
         step=step,
         score=lambda: {"accuracy": scores[len(logged)]},
         batches=batches(),
         keep={"thing": thing},
-        trainer=replace(f.Trainer(epochs=len(scores)), **trainer),
+        trainer=replace(Trainer(epochs=len(scores)), **trainer),
         monitor="accuracy",
         folder=folder,
         log=lambda metrics, epoch: logged.append((epoch, metrics)),
@@ -81,12 +83,12 @@ def test_a_time_limit_ends_it_and_keeps_what_there_is(tmp_path: Path) -> None:
 
 def test_a_loss_that_is_not_a_number_is_told(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"method\.lr: the loss became nan in epoch 1"):
-        f.fit(
+        fit(
             step=lambda _: {"loss": float("nan")},
             score=lambda: {"accuracy": 0.0},
             batches=batches(),
             keep={},
-            trainer=f.Trainer(epochs=1),
+            trainer=Trainer(epochs=1),
             monitor="accuracy",
             folder=tmp_path,
             log=lambda *_: None,
@@ -94,22 +96,22 @@ def test_a_loss_that_is_not_a_number_is_told(tmp_path: Path) -> None:
 
 
 def test_schedules() -> None:
-    cosine = f.schedule("cosine", 100, warmup_steps=10)
+    cosine = schedule("cosine", 100, warmup_steps=10)
     assert [cosine(s) for s in (0, 4, 9)] == pytest.approx([0.1, 0.5, 1.0])
     assert cosine(55) == pytest.approx(0.5)
     assert cosine(100) == pytest.approx(0.0)
-    step = f.schedule("step", 100)
+    step = schedule("step", 100)
     assert [step(s) for s in (0, 59, 60, 84, 85, 100)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
-    assert f.schedule("constant", 100)(99) == 1
+    assert schedule("constant", 100)(99) == 1
 
 
 def test_an_update_leaves_no_gradient_and_tells_that_weights_changed() -> None:
     weight = torch.nn.Parameter(torch.ones(3))
     weight.grad = torch.full((3,), 9.0)  # left by something else
     told: list[int] = []
-    update = f.Update(
+    update = Update(
         [weight],
-        f.Trainer(optimizer="sgd", momentum=0, schedule="constant"),
+        Trainer(optimizer="sgd", momentum=0, schedule="constant"),
         lr=0.1,
         total_steps=5,
         changed=[lambda: told.append(1)],
@@ -128,8 +130,8 @@ def test_a_gradient_is_clipped_and_transformed() -> None:
         for p in params:
             p.grad = p.grad * 2 if p.grad is not None else None
 
-    trainer = f.Trainer(optimizer="sgd", momentum=0, schedule="constant", grad_clip=1.0)
-    update = f.Update([weight], trainer, lr=1.0, total_steps=1, transform=double)
+    trainer = Trainer(optimizer="sgd", momentum=0, schedule="constant", grad_clip=1.0)
+    update = Update([weight], trainer, lr=1.0, total_steps=1, transform=double)
     (weight * torch.tensor([3.0, 4.0])).sum().backward()
     update()
     torch.testing.assert_close(weight.detach(), torch.tensor([-0.6, -0.8]), rtol=1e-4, atol=1e-4)
@@ -141,18 +143,18 @@ def test_foreign_checkpoints_are_named(content: bytes | None, tmp_path: Path) ->
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(RequestError, match=r"x\.pt: (no such file|not a checkpoint)"):
-        f.read_checkpoint(path)
+        read_checkpoint(path)
 
 
 def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
     torch.save({"format": 99}, tmp_path / "x.pt")
     with pytest.raises(RequestError, match="format 99; this version reads 1"):
-        f.read_checkpoint(tmp_path / "x.pt")
+        read_checkpoint(tmp_path / "x.pt")
 
 
 def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "x.pt"
-    f.write_checkpoint(path, {"a": 1})
+    write_checkpoint(path, {"a": 1})
 
     def full(_: Any, file: Path) -> None:
         Path(file).write_bytes(b"half")
@@ -160,5 +162,5 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(torch, "save", full)
     with pytest.raises(OSError, match="No space left"):
-        f.write_checkpoint(path, {"a": 2})
-    assert f.read_checkpoint(path)["a"] == 1
+        write_checkpoint(path, {"a": 2})
+    assert read_checkpoint(path)["a"] == 1

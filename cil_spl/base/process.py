@@ -1,0 +1,61 @@
+"""What a run changes in its process: threads, memory, seeds.
+
+Everything of the kind is done here, in this order, so that a run computes with the same numbers of threads from its
+first step to its last, whatever has been compiled before.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import random
+from contextlib import suppress
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
+
+
+def before_torch() -> None:
+    """Settings that torch's libraries read when they are loaded; those of the user stay."""
+    # torch's worker threads otherwise spin between two of its operations, on the cores that the simulator and the
+    # fused neurons then want.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def set_threads(threads: int | None) -> dict[str, int]:
+    """Give torch and numba so many threads each; None leaves torch's own number.
+
+    numba sets the number of OpenMP threads, torch's too, when its threading layer starts, at the first parallel
+    function of the process. So the layer is started here, and the numbers are set after it.
+
+    Returns:
+        the numbers in force, ``{"torch": …, "numba": …}``.
+    """
+    import numba
+    import numba.core.config
+    import torch
+
+    wanted = threads or torch.get_num_threads()
+    numba.get_num_threads()  # starts the threading layer
+    most: int = numba.core.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(wanted, most))
+    torch.set_num_threads(wanted)
+    return {"torch": torch.get_num_threads(), "numba": numba.get_num_threads()}
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators, and ask torch for deterministic algorithms."""
+    import numpy as np
+    import torch
+
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002  (libraries draw from it)
+    torch.manual_seed(seed)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def keep_memory() -> None:
+    """Keep freed memory: glibc hands large blocks back at once, and every training step would fault them in again."""
+    with suppress(OSError, AttributeError):
+        libc = ctypes.CDLL("libc.so.6")
+        for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
+            libc.mallopt(option, value)
