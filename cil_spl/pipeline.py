@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from cil_spl import schema
-from cil_spl.base import fence, process
+from cil_spl.base import fence, process, ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
 from cil_spl.chip.quantize import integer_twin
@@ -35,11 +36,14 @@ from cil_spl.training.context import Frames, Trained, TrainingContext
 from cil_spl.training.update import Trainer
 
 
-def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[str, Any]:
     """Train, quantise, deploy, evaluate and track one run; everything it leaves lies in ``folder``.
 
+    Args:
+        resume: go on with the run that ``folder`` holds, from its last epoch.
+
     Returns:
-        the run's row.
+        the run's row; an empty one on ranks other than the first, which only train.
 
     Raises:
         RequestError: before any work, if the config, the data or the chip cannot do it.
@@ -55,11 +59,13 @@ def run(cfg: DictConfig, folder: Path | str) -> dict[str, Any]:
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
     tags |= {f"threads_{name}": number for name, number in threads.items()}
-    with released(target), open_record(cfg, folder, tags=tags) as record:
+    with released(target), open_record(cfg, folder, tags=tags, resume=resume) as record:
         for text in warnings:
             record.warn(text)
         ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
         trained = fence.locate(cfg.method._target_)(ctx, **keywords(cfg.method, without=("name",)))
+        if not ranks.first():
+            return {}
         evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
         metrics = {
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
@@ -98,6 +104,7 @@ def plan_of(cfg: DictConfig) -> Plan:
 def prepare(cfg: DictConfig) -> dict[str, int]:
     """Make the process ready: memory, threads, seeds; the numbers of threads that are in force."""
     process.keep_memory()
+    ranks.start(cfg.trainer.device)
     threads = process.set_threads(cfg.trainer.threads)
     process.seed_everything(cfg.seed)
     return threads
@@ -146,10 +153,13 @@ def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
     if name is None:
         return None
     path = Path(name)
-    content = read_checkpoint(path if path.is_file() else runs.find(name).path("weights.pt"))
-    if "weights" not in content:
+    if not path.is_file():
+        path = runs.find(name).weights()
+    content = read_checkpoint(path)
+    weights = content.get("weights", content.get("keep", {}).get("net"))
+    if weights is None:
         raise RequestError(f"start_from={name}: this file holds no weights; name a run, or its weights.pt")
-    return content["weights"]
+    return weights
 
 
 def deploy(
@@ -234,6 +244,7 @@ def released(target: Any) -> Iterator[None]:
         yield
     finally:
         getattr(target, "close", lambda: None)()
+        ranks.stop()
 
 
 def make(node: DictConfig) -> Any:
@@ -249,6 +260,8 @@ def device_of(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
+    if name == "cuda" and ranks.count() > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    if name.startswith("cuda") and not torch.cuda.is_available():
         raise RequestError("trainer.device=cuda: torch finds no CUDA device here; use trainer.device=cpu or auto")
     return torch.device(name)

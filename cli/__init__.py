@@ -79,7 +79,9 @@ def _guarded(word: str, rest: list[str]) -> int:
 
 
 def complain(text: str) -> None:
-    """A message to the person, on stderr."""
+    """A message to the user, on stderr; of several ranks only from the first."""
+    if (os.environ.get("RANK") or "0") != "0":
+        return
     print(f"cilspl: {text}", file=sys.stderr)
 
 

@@ -19,8 +19,9 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain
+from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.results.record import RUN_FILE, Terminated, describe, read_metrics, refuse
 from cil_spl.results.store import anchor, store_uri
@@ -72,12 +73,7 @@ def task(cfg: DictConfig) -> float | None:
     cfg.tracking.uri = store_uri(cfg.tracking.uri, Path(start))
     single = job.mode == RunMode.RUN
     try:
-        from cil_spl import schema
-
-        schema.check_config(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
-        from cil_spl import pipeline
-
-        pipeline.run(cfg, here)
+        _run(cfg, here)
     except Exception as error:
         code = _tell(error)
         if code == WRONG and single:
@@ -88,12 +84,49 @@ def task(cfg: DictConfig) -> float | None:
             _Now.code = code
             return None
         raise JobError(f"{here}: {error}") from None
-    if int(os.environ.get("RANK", "0")) == 0:
-        from cil_spl.results import report, runs
-
-        report.show_row(runs.read(here).info, here)
+    show(here)
     scores = [line["val/accuracy"] for line in read_metrics(here) if line.get("val/accuracy") is not None]
     return max(scores) if scores else None
+
+
+def _run(cfg: DictConfig, folder: Path, *, resume: bool = False) -> None:
+    from cil_spl import schema
+
+    schema.check_config(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
+    from cil_spl import pipeline
+
+    pipeline.run(cfg, folder, resume=resume)
+
+
+def carry_out(cfg: DictConfig, folder: Path, *, resume: bool = False) -> int:
+    """Run without Hydra around it; returns the exit code."""
+    _Now.code, _Now.folder, _Now.sweep = DONE, folder, None
+    cfg.tracking.uri = store_uri(cfg.tracking.uri)
+    try:
+        _run(cfg, folder, resume=resume)
+    except KeyboardInterrupt as error:
+        return _interrupted(error)
+    except Exception as error:
+        return _tell(error)
+    show(folder)
+    return DONE
+
+
+def show(folder: Path) -> None:
+    """The row of the run in ``folder``, on the first rank."""
+    if ranks.first():
+        from cil_spl.results import report, runs
+
+        report.show_row(runs.read(folder).info, folder)
+
+
+def _interrupted(error: KeyboardInterrupt) -> int:
+    """Say where an interrupted run stands and how to go on; the exit code."""
+    kept = _Now.folder is not None and (_Now.folder / RUN_FILE).exists()
+    place = _short(_Now.folder)
+    on = f"{place} is marked killed; `cilspl run resume={place}` goes on with it"
+    complain(f"interrupted; {on}" if kept else "interrupted before the run began")
+    return 143 if isinstance(error, Terminated) else INTERRUPTED
 
 
 def _tell(error: Exception) -> int:
@@ -119,22 +152,43 @@ def _trace(error: Exception) -> int:
 
 def _sweep_up(here: Path) -> None:
     """A request refused before any work leaves no folder behind."""
-    if {path.name for path in here.iterdir()} <= {".hydra", "run.log"}:
+    if {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
         shutil.rmtree(here, ignore_errors=True)
 
 
 def main(argv: list[str]) -> int:
     """``cilspl run``; returns the exit code."""
-    rank = int(os.environ.get("RANK", "0"))
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not os.environ.get(RUN_DIR):
-        if rank == 0:
-            complain(f"several ranks need one folder: {RUN_DIR}=runs/NAME torchrun ...")
-        return WRONG
     if not os.environ.get(RUN_DIR):
         os.environ.pop(RUN_DIR, None)
     if os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = anchor(os.environ["MLFLOW_TRACKING_URI"])
+    name = resume.asked_for(argv)
+    if name is not None:
+        return resume.main(name, argv)
+    if ranks.count() > 1:
+        argv = _of_several_ranks(argv)
     return hydra_main(argv, program="cilspl run")
+
+
+def _of_several_ranks(argv: list[str]) -> list[str]:
+    """The words with which each rank of torchrun gets the same folder, and only the first writes Hydra's files there.
+
+    Raises:
+        RequestError: a sweep, or nothing to name the folder by.
+    """
+    if "-m" in argv or "--multirun" in argv:
+        raise RequestError("-m: a sweep cannot be run on several ranks; start its runs one by one")
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID", "none")
+    if not os.environ.get(RUN_DIR):
+        if run_id == "none":
+            raise RequestError(
+                "several ranks need one folder, and torchrun has no id to name it by: use --standalone or "
+                f"--rdzv-id NAME, or set {RUN_DIR}=runs/NAME"
+            )
+        os.environ[RUN_DIR] = f"runs/ranks/{run_id}"
+    if ranks.first():
+        return argv
+    return [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
 
 
 def hydra_main(argv: list[str], program: str) -> int:
@@ -151,9 +205,7 @@ def hydra_main(argv: list[str], program: str) -> int:
         pass
     except KeyboardInterrupt as error:
         close_sweep(_Now.sweep, "killed") if _Now.sweep else None
-        kept = _Now.folder is not None and (_Now.folder / RUN_FILE).exists()
-        complain(f"interrupted; {_short(_Now.folder)} is marked killed" if kept else "interrupted before the run began")
-        return 143 if isinstance(error, Terminated) else INTERRUPTED
+        return _interrupted(error)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line

@@ -218,11 +218,16 @@ def test_resumed_after_a_kill_gives_the_same_weights(name: str, epoch: int, tmp_
         assert torch.equal(a, b)
 
 
-def test_a_finished_fit_is_not_done_again(tmp_path: Path) -> None:
-    sltt(make_context(tmp_path))
-    again: list[int] = []
-    sltt(make_context(tmp_path, lambda _, epoch: again.append(epoch)))
-    assert again == []
+def test_a_finished_fit_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is logged again, as it was, and no step is taken."""
+    first: list[Any] = []
+    again: list[Any] = []
+    sltt(make_context(tmp_path, lambda *line: first.append(line)))
+    with monkeypatch.context() as patched:
+        patched.setattr(Update, "__call__", lambda _: pytest.fail("a step was taken"))
+        sltt(make_context(tmp_path, lambda *line: again.append(line)))
+    assert again == first
+    assert len(again) == 4
 
 
 def test_two_ranks_keep_equal_weights_and_match_one(tmp_path: Path) -> None:

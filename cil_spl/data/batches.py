@@ -41,6 +41,8 @@ class Batch:
         target: class numbers, 0 where padded. int64 ``[B]``.
         mask: False marks padding, a recording without events that does not count. bool ``[B]``.
         index: place of each recording in the set, -1 where padded. int64 ``[B]``.
+        share: by what a mean over this batch is multiplied so that the mean over ranks is that over all of the ranks'
+            recordings; 1 where every rank has as many.
     """
 
     events: np.ndarray
@@ -50,6 +52,7 @@ class Batch:
     target: torch.Tensor
     mask: torch.Tensor
     index: np.ndarray
+    share: float = 1.0
 
     def __len__(self) -> int:
         return len(self.index)
@@ -122,14 +125,16 @@ class Batches:
         order = np.arange(len(self.recordings))
         if self.shuffle:
             order = np.random.default_rng([self.seed, n]).permutation(len(order))
-        order = np.concatenate([order, np.full(-len(order) % self.world, -1)])[self.rank :: self.world]
+        order = np.concatenate([order, np.full(-len(order) % self.world, -1)])
         for i in range(len(self)):
-            index = order[i * self.batch_size : (i + 1) * self.batch_size]
+            of_all_ranks = order[i * self.batch_size * self.world : (i + 1) * self.batch_size * self.world]
+            index = of_all_ranks[self.rank :: self.world]
+            share = self.world * int((index >= 0).sum()) / max(1, int((of_all_ranks >= 0).sum()))
             if self.pad:
                 index = np.concatenate([index, np.full(self.batch_size - len(index), -1)])
-            yield self._batch(index, n)
+            yield self._batch(index, n, share)
 
-    def _batch(self, index: np.ndarray, epoch: int) -> Batch:
+    def _batch(self, index: np.ndarray, epoch: int, share: float) -> Batch:
         real = index >= 0
         events, offsets = self.recordings.gather(index)
         sensor_size = self.recordings.sensor_size
@@ -146,4 +151,5 @@ class Batches:
             target=torch.from_numpy(target.astype(np.int64)),
             mask=torch.from_numpy(real),
             index=index.astype(np.int64),
+            share=share,
         )

@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from cil_spl import __version__
+from cil_spl.base import locks, ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import write_json
+from cil_spl.base.files import read_json, write_json, write_text
 from cil_spl.results import store
 from cil_spl.results.sweep import parent_of
-from cil_spl.results.values import finite, flatten, git_tags, now, plain
+from cil_spl.results.values import finite, flatten, git_tags, is_timing, now, plain
 
 FORMAT = 1
 RUN_FILE = "run.json"
@@ -46,6 +47,11 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
     return found
 
 
+def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    """``metrics.jsonl`` with these lines and no others."""
+    write_text(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+
+
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
     part = config.get(group)
     return part.get("name") if isinstance(part, Mapping) else None
@@ -61,6 +67,15 @@ def _tags(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value is not None} | git_tags()
 
 
+def same_but_for_time(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two lines of metrics say the same; how long something took may differ."""
+
+    def plain_of(line: Mapping[str, Any]) -> dict[str, Any]:
+        return {k: v for k, v in line.items() if k not in ("time", "crc") and not is_timing(k)}
+
+    return plain_of(a) == plain_of(b)
+
+
 class Record:
     """One run while it goes on.
 
@@ -69,10 +84,19 @@ class Record:
         info: what ``run.json`` holds.
     """
 
-    def __init__(self, folder: Path, info: dict[str, Any], copy: store.MlflowRun | None, silent: bool = False) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        info: dict[str, Any],
+        copy: store.MlflowRun | None,
+        silent: bool = False,
+        known: Sequence[dict[str, Any]] = (),
+    ) -> None:
         self.folder, self.info = folder, info
         self._copy, self._silent = copy, silent
         self._sent: set[Path] = set()
+        # Lines that the run had logged before it was resumed, and how many of them it has logged again.
+        self._known, self._again = list(known), 0
 
     @property
     def run_id(self) -> str | None:
@@ -83,11 +107,51 @@ class Record:
         """Metrics of one epoch, on disk at once and to the store in one call."""
         if self._silent:
             return
-        line = json.dumps({"step": int(step), "time": now(), **finite(metrics)})
-        with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        line = {"step": int(step), "time": now(), **finite(metrics)}
+        if self._again < len(self._known) and same_but_for_time(self._known[self._again], line):
+            self._again += 1  # a resumed run logs again what it had logged
+        else:
+            if self._again < len(self._known):
+                self._cut()
+            with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
         if self._copy is not None:
             self._copy.metrics({k: float(v) for k, v in metrics.items()}, step)
+
+    def _cut(self) -> None:
+        """Leave out the lines of epochs that no checkpoint knows: they are run again."""
+        self._known = self._known[: self._again]
+        write_metrics(self.folder, self._known)
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """The resolved config, as the run has it."""
+        from omegaconf import OmegaConf
+
+        write_text(self.folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+
+    def start_copy(self, client: Any, uri: str, experiment: str, *, fresh: bool) -> None:
+        """Begin the run's copy in the store, or go on with the one that it has there.
+
+        Raises:
+            RequestError: the store cannot be used; the folder is then as before.
+        """
+        try:
+            with store.trouble(uri):
+                known = None if fresh else store.MlflowRun.of(client, self.info, self.folder)
+                if known is None:
+                    parent = parent_of(self.folder, uri)
+                    self._copy = store.MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
+                else:
+                    self._copy = known
+                    known.take_up(self.info)
+        except BaseException:
+            if fresh:
+                (self.folder / RUN_FILE).unlink()
+            raise
+        if self.info["run_id"] not in (None, self._copy.run_id):
+            self.info["former_run_ids"] = [*self.info.get("former_run_ids", []), self.info["run_id"]]
+        self.info["run_id"] = self._copy.run_id
+        self._write()
 
     def tag(self, **tags: object) -> None:
         """What was found out on the way, for example ``backend="simulator"``."""
@@ -140,23 +204,77 @@ class Record:
 
 
 @contextlib.contextmanager
-def open_record(config: Any, folder: Path | str, tags: Mapping[str, object] | None = None) -> Iterator[Record]:
+def open_record(
+    config: Any, folder: Path | str, tags: Mapping[str, object] | None = None, *, resume: bool = False
+) -> Iterator[Record]:
     """Open the record of one run; the store is checked here, before any work.
 
-    An exception ends the run as failed, Ctrl-C and SIGTERM as killed. Of several ranks only rank 0
-    writes.
+    An exception ends the run as failed, Ctrl-C and SIGTERM as killed. While it is open, a lock tells that its process
+    is there. Of several ranks only rank 0 writes.
 
     Args:
         config: the composed config, a ``DictConfig`` or a plain dict.
         folder: the run folder; made where it is missing.
         tags: besides those read from the config.
+        resume: go on with the run that the folder holds, in its MLflow run.
 
     Raises:
-        RequestError: the folder holds a run already, or the store cannot be used.
+        RequestError: the folder holds a run already, or none to go on with; another process works in it; the store
+            cannot be used.
     """
     config = plain(config)
     folder = Path(folder).resolve()
-    info: dict[str, Any] = {
+    if not ranks.first():
+        yield Record(folder, _fresh(config), None, silent=True)
+        return
+    if not resume:
+        _unclaimed(folder)
+    tracking = config.get("tracking") or {}
+    uri = store.store_uri(tracking.get("uri")) if tracking.get("enabled", True) else None
+    client = None if uri is None else store.connect(uri)
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = locks.hold(folder)
+    if lock is None:
+        raise RequestError(f"the folder {folder}: another process works at the run in it; wait until it has ended")
+    try:
+        info = _taken_up(folder, config) if resume else _fresh(config)
+        if not resume:
+            _unclaimed(folder)  # another process may have been quicker
+        info["tags"] |= _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
+        known = read_metrics(folder) if resume else []
+        if known:
+            write_metrics(folder, known)  # without a last line that a kill has torn
+        record = Record(folder, info, None, known=known)
+        record.write_config(config)
+        record._write()
+        if client is not None and uri is not None:
+            record.start_copy(
+                client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT), fresh=not resume
+            )
+        record.artifact(folder / CONFIG_FILE)
+        with _terminable():
+            yield from _until_the_end(record)
+    finally:
+        lock.release()
+
+
+def _until_the_end(record: Record) -> Iterator[Record]:
+    """Hand out the record and note how the run ends."""
+    try:
+        yield record
+    except (KeyboardInterrupt, SystemExit) as error:
+        record._end("killed", "terminated" if isinstance(error, Terminated) else "interrupted")
+        raise
+    except BaseException as error:
+        with contextlib.suppress(OSError):  # a full disk: the first error is the one that counts
+            record._end("failed", describe(error))
+        raise
+    else:
+        record._end("finished", None)
+
+
+def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {
         "format": FORMAT,
         "run_id": None,
         "status": "running",
@@ -169,59 +287,24 @@ def open_record(config: Any, folder: Path | str, tags: Mapping[str, object] | No
         "warnings": [],
         "error": None,
     }
-    if int(os.environ.get("RANK", "0")) != 0:
-        yield Record(folder, info, None, silent=True)
-        return
-    _unclaimed(folder)
-    tracking = config.get("tracking") or {}
-    client, uri = None, ""
-    if tracking.get("enabled", True):
-        uri = store.store_uri(tracking.get("uri"))
-        client = store.connect(uri)
-    folder.mkdir(parents=True, exist_ok=True)
-    _claim(folder)
-    info["tags"] = _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
-    from omegaconf import OmegaConf
 
-    OmegaConf.save(OmegaConf.create(config), folder / CONFIG_FILE)
-    copy = None
-    if client is not None:
-        experiment = str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT)
-        try:
-            with store.trouble(uri):
-                copy = store.MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
-        except BaseException:
-            (folder / RUN_FILE).unlink()
-            raise
-        info["run_id"] = copy.run_id
-    record = Record(folder, info, copy)
-    record._write()
-    record.artifact(folder / CONFIG_FILE)
-    with _terminable():
-        try:
-            yield record
-        except (KeyboardInterrupt, SystemExit) as error:
-            record._end("killed", "terminated" if isinstance(error, Terminated) else "interrupted")
-            raise
-        except BaseException as error:
-            with contextlib.suppress(OSError):  # a full disk: the first error is the one that counts
-                record._end("failed", describe(error))
-            raise
-        else:
-            record._end("finished", None)
+
+def _taken_up(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a run that goes on: as it was, but running, with the present parameters."""
+    path = folder / RUN_FILE
+    if not path.exists():
+        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE}), so none to go on with")
+    info = read_json(path)
+    again = {"status": "running", "ended": None, "error": None, "params": flatten(config), "metrics": {}, "row": {}}
+    return {**info, **again, "resumed": [*info.get("resumed", []), now()]}
 
 
 def _unclaimed(folder: Path) -> None:
     if (folder / RUN_FILE).exists():
-        raise RequestError(f"the folder {folder} holds a run already; choose another hydra.run.dir, or delete it")
-
-
-def _claim(folder: Path) -> None:
-    """Of two runs that want one folder, one gets it."""
-    try:
-        (folder / RUN_FILE).touch(exist_ok=False)
-    except FileExistsError:
-        _unclaimed(folder)
+        raise RequestError(
+            f"the folder {folder} holds a run already; go on with it by resume={folder}, choose another hydra.run.dir, "
+            "or delete it"
+        )
 
 
 def describe(error: BaseException) -> str:

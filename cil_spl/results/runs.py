@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
 from cil_spl.results.record import CONFIG_FILE, FORMAT, RUN_FILE, read_metrics
 from cil_spl.results.store import sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"
+GONE = "its process is gone"
 _SHORTEST_PREFIX = 4
 
 
@@ -47,6 +49,20 @@ class Run:
             raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
         return path
 
+    def weights(self) -> Path:
+        """The file with the run's weights; of one that did not end, the best epoch of the last stage that it began.
+
+        Raises:
+            RequestError: the run left none.
+        """
+        if (self.folder / "weights.pt").exists() and self.status == "finished":
+            return self.folder / "weights.pt"
+        last = sorted((self.folder / "checkpoints").glob("*-last.pt"), key=lambda path: path.stat().st_mtime_ns)
+        if not last:
+            return self.path("weights.pt")
+        best = last[-1].with_name(last[-1].name.replace("-last.pt", "-best.pt"))
+        return best if best.exists() else last[-1]
+
     def config(self) -> Any:
         """The resolved config, as a ``DictConfig``."""
         from omegaconf import OmegaConf
@@ -75,6 +91,8 @@ def read(folder: Path | str) -> Run:
         raise RequestError(f"{path}: not the record of a run ({error})") from error
     if version != FORMAT:
         raise RequestError(f"{path}: format {version}; this version reads format {FORMAT}")
+    if info.get("status") == "running" and not locks.is_held(folder):
+        info |= {"status": "killed", "error": GONE}  # nobody was left to say so
     return Run(folder.resolve(), info)
 
 

@@ -17,8 +17,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.results.values import LONGEST_TEXT, as_text, millis
+from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
 
 DEFAULT_URI = "sqlite:///mlflow.db"
 DEFAULT_EXPERIMENT = "cilspl"
@@ -95,7 +96,7 @@ def check_store(tracking: Mapping[str, Any]) -> None:
     Raises:
         RequestError: as :func:`connect`.
     """
-    if tracking.get("enabled", True) and int(os.environ.get("RANK", "0")) == 0:
+    if tracking.get("enabled", True) and ranks.first():
         connect(store_uri(tracking.get("uri")))
 
 
@@ -221,6 +222,7 @@ class MlflowRun:
     def __init__(self, client: Any, run_id: str, folder: Path) -> None:
         self.client, self.run_id, self.folder = client, run_id, folder
         self.lost: str | None = None
+        self.told: dict[tuple[str, int], float] = {}  # by metric and step
 
     @classmethod
     def start(
@@ -232,8 +234,6 @@ class MlflowRun:
         folder: Path,
         parent: str | None = None,
     ) -> MlflowRun:
-        from mlflow.entities import Param
-
         tags = {**info["tags"], "folder": str(folder)}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
@@ -244,16 +244,54 @@ class MlflowRun:
             run_name=info["params"].get("name") or folder.name,
         )
         copy = cls(client, run.info.run_id, folder)
-        params = [Param(_safe(key), as_text(value)) for key, value in info["params"].items()]
-        for at in range(0, len(params), 100):  # the most that one batch may hold
-            client.log_batch(copy.run_id, params=params[at : at + 100])
+        copy._log_params({_safe(key): as_text(value) for key, value in info["params"].items()})
         return copy
+
+    def _log_params(self, texts: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, text) for key, text in texts.items()]
+        for at in range(0, len(params), 100):  # the most that one batch may hold
+            self.client.log_batch(self.run_id, params=params[at : at + 100])
+
+    @classmethod
+    def of(cls, client: Any, info: Mapping[str, Any], folder: Path) -> MlflowRun | None:
+        """The copy that a run has in the store already; None where the store has none."""
+        if info["run_id"] is not None:
+            with contextlib.suppress(Exception):  # not there
+                found = client.get_run(info["run_id"])
+                if found.info.lifecycle_stage == "active":
+                    return cls(client, info["run_id"], folder)
+            return None
+        # Killed between the start of the copy and the note of its id.
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        where = "tags.folder = '" + str(folder).replace("'", "\\'") + "'"
+        found = client.search_runs(experiments, filter_string=where, max_results=1)
+        return cls(client, found[0].info.run_id, folder) if found else None
+
+    def take_up(self, info: Mapping[str, Any]) -> None:
+        """Go on with a run: it is running again, and what it has been told is not told twice.
+
+        Parameters of a run cannot change in MLflow: those that differ now are tags ``resumed.KEY``.
+        """
+        self.client.update_run(self.run_id, status=MLFLOW_STATUS["running"])
+        data = self.client.get_run(self.run_id).data
+        for key in data.metrics:
+            for point in self.client.get_metric_history(self.run_id, key):
+                self.told[key, point.step] = point.value
+        texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
+        self._log_params({key: text for key, text in texts.items() if key not in data.params})
+        self.tags({f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
 
     def metrics(self, metrics: Mapping[str, float | None], step: int = 0, when: int | None = None) -> None:
         from mlflow.entities import Metric
 
         when = int(datetime.now(UTC).timestamp() * 1000) if when is None else when
-        batch = [Metric(_safe(k), float(v), when, step) for k, v in metrics.items() if v is not None]
+        points = {_safe(k): float(v) for k, v in metrics.items() if v is not None}
+        new = {k: v for k, v in points.items() if self.told.get((k, step)) != v}
+        new = {k: v for k, v in new.items() if not (is_timing(k) and (k, step) in self.told)}
+        self.told |= {(k, step): v for k, v in new.items()}
+        batch = [Metric(k, v, when, step) for k, v in new.items()]
         for at in range(0, len(batch), 1000):
             self.tell("log_batch", metrics=batch[at : at + 1000])
 
@@ -330,12 +368,13 @@ def stored_runs(uri: str, experiment: str | None = None) -> list[dict[str, Any]]
 def _as_info(run: Any) -> dict[str, Any]:
     tags, metrics = dict(run.data.tags), dict(run.data.metrics)
     words = {k: tags[k] for k in ("method", "model", "dataset", "target", "backend", "seed") if k in tags}
+    changed = {k.removeprefix("resumed."): v for k, v in tags.items() if k.startswith("resumed.")}
     status = {v: k for k, v in MLFLOW_STATUS.items()}.get(run.info.status, "running")
     return {
         "run_id": run.info.run_id,
         "status": status,
         "started": datetime.fromtimestamp(run.info.start_time / 1000, UTC).isoformat(timespec="milliseconds"),
-        "params": dict(run.data.params),
+        "params": dict(run.data.params) | changed,
         "tags": {k: v for k, v in tags.items() if not k.startswith("mlflow.")},
         "metrics": metrics,
         "row": {**words, **metrics},

@@ -47,6 +47,11 @@ def finite(metrics: Mapping[str, float]) -> dict[str, float | None]:
     return {k: float(v) if math.isfinite(v) else None for k, v in metrics.items()}
 
 
+def is_timing(name: str) -> bool:
+    """Whether a metric says how long something took: no two runs agree on it."""
+    return name.endswith("seconds")
+
+
 def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.quantize import bake, make_aware
 from cil_spl.data.batches import Batch, Batches
@@ -67,18 +67,43 @@ class Trained:
     notes: Mapping[str, float] | None = None
 
 
-def begin(net: nn.Module, start: Mapping[str, Tensor]) -> None:
-    """Put an earlier run's weights into a network; its thresholds and bounds stay those of the config.
+MASTER = ".parametrizations.weight.original"  # torch's name of the float weight behind a rounded one
+
+
+def begin(net: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
+    """Put an earlier run's weights, thresholds and normalisation statistics into a network.
+
+    Lower bounds stay those of the config, and so does what the earlier run had not.
+
+    Returns:
+        what the user should know: thresholds that are not the config's.
 
     Raises:
         RequestError: they are of another model.
     """
+    given = {name.replace(MASTER, ".weight"): value for name, value in start.items()}
+    own = weights_of(net)
     learned = [name for name, p in net.named_parameters() if p.requires_grad]
-    kept = {name: w for name, w in weights_of(net).items() if name not in learned}
+    taken = {
+        name: given.get(name, value)
+        for name, value in own.items()
+        if not name.endswith(".min_v_mem") and (name in given or name not in learned)
+    }
+    kept = {name: value for name, value in own.items() if name.endswith(".min_v_mem")}
     try:
-        load_weights(net, kept | {name: start[name] for name in learned if name in start})
+        load_weights(net, kept | taken)
     except RequestError as error:
         raise RequestError(f"start_from: {error}") from None
+    return [
+        f"start_from: layer {name.rpartition('.')[0]} keeps the threshold {_number(taken[name])} of the run that it "
+        f"starts from; model.neuron.spike_threshold={_number(own[name])} has no effect on it"
+        for name in taken
+        if name.endswith(".spike_threshold") and not torch.equal(taken[name].to(own[name]), own[name])
+    ]
+
+
+def _number(value: Tensor) -> str:
+    return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
 
 
 @dataclass(frozen=True)
@@ -94,7 +119,8 @@ class TrainingContext:
         deployed: score of a spiking network on the deployment target, for choices on validation data; None where
             the target runs no spiking network.
         folder: where checkpoints go.
-        log: metrics of an epoch; warn: what a person should be told, once.
+        log: metrics of an epoch; warn: what the user should know, said once.
+        stages: the fits that are over, and their epochs.
     """
 
     plan: Plan
@@ -113,12 +139,14 @@ class TrainingContext:
     observer: Observer | None = None
     start: Mapping[str, Tensor] | None = None
     deployed: Callable[[nn.Sequential, Batches], float] | None = None
+    stages: list[tuple[str, int]] = field(default_factory=list)
 
     def build(self, family: str) -> nn.Sequential:
         """A network of the plan with the weights to start from, aware of rounding where asked, on the device."""
         net = build(self.plan, family=family, neuron=self.neuron)
         if self.start is not None:
-            begin(net, self.start)
+            for text in begin(net, self.start):
+                self.warn(text)
         if self.aware:
             make_aware(
                 net, self.plan, spike_threshold=self.neuron["spike_threshold"], min_v_mem=self.neuron["min_v_mem"]
@@ -140,7 +168,6 @@ class TrainingContext:
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
         if not train:
             return Batches(recordings, self.trainer.eval_batch_size, frames, seed=self.seed)
-        ranks = dist.is_available() and dist.is_initialized()
         return Batches(
             recordings,
             self.trainer.batch_size,
@@ -148,8 +175,8 @@ class TrainingContext:
             shuffle=True,
             seed=self.seed,
             augment=self.augment,
-            rank=dist.get_rank() if ranks else 0,
-            world=dist.get_world_size() if ranks else 1,
+            rank=ranks.number(),
+            world=ranks.count(),
             limit=self.trainer.limit_batches,
         )
 
@@ -168,7 +195,9 @@ class TrainingContext:
 
         ``monitor`` is the validation metric to choose an epoch by.
         """
-        return fit(
+        earlier = [name for name, _ in self.stages]
+        after = self.stages[: earlier.index(stage)] if stage in earlier else self.stages
+        fitted = fit(
             step=step,
             score=score,
             batches=batches,
@@ -179,14 +208,18 @@ class TrainingContext:
             log=self.log,
             stage=stage,
             first_epoch=first_epoch,
+            after=after,
         )
+        self.stages[len(after) :] = [(stage, fitted.epochs)]
+        return fitted
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The loss of outputs (B, K), padding left out; zero where all is padding."""
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()
-        return self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+        value = self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+        return value if batch.share == 1 else value * batch.share
 
     def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
         """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""

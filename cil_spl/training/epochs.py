@@ -1,4 +1,4 @@
-"""Epochs, early stopping, schedules, checkpoints: what every method shares, as plain functions.
+"""Epochs, early stopping, going on after a kill: what every method shares, as plain functions.
 
 A method brings a ``step(batch)`` and its named stateful things; stages are a loop over :func:`fit`.
 """
@@ -7,120 +7,169 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
+from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch, Batches
+from cil_spl.training import generators
 from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkpoint
 from cil_spl.training.update import Trainer
 
+ALL_DONE = "all epochs done"
 _log = logging.getLogger(__name__)
+
+Step = Callable[[Batch], Mapping[str, float | Tensor]]
+Log = Callable[[dict[str, float], int], None]
 
 
 @dataclass
 class Fitted:
-    """What a fit came to: the chosen epoch (from 1), its score, and how many ran."""
+    """What a fit came to.
+
+    Attributes:
+        best_epoch: the chosen epoch, from 1; best_score: its score.
+        epochs: how many ran; seconds: how long they took, over all processes that worked at them.
+        stopped: why it ended; anything but ``ALL_DONE`` ends it for good, more epochs or not.
+        history: the metrics of each epoch, as logged.
+    """
 
     best_epoch: int = 0
     best_score: float = -math.inf
     epochs: int = 0
     seconds: float = 0.0
-    stopped: str = "all epochs done"
+    stopped: str = ALL_DONE
     history: list[dict[str, float]] = field(default_factory=list)
+
+    def is_over(self, trainer: Trainer) -> bool:
+        """Whether no epoch is left to run."""
+        return self.stopped != ALL_DONE or self.epochs >= trainer.epochs
 
 
 def fit(
     *,
-    step: Callable[[Batch], Mapping[str, float | Tensor]],
+    step: Step,
     score: Callable[[], Mapping[str, float]],
     batches: Batches,
     keep: Mapping[str, Stateful],
     trainer: Trainer,
     monitor: str,
     folder: Path,
-    log: Callable[[dict[str, float], int], None],
+    log: Log,
     stage: str = "train",
     first_epoch: int = 0,
+    after: Sequence[tuple[str, int]] = (),
     progress: bool | None = None,
 ) -> Fitted:
     """Train for some epochs and leave ``keep`` as it was at the best of them.
 
     Args:
         step: one batch, gradient and update included; returns what to average over the epoch.
-        score: the validation metrics by name, after each epoch; ``monitor`` among them, more is better.
+        score: the validation metrics by name, after each epoch; ``monitor`` among them, more is better. Called on rank
+            0 alone, whose metrics count on every rank.
         keep: all that training changes; saved after every epoch, and put back from the best.
-        folder: where checkpoints lie. A fit that was cut off goes on from there; one that was done is not done again.
+        folder: where checkpoints lie. A fit that was cut off goes on from there, and logs again what it had logged;
+            one that is over is not done again.
         stage: name of this fit within the run.
         first_epoch: number under which the first epoch is logged and shuffled.
+        after: the stages before this one and their epochs; a checkpoint that was made after others is left aside.
 
     Raises:
         RequestError: the loss is not a number any more; a checkpoint of another format.
     """
     last_file, best_file = folder / f"{stage}-last.pt", folder / f"{stage}-best.pt"
-    fitted = Fitted()
-    if last_file.exists():
-        saved = read_checkpoint(last_file)
-        for name, thing in keep.items():
-            thing.load_state_dict(saved["keep"][name])
-        torch.set_rng_state(saved["rng"])
-        fitted = Fitted(**saved["fitted"])
-    done = fitted.stopped if last_file.exists() and fitted.epochs == trainer.epochs else None
-    while done is None and fitted.epochs < trainer.epochs:
+    fitted = _go_on(last_file, keep, after)
+    for n, metrics in enumerate(fitted.history):
+        log(metrics, first_epoch + n + 1)
+    while not fitted.is_over(trainer):
         epoch = first_epoch + fitted.epochs
         began = time.monotonic()
-        sums: dict[str, float] = {}
-        n = 0
-        for batch in _bar(
-            batches.epoch(epoch), len(batches), f"{stage} {fitted.epochs + 1}/{trainer.epochs}", progress
-        ):
-            values = {name: float(value) for name, value in step(batch).items()}
-            if not math.isfinite(values.get("loss", 0.0)):
-                raise RequestError(
-                    f"method.lr: the loss became {values['loss']} in epoch {epoch + 1}; lower the learning rate"
-                )
-            for name, value in values.items():
-                sums[name] = sums.get(name, 0.0) + value
-            n += 1
-            out_of_time = (
-                trainer.max_seconds is not None and fitted.seconds + time.monotonic() - began > trainer.max_seconds
-            )
-            if out_of_time:
-                break
-        metrics = {f"train/{name}": total / n for name, total in sums.items()}
-        metrics |= {f"val/{name}": value for name, value in score().items()}
+        title = f"{stage} {fitted.epochs + 1}/{trainer.epochs}"
+        left = math.inf if trainer.max_seconds is None else trainer.max_seconds - fitted.seconds
+        metrics = _train_epoch(step, _bar(batches.epoch(epoch), len(batches), title, progress), epoch, left)
+        metrics = ranks.agree(metrics | _scored(score) if ranks.first() else None)
+        took = ranks.agree(time.monotonic() - began)
+        metrics["train/epoch_seconds"] = took
         fitted.epochs += 1
-        fitted.seconds += time.monotonic() - began
-        metrics["train/epoch_seconds"] = time.monotonic() - began
+        fitted.seconds += took
         fitted.history.append(metrics)
         log(metrics, epoch + 1)
         _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
         if metrics[f"val/{monitor}"] > fitted.best_score:
             fitted.best_score, fitted.best_epoch = metrics[f"val/{monitor}"], fitted.epochs
-            write_checkpoint(best_file, {"keep": {name: thing.state_dict() for name, thing in keep.items()}})
-        if trainer.patience is not None and fitted.epochs - fitted.best_epoch >= trainer.patience:
-            fitted.stopped = f"no better for {trainer.patience} epochs"
-            done = fitted.stopped
-        if trainer.max_seconds is not None and fitted.seconds >= trainer.max_seconds:
-            fitted.stopped = done = f"trainer.max_seconds={trainer.max_seconds:g} reached"
-        write_checkpoint(
+            _save(best_file, {"keep": _states(keep)})
+        fitted.stopped = _reason_to_stop(fitted, trainer)
+        made = generators.state()
+        _save(
             last_file,
-            {
-                "keep": {name: thing.state_dict() for name, thing in keep.items()},
-                "rng": torch.get_rng_state(),
-                "fitted": vars(fitted),
-            },
+            {"keep": _states(keep), "generators": made, "fitted": vars(fitted), "after": [list(a) for a in after]},
         )
-    if best_file.exists():
+    ranks.gather(None)  # rank 0 has written
+    if best_file.exists() and fitted.best_epoch:
         best = read_checkpoint(best_file)
         for name, thing in keep.items():
             thing.load_state_dict(best["keep"][name])
     return fitted
+
+
+def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[str, int]]) -> Fitted:
+    """What an earlier process left of this stage, put back; a fresh start where it left nothing."""
+    if not last_file.exists():
+        return Fitted()
+    saved = read_checkpoint(last_file)
+    if [tuple(a) for a in saved.get("after", after)] != list(after):
+        _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
+        return Fitted()
+    for name, thing in keep.items():
+        thing.load_state_dict(saved["keep"][name])
+    generators.load_state(saved["generators"] if "generators" in saved else saved["rng"])
+    return Fitted(**saved["fitted"])
+
+
+def _train_epoch(step: Step, batches: Iterable[Batch], epoch: int, seconds: float) -> dict[str, float]:
+    """One pass over the training batches, or as many as ``seconds`` allow; means of what the steps returned."""
+    began = time.monotonic()
+    sums: dict[str, float] = {}
+    n = 0
+    for batch in batches:
+        values = ranks.average({name: float(value) for name, value in step(batch).items()})
+        if not math.isfinite(values.get("loss", 0.0)):
+            raise RequestError(
+                f"method.lr: the loss became {values['loss']} in epoch {epoch + 1}; lower the learning rate"
+            )
+        for name, value in values.items():
+            sums[name] = sums.get(name, 0.0) + value
+        n += 1
+        if math.isfinite(seconds) and ranks.agree(time.monotonic() - began > seconds):
+            break
+    return {f"train/{name}": total / n for name, total in sums.items()}
+
+
+def _scored(score: Callable[[], Mapping[str, float]]) -> dict[str, float]:
+    return {f"val/{name}": value for name, value in score().items()}
+
+
+def _reason_to_stop(fitted: Fitted, trainer: Trainer) -> str:
+    if trainer.max_seconds is not None and fitted.seconds >= trainer.max_seconds:
+        return f"trainer.max_seconds={trainer.max_seconds:g} reached"
+    if trainer.patience is not None and fitted.epochs - fitted.best_epoch >= trainer.patience:
+        return f"no better for {trainer.patience} epochs"
+    return ALL_DONE
+
+
+def _states(keep: Mapping[str, Stateful]) -> dict[str, object]:
+    return {name: thing.state_dict() for name, thing in keep.items()}
+
+
+def _save(path: Path, content: dict[str, object]) -> None:
+    if ranks.first():
+        write_checkpoint(path, content)
 
 
 def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
@@ -131,10 +180,8 @@ def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> 
 
 
 def _bar(batches: Iterable[Batch], total: int, title: str, progress: bool | None) -> Iterable[Batch]:
-    import sys
-
     from tqdm import tqdm
 
     # A pipe or a log file gets no bar.
-    disable = not sys.stderr.isatty() if progress is None else not progress
+    disable = not (sys.stderr.isatty() and ranks.first()) if progress is None else not progress
     return tqdm(batches, total=total, desc=title, leave=False, disable=disable, dynamic_ncols=True)

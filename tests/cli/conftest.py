@@ -31,6 +31,7 @@ def here(tmp_path, monkeypatch):
     """An empty folder to stand in."""
     for name in ("MLFLOW_TRACKING_URI", "CILSPL_RUN_DIR", "RANK", "WORLD_SIZE", "NO_COLOR", "HYDRA_FULL_ERROR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.chdir(tmp_path)
     return tmp_path
@@ -73,11 +74,11 @@ def pipeline(monkeypatch):
     stand_in = types.ModuleType("cil_spl.pipeline")
     stand_in.ran = []
 
-    def run(cfg, folder):
+    def run(cfg, folder, *, resume=False):
         stand_in.ran.append(cfg)
         if cfg.name == "refuse":
             raise RequestError("dataset.root=/nope: no such folder")
-        with open_record(cfg, folder, tags={"backend": "simulator"}) as record:
+        with open_record(cfg, folder, tags={"backend": "simulator"}, resume=resume) as record:
             for epoch, score in enumerate((0.5, 0.75, 0.625)):
                 record.log({"val/accuracy": score}, epoch)
             if cfg.name == "bug":

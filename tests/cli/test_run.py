@@ -141,7 +141,9 @@ def test_runs_of_one_second_get_folders_of_their_own(cilspl, here, pipeline):
 def test_one_variable_fixes_the_folder_for_all_ranks(cilspl, here, pipeline, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
-    assert "CILSPL_RUN_DIR=" in cilspl("run", OFF).err
+    refused = cilspl("run", OFF)
+    assert refused.code == 2
+    assert "--rdzv-id NAME, or set CILSPL_RUN_DIR=" in refused.err
     monkeypatch.setenv("CILSPL_RUN_DIR", "runs/two")
     for rank in ("0", "1"):
         monkeypatch.setenv("RANK", rank)
@@ -149,6 +151,20 @@ def test_one_variable_fixes_the_folder_for_all_ranks(cilspl, here, pipeline, mon
         assert said.code == 0, said.err
         assert ("bptt" in said.out) == (rank == "0")
     assert [p.parent.name for p in run_files(here)] == ["two"]
+
+
+def test_torchruns_id_names_the_folder_of_all_ranks(cilspl, here, pipeline, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "5f3c")
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.delenv("CILSPL_RUN_DIR", raising=False)
+        assert cilspl("run", OFF).code == 0
+        assert (here / "runs/ranks/5f3c/.hydra").exists() == (rank == "0")  # the first rank alone writes
+    assert [p.parent for p in run_files(here)] == [here / "runs/ranks/5f3c"]
+    said = cilspl("run", "-m", OFF, "seed=0,1")
+    assert said.code == 2
+    assert "-m: a sweep cannot be run on several ranks" in said.err
 
 
 def test_the_store_stays_where_one_stands_under_chdir(cilspl, store, pipeline):

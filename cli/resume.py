@@ -1,0 +1,125 @@
+"""``cilspl run resume=RUN``: go on with a run that was cut off, in its folder and in its MLflow run.
+
+The run's own config counts, as its folder has it. Beside it may be typed what does not change the results (threads,
+device, tracking), and for a finished run more epochs.
+"""
+
+from __future__ import annotations
+
+import logging.config
+import os
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from cil_spl.base.errors import RequestError
+
+if TYPE_CHECKING:
+    from cil_spl.results.runs import Run
+
+WORD = "resume="
+MAY_DIFFER = ("trainer.threads", "target.threads", "trainer.device", "extensions")
+MAY_DIFFER_GROUP = "tracking."
+
+
+def asked_for(argv: Sequence[str]) -> str | None:
+    """The run that ``resume=`` names, if it stands among the words."""
+    named = [word.lstrip("+").removeprefix(WORD) for word in argv if word.lstrip("+").startswith(WORD)]
+    if not named:
+        return None
+    name = named[-1].strip("'\"")
+    if name in ("", "null"):
+        raise RequestError(f"resume={name}: name a run, by its folder or its MLflow id")
+    if any(word in ("-m", "--multirun") for word in argv):
+        raise RequestError(f"resume={name}: a sweep cannot be resumed by it; name one run, without -m")
+    return name
+
+
+def main(name: str, argv: Sequence[str]) -> int:
+    """Go on with the run ``name``; ``argv`` are the words of the command line. Returns the exit code."""
+    from cil_spl.cli.run import carry_out, show
+    from cil_spl.results import runs
+
+    run = runs.find(name)
+    typed = _typed([word for word in argv if not word.lstrip("+").startswith(WORD)])
+    cfg = _config_of(run, typed)
+    if run.status == "finished" and "trainer.epochs" not in typed:
+        epochs = run.info["params"].get("trainer.epochs")
+        print(f"{run.folder} is finished; trainer.epochs=N with more than {epochs} epochs extends it")
+        show(run.folder)
+        return 0
+    if os.getcwd() not in sys.path:
+        sys.path.append(os.getcwd())  # the user's own modules
+    _log_to(run.folder)
+    return carry_out(cfg, run.folder, resume=True)
+
+
+def _config_of(run: Run, typed: dict[str, Any]) -> Any:
+    """The run's config with what is typed beside it.
+
+    Raises:
+        RequestError: the run cannot go on, or what is typed would make it another run.
+    """
+    from omegaconf import OmegaConf
+
+    if run.info.get("refused"):
+        raise RequestError(f"resume={run.folder}: it was refused before it began; start it anew by `cilspl run`")
+    if run.status == "running":
+        raise RequestError(f"resume={run.folder}: the run is still going on")
+    cfg = run.config()
+    changed = []
+    for key, value in typed.items():
+        had = OmegaConf.select(cfg, key)
+        had = had.get("name") if OmegaConf.is_dict(had) else had  # method=bptt names a group's choice
+        had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
+        if value == had:
+            continue
+        extends = key == "trainer.epochs" and run.status == "finished" and _is_more(value, had)
+        if extends or key in MAY_DIFFER or key.startswith(MAY_DIFFER_GROUP):
+            OmegaConf.update(cfg, key, value)
+        else:
+            changed.append(f"{key}={value} (the run has {had})")
+    if changed:
+        raise RequestError(
+            f"resume={run.folder}: {', '.join(changed)}: a run goes on as it began; beside resume= may be typed "
+            f"{', '.join(MAY_DIFFER)}, tracking.*, and for a finished run a larger trainer.epochs. "
+            "For another run that begins from its weights use start_from"
+        )
+    return cfg
+
+
+def _is_more(value: Any, had: Any) -> bool:
+    return isinstance(value, int) and isinstance(had, int) and value > had
+
+
+def _typed(words: Sequence[str]) -> dict[str, Any]:
+    """``key=value`` words as values.
+
+    Raises:
+        RequestError: a word is no such thing, or stands for several values.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found: dict[str, Any] = {}
+    for word in words:
+        try:
+            override = OverridesParser.create().parse_override(word)
+        except HydraException as error:
+            raise RequestError(f"{word}: beside resume= only key=value can be typed ({error})") from None
+        if override.is_delete() or override.is_sweep_override() or override.is_hydra_override():
+            raise RequestError(f"{word}: beside resume= only key=value can be typed, with one value")
+        found[override.key_or_group] = override.value()
+    return found
+
+
+def _log_to(folder: Path) -> None:
+    """The log of a run as Hydra sets it up, at the end of what the run's file holds."""
+    from omegaconf import OmegaConf
+
+    text = (files("cil_spl.conf") / "hydra" / "job_logging" / "cilspl.yaml").read_text(encoding="utf-8")
+    config: Any = OmegaConf.to_container(OmegaConf.create(text))
+    config["handlers"]["file"]["filename"] = str(folder / "run.log")
+    logging.config.dictConfig(config)

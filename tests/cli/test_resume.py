@@ -1,0 +1,164 @@
+"""Going on with a run: what is found, what may be typed beside it, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from cil_spl.base import locks
+from cil_spl.results import runs
+from cil_spl.results.store import client_of, store_uri
+from cil_spl.results.values import flatten
+
+OFF = "tracking.enabled=false"
+
+
+@pytest.fixture
+def run(cilspl, here, pipeline):
+    """Make a run that ends as its name says; its folder."""
+
+    def make(*words: str):
+        before = set(here.glob("runs/**/run.json"))
+        cilspl("run", *words)
+        (made,) = set(here.glob("runs/**/run.json")) - before
+        return made.parent
+
+    return make
+
+
+def info(folder):
+    return json.loads((folder / "run.json").read_text())
+
+
+def test_a_killed_run_goes_on_with_its_own_config(cilspl, here, pipeline, run):
+    folder = run(OFF, "name=interrupt", "method.lr=0.25", "seed=3")
+    assert info(folder)["status"] == "killed"
+    began = pipeline.ran[-1]
+    said = cilspl("run", f"resume={folder}", "trainer.threads=2")
+    assert pipeline.ran[-1].trainer.threads == 2
+    pipeline.ran[-1].trainer.threads = None
+    assert flatten(pipeline.ran[-1]) == flatten(began)
+    assert said.code == 130  # its name makes it end so again
+    assert "runs/" in said.err
+    assert "goes on with it" in said.err
+    assert len(info(folder)["resumed"]) == 1
+
+
+def test_ctrl_c_says_how_to_go_on(cilspl, here, pipeline):
+    said = cilspl("run", OFF, "name=interrupt")
+    (folder,) = (path.parent.relative_to(here) for path in here.glob("runs/**/run.json"))
+    assert f"`cilspl run resume={folder}` goes on with it" in said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("method.lr=0.5",), "method.lr=0.5 (the run has 0.005)"),
+        (("method=conversion",), "method=conversion (the run has bptt)"),
+        (("trainer.epochs=4",), "trainer.epochs=4 (the run has 25)"),
+        (("seed=0,1",), "seed=0,1: beside resume= only key=value"),
+        (("~method.lr",), "~method.lr: beside resume= only key=value"),
+        (("-m",), "a sweep cannot be resumed"),
+        (("--cfg", "job"), "--cfg: beside resume= only key=value"),
+    ],
+)
+def test_what_would_make_it_another_run_is_refused(words, sentence, cilspl, pipeline, run):
+    folder = run(OFF, "method=bptt", "name=interrupt")
+    ran = len(pipeline.ran)
+    said = cilspl("run", f"resume={folder}", *words)
+    assert said.code == 2
+    assert sentence in said.err
+    assert len(pipeline.ran) == ran
+
+
+def test_the_same_value_typed_again_is_no_change(cilspl, pipeline, run):
+    folder = run(OFF, "method=bptt", "name=bug")
+    assert cilspl("run", f"resume={folder}", "method=bptt", "seed=0", "frames.bins=4").code == 1  # the bug again
+
+
+def test_a_finished_run_is_extended_by_more_epochs_only(cilspl, pipeline, run):
+    folder = run(OFF)
+    ran = len(pipeline.ran)
+    said = cilspl("run", f"resume={folder}")
+    assert said.code == 0
+    assert "is finished; trainer.epochs=N with more than 25 epochs extends it" in said.out
+    assert len(pipeline.ran) == ran
+    assert cilspl("run", f"resume={folder}", "trainer.epochs=24").code == 2
+    assert cilspl("run", f"resume={folder}", "trainer.epochs=26").code == 0
+    assert pipeline.ran[-1].trainer.epochs == 26
+    assert info(folder)["params"]["trainer.epochs"] == 26
+    assert "epochs: 26" in (folder / "config.yaml").read_text()
+
+
+def test_what_cannot_go_on_is_named(cilspl, here, pipeline, run):
+    folder = run(OFF, "name=interrupt")
+    lock = locks.hold(folder)
+    path = folder / "run.json"
+    path.write_text(json.dumps({**info(folder), "status": "running"}))
+    assert "the run is still going on" in cilspl("run", f"resume={folder}").err
+    lock.release()
+    path.write_text(json.dumps({**info(folder), "refused": True}))
+    assert "refused before it began" in cilspl("run", f"resume={folder}").err
+    assert "no run in this folder" in cilspl("run", f"resume={here}").err
+    assert "resume=null: name a run" in cilspl("run", "resume=null").err
+
+
+def test_it_goes_on_in_the_same_mlflow_run(cilspl, store, pipeline, run):
+    folder = run("name=interrupt")
+    first = info(folder)
+    path = folder / "run.json"
+    path.write_text(json.dumps({**first, "status": "running"}))  # as a SIGKILL leaves it
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("interrupt", "done"))
+    assert cilspl("run", f"resume={folder}", "trainer.threads=1").code == 0
+    client = client_of(store_uri())
+    (known,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+    assert known.info.run_id == first["run_id"] == info(folder)["run_id"]
+    assert known.info.status == "FINISHED"
+    assert known.data.tags["resumed.trainer.threads"] == "1"
+    for name in ("val/accuracy",):
+        points = [(p.step, p.value) for p in client.get_metric_history(first["run_id"], name)]
+        assert points == [(0, 0.5), (1, 0.75), (2, 0.625)]  # none twice
+    assert [line["step"] for line in runs.read(folder).metrics()] == [0, 1, 2]
+
+
+def test_a_copy_that_the_store_has_lost_is_made_anew(cilspl, store, template, pipeline, run):
+    folder = run("name=interrupt")
+    (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("interrupt", "done"))
+    before = info(folder)
+    shutil.copy(template, store / "mlflow.db")
+    assert cilspl("run", f"resume={folder}").code == 0
+    after = info(folder)
+    assert after["former_run_ids"] == [before["run_id"]]
+    assert client_of(store_uri()).get_run(after["run_id"]).data.metrics["val/accuracy"] == 0.625
+
+
+def test_a_run_whose_process_is_gone_is_killed(here):
+    """Killed with SIGKILL it could not say so itself; while it lived it was running."""
+    code = """
+import os, signal, sys
+from pathlib import Path
+from cil_spl.results import runs
+from cil_spl.results.record import open_record
+with open_record({"tracking": {"enabled": False}}, "run"):
+    assert runs.read("run").status == "running"
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -9
+    assert info(here / "run")["status"] == "running"
+    found = runs.read(here / "run")
+    assert found.status == "killed"
+    assert found.info["error"] == "its process is gone"
+
+
+def test_only_one_process_works_in_a_folder(cilspl, pipeline, run, monkeypatch):
+    folder = run(OFF, "name=interrupt")
+    monkeypatch.setattr(locks, "WAIT_S", 0.05)
+    lock = locks.hold(folder)
+    said = cilspl("run", f"resume={folder}")
+    lock.release()
+    assert said.code == 2
+    assert "another process works at the run in it" in said.err
