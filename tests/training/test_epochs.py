@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.process import seed_everything
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
@@ -164,3 +166,104 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
     with pytest.raises(OSError, match="No space left"):
         write_checkpoint(path, {"a": 2})
     assert read_checkpoint(path)["a"] == 1
+
+
+@pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
+def test_a_stage_that_patience_ends_ends_there_after_a_kill_too(killed_after: int, tmp_path: Path) -> None:
+    """Cut off at any epoch, the last included, it chooses the same epoch and runs as many."""
+    scores = [0.2, 0.8, 0.5, 0.6, 0.9, 0.95]
+    whole, _, logged = run(tmp_path / "whole", scores, patience=2)
+    cut: list[Any] = []
+
+    class KilledError(Exception):
+        pass
+
+    def log(metrics: dict[str, float], epoch: int) -> None:
+        cut.append((epoch, metrics))
+
+    def score() -> dict[str, float]:
+        if len(cut) == killed_after:
+            raise KilledError
+        return {"accuracy": scores[len(cut)]}
+
+    options: dict[str, Any] = {"step": lambda _: {"loss": 1.0}, "batches": batches(), "monitor": "accuracy", "log": log}
+    options |= {"trainer": Trainer(epochs=6, patience=2), "folder": tmp_path / "cut", "keep": {}}
+    if killed_after < whole.epochs:
+        with pytest.raises(KilledError):
+            fit(**options, score=score)
+    else:
+        fit(**options, score=lambda: {"accuracy": scores[len(cut)]})
+    cut.clear()
+    fitted = fit(**options, score=lambda: {"accuracy": scores[len(cut)]})
+    assert (fitted.epochs, fitted.best_epoch, fitted.stopped) == (4, 2, "no better for 2 epochs")
+    assert (whole.epochs, whole.best_epoch) == (4, 2)
+    assert [epoch for epoch, _ in cut] == [epoch for epoch, _ in logged] == [1, 2, 3, 4]
+
+
+def test_more_epochs_extend_a_fit_that_did_all_of_its(tmp_path: Path) -> None:
+    run(tmp_path, [0.2, 0.8])
+    fitted, thing, logged = run(tmp_path, [0.2, 0.8, 0.5, 0.9])
+    assert [epoch for epoch, _ in logged] == [1, 2, 3, 4]
+    assert (fitted.best_epoch, fitted.epochs, thing.value) == (4, 4, 12)
+
+
+def test_what_was_made_after_another_stage_is_left_aside(tmp_path: Path) -> None:
+    """A second stage stands on the first: once that has trained on, the second begins anew."""
+    thing = Number()
+
+    def stage(name: str, epochs: int, after: list[tuple[str, int]]) -> Fitted:
+        def step(_: Any) -> dict[str, float]:
+            thing.value += 1
+            return {"loss": 1.0}
+
+        return fit(
+            step=step,
+            score=lambda: {"accuracy": thing.value},
+            batches=batches(),
+            keep={"thing": thing},
+            trainer=Trainer(epochs=epochs),
+            monitor="accuracy",
+            folder=tmp_path,
+            log=lambda *_: None,
+            stage=name,
+            after=after,
+        )
+
+    stage("one", 1, [])
+    stage("two", 1, [("one", 1)])
+    assert thing.value == 6
+    stage("two", 1, [("one", 1)])
+    assert thing.value == 6
+    thing.value = 100
+    stage("two", 1, [("one", 2)])
+    assert thing.value == 103
+
+
+def test_every_generator_goes_on_where_it_stood(tmp_path: Path) -> None:
+    """Python's, numpy's and torch's: what a step draws after a kill is what it would have drawn."""
+
+    def draws(folder: Path, epochs: int) -> list[tuple[float, float, float]]:
+        found: list[tuple[float, float, float]] = []
+
+        def step(_: Any) -> dict[str, float]:
+            found.append((random.random(), float(np.random.rand()), float(torch.rand(()))))  # noqa: NPY002
+            return {"loss": 1.0}
+
+        fit(
+            step=step,
+            score=lambda: {"accuracy": 0.0},
+            batches=batches(),
+            keep={},
+            trainer=Trainer(epochs=epochs),
+            monitor="accuracy",
+            folder=folder,
+            log=lambda *_: None,
+        )
+        return found
+
+    seed_everything(7)
+    whole = draws(tmp_path / "whole", 3)
+    seed_everything(7)
+    begun = draws(tmp_path / "cut", 1)
+    seed_everything(99)
+    assert begun + draws(tmp_path / "cut", 3) == whole
