@@ -52,6 +52,11 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
     cfg = schema.check_config(cfg)
     plan = plan_of(cfg)
     target = make(cfg.target)
+    if ranks.count() > 1 and target.backend == "device":
+        raise RequestError(
+            f"target.backend={cfg.target.backend}: {ranks.count()} ranks cannot share one board; use one process, or "
+            "target.backend=simulator"
+        )
     warnings = target.place(plan)
     start = weights_from(cfg.start_from)
     check_store(cfg.tracking)
@@ -104,7 +109,7 @@ def plan_of(cfg: DictConfig) -> Plan:
 def prepare(cfg: DictConfig) -> dict[str, int]:
     """Make the process ready: memory, threads, seeds; the numbers of threads that are in force."""
     process.keep_memory()
-    ranks.start(cfg.trainer.device)
+    ranks.start(device_of(cfg.trainer.device).type)
     threads = process.set_threads(cfg.trainer.threads)
     process.seed_everything(cfg.seed)
     return threads

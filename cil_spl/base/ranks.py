@@ -29,10 +29,14 @@ def start(device: str = "cpu") -> None:
     """Join the other ranks; waits until all are there. Nothing to do for one alone, or twice."""
     if count() == 1:
         return
+    import torch
     import torch.distributed as dist
 
-    if not dist.is_initialized():
-        dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    if dist.is_initialized():
+        return
+    if device.startswith("cuda"):
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK") or 0))
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.startswith("cuda") else "gloo")
 
 
 def stop() -> None:
