@@ -1,7 +1,6 @@
 """Training spiking neural networks with a neuromorphic chip in the loop."""
 
 from cil_spl.base import process
-
-__version__ = "0.1.0"
+from cil_spl.base.version import __version__ as __version__
 
 process.before_torch()

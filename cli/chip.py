@@ -140,14 +140,13 @@ def _print_mismatch(found: Mismatch) -> None:
     def percent(value: float, sign: str = "") -> str:
         return f"{100 * value:{sign}.2f}"
 
-    layers = found.chip.layers
     per_recording = report.amount(found.chip.events.sum() / found.chip.n)
     print("8-bit network in time steps against the chip, per cent")
     print(f"Sum of |steps - chip| over the chip's {per_recording} events a recording, by layer:")
     print(
         _table(
             [
-                {"bins": bins} | {layer: percent(a.difference(k)) for k, layer in enumerate(layers)}
+                {"bins": bins} | {layer: percent(a.difference(k)) for k, layer in enumerate(found.chip.layers)}
                 for bins, a in found.by_bins.items()
             ]
         )

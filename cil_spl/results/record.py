@@ -17,10 +17,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cil_spl import __version__
 from cil_spl.base import locks, ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_json, write_json, write_text
+from cil_spl.base.version import __version__
 from cil_spl.results import store
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import finite, flatten, git_tags, is_timing, now, plain
