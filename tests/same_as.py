@@ -51,6 +51,7 @@ RESTORED: dict[str, dict[str, str]] = {"*": {}}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 APART = "train/loss"  # averaged, so that the order of the additions may change
 ABOUT_THE_FILE = ("kind", "format", "checksum", "version")  # of a chip.npz header
+ABOUT_THE_LINE = ("time", "crc")  # of metrics.jsonl
 LISTED = 12  # differences of a case that are printed
 
 
@@ -204,7 +205,9 @@ def metrics_in(folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     lines = (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     for number, line in enumerate(lines, start=1):
-        found |= {f"line {number} {name}": value for name, value in json.loads(line).items() if name != "time"}
+        found |= {
+            f"line {number} {name}": value for name, value in json.loads(line).items() if name not in ABOUT_THE_LINE
+        }
     final = json.loads((folder / "run.json").read_text(encoding="utf-8"))["metrics"]
     found |= {f"final {name}": value for name, value in final.items()}
     return {name: value for name, value in found.items() if not name.endswith("_seconds")}

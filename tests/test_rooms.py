@@ -30,9 +30,8 @@ LONG_FUNCTIONS = {
     "cil_spl/chip/simulator.py::simulate": 74,
     "cil_spl/methods/cil_bptt.py::train": 67,
     "cil_spl/methods/cil_conversion.py::train": 63,
-    "cil_spl/results/record.py::open_record": 69,
     "cil_spl/tasks/evaluation.py::evaluate": 67,
-    "cil_spl/training/epochs.py::fit": 86,
+    "cil_spl/training/epochs.py::fit": 64,
 }
 
 

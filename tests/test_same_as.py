@@ -56,7 +56,9 @@ def test_the_same_run_in_another_format_is_equal(tmp_path: Path) -> None:
     """Times, file formats and what is new are no differences; a loss average is reported."""
     first = {"step": 1, "time": "noon", "train/loss": 0.25, "train/epoch_seconds": 1.0}
     before = run_folder(tmp_path / "before", lines=(first,))
-    now = run_folder(tmp_path / "now", lines=({**first, "time": "night", "train/epoch_seconds": 2.0, "new": 1.0},))
+    now = run_folder(
+        tmp_path / "now", lines=({**first, "time": "night", "crc": "1f", "train/epoch_seconds": 2.0, "new": 1.0},)
+    )
     torch.save({"format": 2, "content": {"net": torch.load(before / "weights.pt")["weights"]}}, now / "weights.pt")
     result = same_as.compare("a/b", before, now)
     assert result.differences == []
