@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
 from cil_spl import schema
-from cil_spl.base import fence, process, ranks
+from cil_spl.base import fence, options, process, ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
 from cil_spl.chip.quantize import integer_twin
@@ -22,6 +22,7 @@ from cil_spl.data import cache, datasets
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings
+from cil_spl.data.options import Frames
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
 from cil_spl.models.neurons import weights_of
@@ -32,8 +33,8 @@ from cil_spl.results.record import Record, open_record, read_metrics
 from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
-from cil_spl.training.context import Frames, Trained, TrainingContext
-from cil_spl.training.update import Trainer
+from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.options import Trainer
 
 
 def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[str, Any]:
@@ -68,7 +69,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
         for text in warnings:
             record.warn(text)
         ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
-        trained = fence.locate(cfg.method._target_)(ctx, **keywords(cfg.method, without=("name",)))
+        trained = make(cfg.method, ctx)
         if not ranks.first():
             return {}
         evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
@@ -119,14 +120,13 @@ def context_of(
     cfg: DictConfig, plan: Plan, experiences: tuple[Any, ...], target: Any, record: Record, folder: Path
 ) -> TrainingContext:
     """What the method is handed."""
-    trainer = {key: value for key, value in cfg.trainer.items() if key not in ("device", "threads")}
     ctx = TrainingContext(
         plan=plan,
         experiences=experiences,
         task=make(cfg.task),
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
         aware=cfg.quantize.aware or cfg.model.aware,
-        trainer=Trainer(**trainer),
+        trainer=Trainer(**cfg.trainer),
         frames=Frames(**cfg.frames),
         seed=cfg.seed,
         device=device_of(cfg.trainer.device),
@@ -138,8 +138,7 @@ def context_of(
     if target.runs != "spikes":
         return ctx
     if cfg.observer is not None:
-        observer = fence.locate(cfg.observer._target_)(target, plan, **keywords(cfg.observer, without=("name",)))
-        ctx = replace(ctx, observer=observer)
+        ctx = replace(ctx, observer=make(cfg.observer, target, plan))
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
         chip, _ = target.quantize(net, plan)
@@ -235,13 +234,6 @@ def example_of(target: Any, batch: Batch, recordings: Recordings) -> dict[str, A
     return {"events": batch.events, "output_us": output_us, "output_class": output_class, "title": title}
 
 
-def keywords(node: DictConfig, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """What a config node hands to the function that its ``_target_`` names."""
-    plain = OmegaConf.to_container(node)
-    assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key not in ("_target_", *without)}
-
-
 @contextmanager
 def released(target: Any) -> Iterator[None]:
     """A target that holds a board gives it back at the end, whatever happens."""
@@ -252,21 +244,23 @@ def released(target: Any) -> Iterator[None]:
         ranks.stop()
 
 
-def make(node: DictConfig) -> Any:
-    """Call what a config node names."""
-    return fence.locate(node._target_)(**keywords(node))
+def keywords(node: DictConfig, without: tuple[str, ...] = ()) -> dict[str, Any]:
+    """What a config node hands to the function that its ``_target_`` names."""
+    plain = OmegaConf.to_container(node)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key not in ("_target_", *without)}
+
+
+def make(node: DictConfig, *given: Any) -> Any:
+    """Call what a config node names, with its keys as keywords; with its ``name`` where it takes one."""
+    function = fence.locate(node._target_)
+    return function(*given, **keywords(node, without=() if options.takes(function, "name") else ("name",)))
 
 
 def device_of(name: str) -> torch.device:
-    """The device to train on.
-
-    Raises:
-        RequestError: ``cuda`` where there is none.
-    """
+    """The device to train on; whether there is such a one has been checked with the config."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and ranks.count() > 1:
         name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
-    if name.startswith("cuda") and not torch.cuda.is_available():
-        raise RequestError("trainer.device=cuda: torch finds no CUDA device here; use trainer.device=cpu or auto")
     return torch.device(name)

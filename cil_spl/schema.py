@@ -1,209 +1,59 @@
-"""What a config may say: the dataclass of every group, with ranges, and all cross-checks in one function.
+"""What a config may say: its groups against the signatures that take them, then the groups against each other.
 
-Light on purpose: the command line imports this before it knows what to do.
+Type, range and default of an option stand where it is taken: in a function's signature, or in the dataclass of a group
+(``training/options.py``, ``models/options.py``, ``data/options.py``, and here where no room takes it). What is checked
+without torch comes first, so that most mistakes are answered at once.
 """
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
+from annotated_types import Ge, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import ConfigTypeError, OmegaConfBaseException
+from omegaconf.errors import OmegaConfBaseException
 
-from cil_spl.base import fence
+from cil_spl.base import fence, options
 from cil_spl.base.errors import RequestError
+from cil_spl.base.hints import Says, shown
 from cil_spl.base.words import nearest
 
 
-def ranged(default: Any, low: float | None = None, high: float | None = None, above: float | None = None) -> Any:
-    """A number from ``low`` to ``high``, or greater than ``above``."""
-    return field(default=default, metadata={"low": low, "high": high, "above": above})
+@dataclass(frozen=True)
+class Run:
+    """The keys of ``conf/config.yaml`` outside any group."""
+
+    seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0  # numpy's largest
+    name: str | None = None
+    start_from: Annotated[str, MinLen(1)] | None = None
+    extensions: Annotated[list[str], Says("a list of modules, [module]")] = field(default_factory=list)
 
 
-def one_of(default: Any, *allowed: Any) -> Any:
-    """One of a few values."""
-    return field(default=default, metadata={"allowed": allowed})
-
-
-@dataclass
-class Frames:
-    bins: int = ranged(4, low=1)
-    by: str = one_of("time", "time", "count")
-    duration_us: int | None = ranged(None, low=1)
-
-
-@dataclass
-class Neuron:
-    kind: str = one_of("iaf", "iaf", "lif")
-    spike_fn: str = one_of("multi", "multi", "single")
-    reset_fn: str = one_of("subtract", "subtract", "zero")
-    surrogate_grad_fn: str = one_of(
-        "periodic_exponential",
-        "periodic_exponential",
-        "single_exponential",
-        "heaviside",
-        "gaussian",
-        "multi_gaussian",
-        "triangle",
-        "sigmoid",
-    )
-    surrogate_args: dict[str, float] = field(default_factory=dict)
-    spike_threshold: float = ranged(1.0, above=0)
-    min_v_mem: float | None = ranged(-8.0, high=0)
-    tau_mem: float | None = ranged(None, above=0)
-
-
-@dataclass
-class Model:
-    name: str = "bptt_snn"
-    family: str = one_of("snn", "snn", "cnn")
-    aware: bool = False
-    preset: str = one_of("quickstart", "quickstart", "scnn6")
-    layers: list[Any] | None = None
-    neuron: Neuron = field(default_factory=Neuron)
-
-
-@dataclass
-class Bptt:
-    _target_: str = ""
-    name: str = "bptt"
-    lr: float = ranged(5e-3, above=0)
-    loss: str = one_of("counts", "counts", "steps")
-    count_scale: float = ranged(0.25, above=0)
-    straight_through_output: bool = True
-    init_rate: float = ranged(1.0, above=0)
-
-
-@dataclass
-class Conversion:
-    _target_: str = ""
-    name: str = "conversion"
-    lr: float = ranged(2e-3, above=0)
-    percentile: float = ranged(99.0, low=50, high=100)
-    gains: list[float] = field(default_factory=lambda: [8.0])
-    normalize_batches: int = ranged(8, low=1)
-    init_rate: float = ranged(1.0, above=0)
-
-
-@dataclass
-class CilBptt(Bptt):
-    name: str = "cil_bptt"
-    plain: float = ranged(0.5, low=0, high=1)
-    meter: int = ranged(0, low=0)
-
-
-@dataclass
-class CilConversion:
-    _target_: str = ""
-    name: str = "cil_conversion"
-    lr: float = ranged(5e-3, above=0)
-    count_scale: float = ranged(0.25, above=0)
-    init_rate: float = ranged(1.0, above=0)
-    plain: float = ranged(0.5, low=0, high=1)
-    meter: int = ranged(0, low=0)
-
-
-@dataclass
-class ChipInLoop:
-    _target_: str = ""
-    name: str = "chip"
-    layers: str = one_of("all", "output", "all")
-    v_mem: bool = False
-    die: dict[str, Any] | None = None
-
-
-@dataclass
+@dataclass(frozen=True)
 class Quantize:
+    """The config group ``quantize``."""
+
     aware: bool = False
 
 
-@dataclass
-class Software:
-    _target_: str = ""
-    name: str = "software"
-
-
-@dataclass
-class Accelerator:
-    _target_: str = ""
-    name: str = "accelerator"
-    precision: str = one_of("float32", "float32", "int8")
-
-
-@dataclass
-class Speck:
-    _target_: str = ""
-    name: str = "speck"
-    backend: str = one_of("auto", "auto", "simulator", "device")
-    die: dict[str, Any] | None = None
-    threads: int | None = ranged(None, low=1)
-    max_synops_per_second: float | None = ranged(None, above=0)
-    device: str | None = None
-    monitor: str = one_of("readout", "readout", "all")
-    repeats: int = ranged(1, low=1, high=1000)
-    start_delay_us: int = ranged(100_000, low=0, high=60_000_000)
-    quiet_us: int = ranged(20_000, low=1, high=60_000_000)
-    max_wait_us: int = ranged(2_000_000, low=1, high=600_000_000)
-
-
-@dataclass
-class Classification:
-    _target_: str = ""
-    name: str = "classification"
-    label_smoothing: float = ranged(0.0, low=0, high=1)
-
-
-@dataclass
-class Trainer:
-    epochs: int = ranged(25, low=1)
-    batch_size: int = ranged(16, low=1)
-    eval_batch_size: int = ranged(128, low=1)
-    optimizer: str = one_of("adam", "adam", "sgd")
-    momentum: float = ranged(0.9, low=0, high=1)
-    weight_decay: float = ranged(0.0, low=0)
-    schedule: str = one_of("cosine", "constant", "cosine", "step")
-    warmup_steps: int = ranged(0, low=0)
-    patience: int | None = ranged(None, low=1)
-    grad_clip: float | None = ranged(None, above=0)
-    max_seconds: float | None = ranged(None, above=0)
-    limit_batches: int | None = ranged(None, low=1)
-    device: str = one_of("cpu", "cpu", "cuda", "auto")
-    threads: int | None = ranged(None, low=1)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Tracking:
+    """The config group ``tracking``."""
+
     enabled: bool = True
     uri: str | None = None
-    experiment: str = "cilspl"
+    experiment: Annotated[str, MinLen(1)] = "cilspl"
 
 
-GROUPS: dict[str, type] = {
-    "frames": Frames,
-    "model": Model,
-    "quantize": Quantize,
-    "trainer": Trainer,
-    "tracking": Tracking,
-}
-TARGETS: dict[str, type] = {
-    "cil_spl.methods.bptt.train": Bptt,
-    "cil_spl.methods.conversion.train": Conversion,
-    "cil_spl.methods.cil_bptt.train": CilBptt,
-    "cil_spl.methods.cil_conversion.train": CilConversion,
-    "cil_spl.chip.observer.ChipObserver": ChipInLoop,
-    "cil_spl.targets.software.Software": Software,
-    "cil_spl.targets.accelerator.Accelerator": Accelerator,
-    "cil_spl.targets.speck.Speck": Speck,
-    "cil_spl.tasks.classification.classification": Classification,
-}
-INSTANTIATED = ("dataset", "test_dataset", "observer", "method", "target", "task")
+GROUPS = ("frames", "model", "quantize", "trainer", "tracking")
+# Groups whose `_target_` is called, with how many of its first parameters the pipeline gives itself.
+CALLED = {"dataset": 0, "test_dataset": 0, "observer": 2, "method": 1, "target": 0, "task": 0}
 MAY_BE_NULL = ("test_dataset", "observer")
-# What a method trains, and whether it learns from what another machine did.
-TRAINS = {"conversion": "cnn", "cil_conversion": "cnn", "bptt": "snn", "cil_bptt": "snn"}
-OBSERVES = ("cil_bptt", "cil_conversion")
+FITTING = {"cnn": "cnn, qat_cnn", "snn": "bptt_snn"}  # models by family, for messages
 
 
 def check_config(cfg: DictConfig) -> DictConfig:
@@ -213,82 +63,31 @@ def check_config(cfg: DictConfig) -> DictConfig:
         RequestError: names the key, its value and what is allowed.
     """
     resolved = _resolve(cfg)
-    out: dict[str, Any] = dict(resolved)
-    for group, kind in GROUPS.items():
-        out[group] = _typed(kind, resolved.get(group) or {}, group)
-    for group in INSTANTIATED:
-        node = resolved.get(group)
-        if not node:
-            if group in MAY_BE_NULL:
-                out[group] = None
-                continue
-            raise RequestError(f"{group}=null: choose one, for example with `cilspl ls`")
-        target = node.get("_target_")
-        if target in fence.MOVED:
-            target = node["_target_"] = fence.MOVED[target]
-        if target is None and group == "observer":
-            raise RequestError(f"observer.{next(iter(node))}: there is no observer to set it of; add observer=chip")
-        fence.check_target(group, target, resolved.get("extensions") or [])
-        if target in TARGETS:
-            out[group] = _typed(TARGETS[target], node, group)
-        elif group in ("dataset", "test_dataset"):
-            from cil_spl.data import datasets
-
-            datasets.check_dataset(node, group)
-        else:
-            _check_signature(group, node)
-    seed = resolved.get("seed")
-    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
-        raise RequestError(f"seed={seed}: needs a whole number from 0")
+    _check_finite(resolved, "")
+    out = _top(resolved)
+    nodes = {group: _node(resolved, group) for group in (*GROUPS, *CALLED)}
+    for group in GROUPS:
+        out[group] = _group(group, nodes[group] or {})
+    called = {group: node for group in CALLED if (node := nodes[group]) is not None}
+    for group, node in called.items():
+        _check_called(group, node, out["extensions"])
+    for group in ("dataset", "test_dataset"):
+        out[group] = _dataset(group, called[group]) if group in called else None
+    _check_neurons(out["model"]["neuron"], called["target"].get("name"))
+    for group in ("method", "observer", "target", "task"):  # from here on torch is imported
+        out[group] = _signature(group, called[group]) if group in called else None
     checked = OmegaConf.create(out)
     _check_together(checked)
+    _check_device(checked.trainer.device)
     return checked
 
 
-def _check_together(cfg: DictConfig) -> None:
-    """Groups that do not go together."""
-    method, model, target = cfg.method.name, cfg.model, cfg.target.name
-    needs = TRAINS.get(method)
-    if needs is not None and model.family != needs:
-        fitting = "cnn, qat_cnn" if needs == "cnn" else "bptt_snn"
-        raise RequestError(f"model={model.name}: method={method} trains a {needs}; allowed are model={fitting}")
-    if target == "accelerator" and model.family != "cnn":
-        raise RequestError(
-            f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
-        )
-    if cfg.observer is None and method in OBSERVES:
-        raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
-    if cfg.observer is not None and method in TRAINS and method not in OBSERVES:
-        raise RequestError(
-            f"observer={cfg.observer.name}: method={method} does not learn from it; allowed are method="
-            f"{', '.join(OBSERVES)}, or observer=none"
-        )
-    if cfg.observer is not None and target != "speck":
-        raise RequestError(
-            f"target={target}: observer={cfg.observer.name} puts the target's chip in the loop; use target=speck, "
-            "or a method without a chip, such as method=bptt"
-        )
-    if cfg.observer is not None and cfg.target.backend == "device":
-        if cfg.observer.v_mem:
-            raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
-        if cfg.observer.layers == "all" and cfg.target.monitor != "all":
-            raise RequestError(
-                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; "
-                "use target.monitor=all, or observer.layers=output"
-            )
-    neuron = model.neuron
-    if neuron.kind != "iaf" and target == "speck":
-        raise RequestError(
-            f"model.neuron.kind={neuron.kind}: target=speck has integrate-and-fire neurons only (the chip has no "
-            "multiplicative leak); use model.neuron.kind=iaf, or target=software"
-        )
-    if neuron.min_v_mem is None and target != "accelerator":
-        raise RequestError(
-            "model.neuron.min_v_mem=null: quantising needs a lower bound, or the scale is spent on it and every weight "
-            "rounds to zero; use model.neuron.min_v_mem=-1, or a lower one"
-        )
-    if neuron.kind == "lif" and neuron.tau_mem is None:
-        raise RequestError("model.neuron.tau_mem=null: model.neuron.kind=lif needs a time constant, in time steps")
+def requires(method: Mapping[str, Any]) -> Any:
+    """What a method needs: ``REQUIRES`` beside its function."""
+    from cil_spl.training.options import Requires
+
+    function = fence.locate(method["_target_"])
+    return getattr(sys.modules.get(getattr(function, "__module__", "")), "REQUIRES", Requires())
 
 
 def _resolve(cfg: DictConfig) -> dict[str, Any]:
@@ -301,59 +100,187 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def _typed(kind: type, node: Mapping[str, Any], where: str) -> Any:
-    """``node`` as ``kind`` has it: known keys, their types, their ranges."""
-    try:
-        merged = OmegaConf.merge(OmegaConf.structured(kind), dict(node))
-    except OmegaConfBaseException as error:
-        key = str(getattr(error, "full_key", "") or "") or _that_fails(kind, node)
-        value: Any = node
-        for part in key.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        names = [f.name for f in fields(kind) if not f.name.startswith("_")]
-        if key and key.split(".")[0] not in {f.name for f in fields(kind)}:
-            raise RequestError(f"{where}.{key}={value}: no such key; {nearest(key, names)}") from None
-        reason = str(error).splitlines()[0]
-        if isinstance(error, ConfigTypeError):
-            reason = "needs names and values, {name: value}" if isinstance(value, list) else "needs a list, [value]"
-        raise RequestError(f"{where}.{key}={value}: {reason}") from None
-    _check_ranges(kind, merged, where)
-    return OmegaConf.to_container(merged)
+def _check_finite(value: Any, key: str) -> None:
+    """Refuse a number that is infinite or none, wherever it stands."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RequestError(f"{key}={value}: needs a finite number")
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for name, inner in items:
+        _check_finite(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))
 
 
-def _that_fails(kind: type, node: Mapping[str, Any]) -> str:
-    """The first key of ``node`` whose value ``kind`` refuses, where OmegaConf's message does not name it."""
-    for key in node:
-        try:
-            OmegaConf.merge(OmegaConf.structured(kind), {key: node[key]})
-        except OmegaConfBaseException:
-            return key
-    return ""
+def _top(resolved: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys outside any group; any other is refused."""
+    known = [*options.names(Run), *GROUPS, *CALLED]
+    for key, value in resolved.items():
+        if key not in known:
+            full = key
+            while isinstance(value, dict) and value:  # the first that was typed
+                name, value = next(iter(value.items()))
+                full += f".{name}"
+            what = "key" if full == key else f"group {key}"
+            raise RequestError(f"{full}={shown(value)}: no such {what}; {nearest(key, known)}")
+    return options.checked(Run, {key: resolved[key] for key in options.names(Run) if key in resolved}, "")
 
 
-def _check_ranges(kind: type, node: Any, where: str) -> None:
-    for f in fields(kind):
-        value, meta = node[f.name], f.metadata
-        if f.default_factory is Neuron:
-            _check_ranges(Neuron, value, f"{where}.{f.name}")
-        if value is None or not meta:
-            continue
-        key = f"{where}.{f.name}={value}"
-        if "allowed" in meta and value not in meta["allowed"]:
-            raise RequestError(f"{key}: {nearest(str(value), [str(a) for a in meta['allowed']])}")
-        low, high, above = meta.get("low"), meta.get("high"), meta.get("above")
-        too_low = (low is not None and not value >= low) or (above is not None and not value > above)
-        if too_low or (high is not None and not value <= high):
-            words = {"at least": low, "at most": high, "more than": above}
-            limits = [f"{word} {limit:g}" for word, limit in words.items() if limit is not None]
-            raise RequestError(f"{key}: must be {' and '.join(limits)}")
+def _node(resolved: Mapping[str, Any], group: str) -> dict[str, Any] | None:
+    """A group's keys and values; None where it may be absent and is."""
+    node = resolved.get(group)
+    if node is not None and not isinstance(node, dict):
+        raise RequestError(f"{group}={shown(node)}: needs names and values; `cilspl ls` lists what there is to choose")
+    if node or group in GROUPS:
+        return node
+    if group in MAY_BE_NULL:
+        return None
+    raise RequestError(f"{group}=null: choose one, for example with `cilspl ls`")
 
 
-def _check_signature(group: str, node: Mapping[str, Any]) -> None:
-    """A function without a dataclass here takes the keywords of its signature."""
-    known = inspect.signature(fence.locate(node["_target_"])).parameters
-    if any(p.kind is p.VAR_KEYWORD for p in known.values()):
+def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """A group that is a dataclass."""
+    from cil_spl.data.options import Frames, check_bins
+    from cil_spl.models.options import Model, Neuron, check_layers
+    from cil_spl.training.options import Trainer
+
+    kinds = {"frames": Frames, "model": Model, "quantize": Quantize, "trainer": Trainer, "tracking": Tracking}
+    found = options.checked(kinds[group], node, group)
+    if group == "frames":
+        check_bins(**found)
+    if group == "model":
+        found["neuron"] = options.checked(Neuron, found["neuron"], "model.neuron")
+        if found["layers"] is not None:
+            check_layers(found["layers"])
+    return found
+
+
+def _check_called(group: str, node: dict[str, Any], extensions: list[str]) -> None:
+    """Whether what a group names may be called; where it lay in an earlier version it is called by its new name."""
+    target = node.get("_target_")
+    if target is None and group == "observer":
+        raise RequestError(f"observer.{next(iter(node))}: there is no observer to set it of; add observer=chip")
+    if isinstance(target, str) and target in fence.MOVED:
+        target = node["_target_"] = fence.MOVED[target]
+    fence.check_target(group, target, extensions)
+    if not isinstance(node.get("name"), str) or not node["name"]:
+        raise RequestError(f"{group}.name={shown(node.get('name'))}: needs text, what results call it")
+
+
+def _dataset(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    from cil_spl.data import datasets
+
+    return datasets.check_dataset(node, group)
+
+
+def _signature(group: str, node: dict[str, Any]) -> dict[str, Any]:
+    """The keys of a group that is called, as the signature of what it names has them."""
+    function = fence.locate(node["_target_"])
+    if not isinstance(function, Callable):  # type: ignore[arg-type]
+        raise RequestError(f"{group}._target_={node['_target_']}: it cannot be called; name a function or a class")
+    own = {
+        key: value for key, value in node.items() if key in options.names(function) or key not in ("_target_", "name")
+    }
+    return {"_target_": node["_target_"], "name": node["name"]} | options.checked(
+        function, own, group, given=CALLED[group]
+    )
+
+
+def _check_neurons(neuron: Mapping[str, Any], target: Any) -> None:
+    """Neurons that do not go with each other's settings or with the target."""
+    if neuron["kind"] != "iaf" and target == "speck":
+        raise RequestError(
+            f"model.neuron.kind={neuron['kind']}: target=speck has integrate-and-fire neurons only (the chip has no "
+            "multiplicative leak); use model.neuron.kind=iaf, or target=software"
+        )
+    if neuron["min_v_mem"] is None and target != "accelerator":
+        raise RequestError(
+            "model.neuron.min_v_mem=null: quantising needs a lower bound, or the scale is spent on it and every weight "
+            "rounds to zero; use model.neuron.min_v_mem=-1, or a lower one"
+        )
+    if neuron["kind"] == "lif" and neuron["tau_mem"] is None:
+        raise RequestError("model.neuron.tau_mem=null: model.neuron.kind=lif needs a time constant, in time steps")
+
+
+def _check_together(cfg: DictConfig) -> None:
+    """Groups that do not go together."""
+    method, model, target = cfg.method.name, cfg.model, cfg.target.name
+    needs = requires(cfg.method)
+    if needs.family is not None and model.family != needs.family:
+        raise RequestError(
+            f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
+        )
+    if target == "accelerator" and model.family != "cnn":
+        raise RequestError(
+            f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
+        )
+    _check_observer(cfg, needs.observer)
+    _check_surrogate(model.neuron)
+    if target != "accelerator":
+        _check_rounding(model.neuron, float(cfg.method.get("init_rate") or 1.0))
+
+
+def _check_observer(cfg: DictConfig, needed: Any) -> None:
+    """A method that learns from another machine has one, and the target can be it."""
+    observer, method, target = cfg.observer, cfg.method.name, cfg.target.name
+    if observer is None:
+        if needed is True:
+            raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
         return
-    for key in node:
-        if key not in known and key not in ("_target_", "name"):
-            raise RequestError(f"{group}.{key}={node[key]}: no such key; {nearest(key, list(known))}")
+    if needed is False:
+        raise RequestError(
+            f"observer={observer.name}: method={method} does not learn from it; use observer=none, or a method that "
+            "does, such as cil_bptt or cil_conversion"
+        )
+    if target != "speck":
+        raise RequestError(
+            f"target={target}: observer={observer.name} puts the target's chip in the loop; use target=speck, "
+            "or a method without a chip, such as method=bptt"
+        )
+    if cfg.target.backend == "device":
+        if observer.v_mem:
+            raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
+        if observer.layers == "all" and cfg.target.monitor != "all":
+            raise RequestError(
+                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; "
+                "use target.monitor=all, or observer.layers=output"
+            )
+
+
+def _check_surrogate(neuron: DictConfig) -> None:
+    from cil_spl.models.neurons import SURROGATES
+
+    args = OmegaConf.to_container(neuron.surrogate_args)
+    assert isinstance(args, dict)
+    known = {str(key): value for key, value in args.items()}
+    options.checked(SURROGATES[neuron.surrogate_grad_fn], known, "model.neuron.surrogate_args")
+
+
+def _check_rounding(neuron: DictConfig, init_rate: float) -> None:
+    """Refuse a threshold or bound so far from 0 that the chip's rule would round every weight to 0.
+
+    A core has one scale for its weights and its 16-bit states. Fresh weights are scaled so that a neuron's input has
+    the spread ``init_rate``; one weight is at most about as large, and what is below half a step rounds to 0.
+    """
+    largest = 2 * (2**15 - 1) * init_rate
+    for name in ("spike_threshold", "min_v_mem"):
+        value = float(neuron[name])
+        if abs(value) > largest:
+            sign = "-" if value < 0 else ""
+            raise RequestError(
+                f"model.neuron.{name}={value:g}: it takes up the chip's 16 bits, so that weights of the size "
+                f"{init_rate:g} (method.init_rate) and below round to 0; use one within {sign}{largest:g}"
+            )
+
+
+def _check_device(name: str) -> None:
+    """Refuse to train on a CUDA device that there is not."""
+    if not name.startswith("cuda"):
+        return
+    import torch
+
+    n = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not n:
+        raise RequestError(f"trainer.device={name}: torch finds no CUDA device here; use trainer.device=cpu or auto")
+    number = int(name.partition(":")[2] or 0)
+    if number >= n:
+        raise RequestError(
+            f"trainer.device={name}: torch finds {n} CUDA devices here; allowed are cuda:0 to cuda:{n - 1}"
+        )

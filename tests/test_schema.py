@@ -21,9 +21,9 @@ def config(*overrides: str) -> DictConfig:
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
-        (["method.lr=abc"], r"method\.lr=abc: .*Float"),
+        (["method.lr=abc"], r"method\.lr=abc: needs a number, more than 0"),
         (["method.lr=0"], r"method\.lr=0(\.0)?: must be more than 0"),
-        (["method.lr=nan"], r"method\.lr=nan: must be more than 0"),
+        (["method.lr=nan"], r"method\.lr=nan: needs a finite number"),
         (["trainer.epochs=0"], r"trainer\.epochs=0: must be at least 1"),
         (["trainer.epochs=2.5"], r"trainer\.epochs=2\.5"),
         (["trainer.optimizer=adamm"], r"trainer\.optimizer=adamm: did you mean adam\? allowed are adam, sgd"),
@@ -39,7 +39,7 @@ def config(*overrides: str) -> DictConfig:
         ),
         (["target.backend=board"], r"target\.backend=board: .*allowed are auto, simulator, device"),
         (["target.die=[1]"], r"target\.die=\[1\]: needs names and values"),
-        (["target.die=x"], r"target\.die=x: "),
+        (["target.die=x"], r"target\.die=x: needs names and values"),
         (["model.layers={a: 1}"], r"model\.layers=\{'a': 1\}: needs a list"),
         (["target.repeats=0"], r"target\.repeats=0: must be at least 1 and at most 1000"),
         (["target.monitor=some"], r"target\.monitor=some: .*allowed are readout, all"),
@@ -47,8 +47,8 @@ def config(*overrides: str) -> DictConfig:
         (["target.quiet_us=0"], r"target\.quiet_us=0: must be at least 1"),
         (["target.max_wait_us=0"], r"target\.max_wait_us=0: must be at least 1"),
         (["task.label_smoothing=2"], r"task\.label_smoothing=2(\.0)?: must be at least 0 and at most 1"),
-        (["seed=-1"], r"seed=-1: needs a whole number from 0"),
-        (["seed=1.5"], r"seed=1\.5"),
+        (["seed=-1"], r"seed=-1: must be at least 0 and at most 4294967295"),
+        (["seed=1.5"], r"seed=1\.5: needs a whole number"),
         (["dataset.val_fraction=1"], r"dataset\.val_fraction=1"),
         (["dataset.preprocess.pool=3"], r"dataset\.preprocess\.pool=3"),
         # groups that do not go together

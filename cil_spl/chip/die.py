@@ -26,13 +26,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Annotated, Any, Literal, get_args
 
 import numpy as np
+from annotated_types import Ge, Le, Lt
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.options import check_fields, checked
 
-DECIMATION = (1, 2, 4, 8, 16, 32, 128, 256, 512)  # 64 is not among the chip's
+Size = Annotated[float, Ge(0), Le(1_000_000_000)]
+Fraction = Annotated[float, Ge(0), Le(1)]
+Rate = Annotated[float, Ge(1)]
+Depth = Annotated[int, Ge(0), Le(2**31)]
+Pass = Literal[1, 2, 4, 8, 16, 32, 128, 256, 512]  # 64 is not among the chip's
+Leak = Annotated[int, Ge(-32768), Le(32767)]
 
 
 @dataclass(frozen=True)
@@ -61,29 +68,22 @@ class Die:
         RequestError: a value is out of range.
     """
 
-    seed: int = 0
-    threshold_spread: float = 0.0
-    dead: float = 0.0
-    stuck: float = 0.0
-    lost: float = 0.0
-    jitter_us: float = 0.0
-    reorder_us: float = 0.0
-    synops_per_second: float | Mapping[str, float] | None = None
-    fifo: int | Mapping[str, int] | None = None
-    decimate: int | Mapping[str, int] = 1
-    leak: int | Mapping[str, int] = 0
-    leak_period_us: float | None = None
-    where: str = field(default="target.die", compare=False, repr=False)
+    seed: Annotated[int, Ge(0), Lt(2**63)] = 0
+    threshold_spread: Size = 0.0
+    dead: Fraction = 0.0
+    stuck: Fraction = 0.0
+    lost: Fraction = 0.0
+    jitter_us: Size = 0.0
+    reorder_us: Size = 0.0
+    synops_per_second: Rate | Mapping[str, Rate] | None = None
+    fifo: Depth | Mapping[str, Depth] | None = None
+    decimate: Pass | Mapping[str, Pass] = 1
+    leak: Leak | Mapping[str, Leak] = 0
+    leak_period_us: Annotated[float, Ge(0.001), Le(1_000_000_000)] | None = None
+    where: str = field(default="target.die", compare=False, repr=False, metadata={"option": False})
 
     def __post_init__(self) -> None:
-        for name in SETTINGS:
-            value = getattr(self, name)
-            by_layer = value.items() if name in BY_LAYER and isinstance(value, Mapping) else [(None, value)]
-            for layer, one in by_layer:
-                allowed, right = _allowed(name, one)
-                if not right:
-                    key = name if layer is None else f"{name}.{layer}"
-                    raise RequestError(f"{self.where}.{key}={one}: allowed is {allowed}")
+        check_fields(self, self.where)
         if self.fifo is not None and self.synops_per_second is None:
             raise RequestError(
                 f"{self.where}.fifo={self.fifo}: a core without a rate never waits; set synops_per_second"
@@ -129,6 +129,7 @@ class Die:
         return np.random.default_rng([self.seed, SETTINGS.index(effect), layer])
 
 
+DECIMATION = get_args(Pass)
 SETTINGS = tuple(f.name for f in fields(Die) if f.name != "where")
 BY_LAYER = ("synops_per_second", "fifo", "decimate", "leak")
 
@@ -139,29 +140,6 @@ def die_of(values: Mapping[str, Any] | None, where: str) -> Die | None:
     Raises:
         RequestError: a key that is not known, or a value that is out of range.
     """
-    for key, value in (values or {}).items():
-        if key not in SETTINGS:
-            raise RequestError(f"{where}.{key}={value}: no such setting; allowed are {', '.join(SETTINGS)}")
-    plain: dict[str, Any] = {k: dict(v) if isinstance(v, Mapping) else v for k, v in (values or {}).items()}
-    return Die(**plain, where=where) if plain else None
-
-
-def _allowed(setting: str, value: Any) -> tuple[str, bool]:
-    """What a setting may be, in words, and whether ``value`` is."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and value == value  # not NaN
-    whole = number and value % 1 == 0
-    if setting == "seed":
-        return "a whole number from 0 to 2^63 - 1", number and isinstance(value, int) and 0 <= value < 2**63
-    if setting in ("dead", "stuck", "lost"):
-        return "0 to 1", number and 0 <= value <= 1
-    if setting == "synops_per_second":
-        return "1 or more, or null", value is None or (number and value >= 1)
-    if setting == "fifo":
-        return "a whole number, 0 or more, or null", value is None or (whole and 0 <= value <= 2**31)
-    if setting == "decimate":
-        return ", ".join(map(str, DECIMATION)), whole and value in DECIMATION
-    if setting == "leak":
-        return "a whole number from -32768 to 32767", whole and -32768 <= value <= 32767
-    if setting == "leak_period_us":
-        return "0.001 to 1e9, or null", value is None or (number and 0.001 <= value <= 1e9)
-    return "0 to 1e9", number and 0 <= value <= 1e9
+    if not values:
+        return None
+    return Die(**{name: value for name, value in checked(Die, values, where).items() if name in values}, where=where)

@@ -7,13 +7,14 @@ network's present weights, rounded by its rule, and runs the same events from wh
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Protocol, cast
+from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cil_spl.chip.die import die_of
+from cil_spl.base.hints import Keys
+from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer
 from cil_spl.data.batches import Batch
@@ -45,9 +46,9 @@ class ChipObserver:
         target: Chip,
         plan: Plan,
         *,
-        layers: str = "all",
+        layers: Literal["output", "all"] = "all",
         v_mem: bool = False,
-        die: Mapping[str, Any] | None = None,
+        die: Annotated[Mapping[str, Any] | None, Keys(Die)] = None,
     ) -> None:
         self.target, self.plan, self.stages = target, plan, stages(plan)
         self.layers, self.v_mem = layers, v_mem

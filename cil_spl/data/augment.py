@@ -7,12 +7,13 @@ processes changes what a recording becomes. Order: rotation and shift together, 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
-from typing import Any
+from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le, Lt
 
-from cil_spl.base.errors import RequestError
+from cil_spl.base.options import check_fields, checked
 
 
 @dataclass(frozen=True)
@@ -30,22 +31,13 @@ class Augment:
         RequestError: a value is out of range.
     """
 
-    shift: int = 0
-    rotate_degrees: float = 0.0
-    jitter_us: float = 0.0
-    drop: float = 0.0
+    shift: Annotated[int, Ge(0), Le(64)] = 0
+    rotate_degrees: Annotated[float, Ge(0), Le(180)] = 0.0
+    jitter_us: Annotated[float, Ge(0), Le(1_000_000)] = 0.0
+    drop: Annotated[float, Ge(0), Lt(1)] = 0.0
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            if not isinstance(getattr(self, field.name), (int, float)):
-                raise RequestError(f"dataset.augment.{field.name}={getattr(self, field.name)}: needs a number")
-        for name, most in (("shift", 64), ("rotate_degrees", 180), ("jitter_us", 1e6)):
-            if not 0 <= getattr(self, name) <= most:
-                raise RequestError(f"dataset.augment.{name}={getattr(self, name)}: allowed is 0 to {most:g}")
-        if self.shift != int(self.shift):
-            raise RequestError(f"dataset.augment.shift={self.shift}: needs a whole number of pixels")
-        if not 0 <= self.drop < 1:
-            raise RequestError(f"dataset.augment.drop={self.drop}: allowed is 0 <= drop < 1")
+        check_fields(self, "dataset.augment")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | Augment | None) -> Augment | None:
@@ -54,13 +46,7 @@ class Augment:
         Raises:
             RequestError: an unknown key or a value out of range.
         """
-        if isinstance(config, Augment):
-            return None if config == cls() else config
-        known = [f.name for f in fields(cls)]
-        for key in config or {}:
-            if key not in known:
-                raise RequestError(f"dataset.augment.{key}: unknown; allowed are {', '.join(known)}")
-        augment = cls(**(config or {}))
+        augment = config if isinstance(config, Augment) else cls(**checked(cls, config or {}, "dataset.augment"))
         return None if augment == cls() else augment
 
 

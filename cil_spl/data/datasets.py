@@ -7,32 +7,41 @@ the check for leaks, the validation split.
 
 from __future__ import annotations
 
-import inspect
 import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, MinLen
 
+from cil_spl.base import options
 from cil_spl.base.errors import RequestError
+from cil_spl.base.hints import Keys, Says
+from cil_spl.base.words import nearest
 from cil_spl.data import cache, recorded
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
-from cil_spl.data.augment import Augment
+from cil_spl.data import saccade_parameters as simulators
 from cil_spl.data.events import Recordings, Splits
+from cil_spl.data.options import Dataset
+from cil_spl.data.saccade_parameters import Parameters
 from cil_spl.data.splits import stratified_split
 
 log = logging.getLogger(__name__)
 
 # Keys of every data set that `load` sees to; a data set's function gets the others.
-COMMON = ("name", "sensor_size", "n_classes", "val_fraction", "split", "exclude_indices", "preprocess", "augment")
+COMMON = options.names(Dataset)
+
+Simulator = Annotated[Mapping[str, Any], Keys(Parameters)]
+Folder = Annotated[str, MinLen(1), Says("the folder that holds the data set")]
+Seed = Annotated[int, Ge(0)]
+DEFAULTS: Mapping[str, Any] = {}  # of the simulator
 
 
-def event_digits(*, simulator: Mapping[str, Any] | None = None, simulator_seed: int = 0) -> Splits:
+def event_digits(*, simulator: Simulator = DEFAULTS, simulator_seed: Seed = 0) -> Splits:
     """scikit-learn's handwritten digits as simulated recordings, 34 x 34 x 2; needs no files.
 
     Args:
@@ -45,19 +54,19 @@ def event_digits(*, simulator: Mapping[str, Any] | None = None, simulator_seed: 
     return _cached(
         {"dataset": "event_digits", **settings},
         (),
-        ("simulated", "saccades"),
+        ("simulated", "saccades", "saccade_parameters"),
         lambda: event_digits_recordings(seed=simulator_seed, simulator=_plain(simulator)),
     )
 
 
 def saccade_mnist(
     *,
-    root: str,
+    root: Folder = "data/mnist",
     download: bool = True,
-    n_train: int | None = None,
-    n_test: int | None = None,
-    simulator: Mapping[str, Any] | None = None,
-    simulator_seed: int = 0,
+    n_train: Annotated[int, Ge(1)] | None = None,
+    n_test: Annotated[int, Ge(1)] | None = None,
+    simulator: Simulator = DEFAULTS,
+    simulator_seed: Seed = 0,
 ) -> Splits:
     """Images in MNIST's file format as simulated recordings, 34 x 34 x 2.
 
@@ -80,7 +89,7 @@ def saccade_mnist(
     return _cached(
         {"dataset": "saccade_mnist", **settings},
         files,
-        ("simulated", "saccades"),
+        ("simulated", "saccades", "saccade_parameters"),
         lambda: saccade_mnist_recordings(
             folder,
             n_train=n_train,
@@ -91,7 +100,9 @@ def saccade_mnist(
     )
 
 
-def nmnist(*, root: str, download: bool = True, test_digits_from: Literal["auto", "train", "test"] = "auto") -> Splits:
+def nmnist(
+    *, root: Folder = "data", download: bool = True, test_digits_from: Literal["auto", "train", "test"] = "auto"
+) -> Splits:
     """N-MNIST in its official layout, or any part of it, 34 x 34 x 2, ten classes.
 
     Args:
@@ -115,7 +126,7 @@ def nmnist(*, root: str, download: bool = True, test_digits_from: Literal["auto"
     )
 
 
-def dvs_gesture(*, root: str, download: bool = True) -> Splits:
+def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     """The IBM gestures, 128 x 128 x 2, 11 classes.
 
     Args:
@@ -138,7 +149,7 @@ def dvs_gesture(*, root: str, download: bool = True) -> Splits:
     )
 
 
-def cifar10_dvs(*, root: str, download: bool = True) -> Splits:
+def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     """CIFAR10-DVS, 128 x 128 x 2, ten classes; every tenth recording of a class is a test recording.
 
     Args:
@@ -156,47 +167,38 @@ def cifar10_dvs(*, root: str, download: bool = True) -> Splits:
     return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
 
-def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> None:
+def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> dict[str, Any]:
     """Refuse a config of a data set whose keys or values make no sense, before any file is opened.
 
     Args:
         dataset: the keys of the config group.
         group: what messages call it.
 
+    Returns:
+        The keys in their types, with their defaults.
+
     Raises:
         RequestError: names the key, its value and what is allowed.
     """
     config = _plain(dataset)
     function = _function(config, group)
-    known = inspect.signature(function).parameters
-    own = {k: v for k, v in config.items() if k not in COMMON and k != "_target_"}
-    if not any(p.kind is p.VAR_KEYWORD for p in known.values()):
-        for key, value in own.items():
-            if key not in known:
-                raise RequestError(f"{group}.{key}={value}: no such key; allowed are {', '.join([*COMMON, *known])}")
-    hints = get_type_hints(function)
-    for key, value in own.items():
-        if key in hints and not _fits(value, hints[key]):
-            words = str(getattr(known[key], "annotation", hints[key])).replace("typing.", "")
-            raise RequestError(f"{group}.{key}={value}: needs {words}")
-    for key, parameter in known.items():
-        if parameter.default is parameter.empty and parameter.kind is parameter.KEYWORD_ONLY and own.get(key) is None:
-            raise RequestError(f"{group}.{key}={own.get(key)}: this data set needs it")
-    sensor_size = config.get("sensor_size")
-    if not (isinstance(sensor_size, list) and [type(v) for v in sensor_size] == [int] * 3 and min(sensor_size) > 0):
-        raise RequestError(f"{group}.sensor_size={sensor_size}: needs [width, height, polarities]")
-    if type(config.get("n_classes")) is not int or config["n_classes"] < 2:
-        raise RequestError(f"{group}.n_classes={config.get('n_classes')}: needs a whole number, at least 2")
-    fraction = config.get("val_fraction", 0.1)
-    if not isinstance(fraction, (int, float)) or not 0 <= fraction < 1:
-        raise RequestError(f"{group}.val_fraction={fraction}: allowed is 0 <= val_fraction < 1")
-    if config.get("split", "test") not in ("train", "test", "all"):
-        raise RequestError(f"{group}.split={config['split']}: allowed are train, test and all")
-    if group == "dataset" and config.get("split", "test") != "test":
-        raise RequestError(f"dataset.split={config['split']}: it is for test_dataset.split; leave it at test")
-    preprocessed_sensor_size(config)
-    Augment.from_config(config.get("augment"))
-    _listed(config.get("exclude_indices"))
+    known = [*COMMON, *options.names(function)]
+    for key, value in config.items():
+        if key not in known and key != "_target_" and not options.takes_any(function):
+            raise RequestError(f"{group}.{key}={value}: no such key; {nearest(key, known)}")
+    found = options.checked(Dataset, {key: value for key, value in config.items() if key in COMMON}, group)
+    found |= options.checked(function, _own(config), group)
+    if group == "dataset" and found["split"] != "test":
+        raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
+    stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
+    simulators.from_config(found.get("simulator"))
+    _listed(found["exclude_indices"])
+    return {"_target_": config["_target_"]} | {key: found[key] for key in [*config, *found] if key in found}
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that a data set's function gets."""
+    return {key: value for key, value in config.items() if key not in COMMON and key != "_target_"}
 
 
 def preprocessed_sensor_size(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -225,13 +227,12 @@ def load(
         RequestError: a config that makes no sense, files that are missing or damaged, a split without recordings, or
             training recordings of a digit that is also in the test set.
     """
-    config = _plain(dataset)
-    check_dataset(config)
+    config = check_dataset(dataset)
     sets = _call(config, "dataset")
     experiences = sets if isinstance(sets, tuple) else (sets,)
     test = None
     if test_dataset is not None:
-        test = _test_from(_plain(test_dataset), config)
+        test = _test_from(check_dataset(test_dataset, "test_dataset"), config)
     return tuple(_ready(splits, test, config, seed) for splits in experiences)
 
 
@@ -259,7 +260,6 @@ def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed
 
 
 def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
-    check_dataset(config, "test_dataset")
     own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
     if own not in (stage.Preprocess(), theirs):
         raise RequestError(
@@ -283,7 +283,7 @@ def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
 def _call(config: dict[str, Any], group: str) -> Splits | tuple[Splits, ...]:
     function = _function(config, group)
     try:
-        sets = function(**{k: v for k, v in config.items() if k not in COMMON and k != "_target_"})
+        sets = function(**_own(config))
     except RequestError as error:  # the function does not know which of the two groups it serves
         raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
     for splits in sets if isinstance(sets, tuple) else (sets,):
@@ -305,20 +305,6 @@ def _function(config: Mapping[str, Any], group: str) -> Any:
         return get_method(str(target))
     except Exception as error:
         raise RequestError(f"{group}._target_={target}: no such function ({error})") from error
-
-
-def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; types that isinstance cannot judge pass."""
-    kind = get_origin(hint) or hint
-    if kind in (Union, UnionType):
-        return any(_fits(value, h) for h in get_args(hint))
-    if kind is Literal:
-        return value in get_args(hint)
-    if isinstance(value, bool) or kind is bool:
-        return isinstance(value, bool) and kind in (bool, Any)
-    if kind is float:
-        return isinstance(value, (int, float))
-    return not isinstance(kind, type) or isinstance(value, kind)
 
 
 def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:
@@ -375,12 +361,7 @@ def _listed(exclude: Any) -> set[str] | str | None:
                 "with one entry a line, and the word test_dataset"
             ) from error
         return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    if isinstance(exclude, Sequence) and all(isinstance(e, (str, int)) and not isinstance(e, bool) for e in exclude):
-        return {str(e) for e in exclude}
-    raise RequestError(
-        f"dataset.exclude_indices={exclude}: allowed are null, a list like [train/5, 17], a file with one entry a "
-        "line, and the word test_dataset"
-    )
+    return {str(e) for e in exclude}
 
 
 def _without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recordings:

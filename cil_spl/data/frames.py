@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cil_spl.base.errors import RequestError
+from cil_spl.data.options import check_bins
 
 
 def bin_edges(
@@ -46,22 +46,6 @@ def bin_edges(
     else:
         span = np.full(len(offsets) - 1, duration_us, np.int64)
     return span[:, None] * np.arange(bins + 1, dtype=np.int64) // bins
-
-
-def check_bins(bins: int, by: str, duration_us: int | None) -> None:
-    """Refuse settings of ``bin_edges`` that make no sense.
-
-    Raises:
-        RequestError: names the key, its value and what is allowed.
-    """
-    if bins < 1:
-        raise RequestError(f"frames.bins={bins}: needs at least one bin")
-    if by not in ("time", "count"):
-        raise RequestError(f"frames.by={by}: allowed are time and count")
-    if duration_us is not None and duration_us < bins:
-        raise RequestError(f"frames.duration_us={duration_us}: shorter than its {bins} bins of at least 1 us")
-    if duration_us is not None and by == "count":
-        raise RequestError(f"frames.duration_us={duration_us} goes with frames.by=time only; leave it null")
 
 
 def frames(

@@ -14,13 +14,15 @@ No step adds or reorders events; times stay as they are.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.hints import Says
+from cil_spl.base.options import check_fields, checked
 from cil_spl.data.events import EVENT, Recordings
 
 
@@ -40,30 +42,17 @@ class Preprocess:
         RequestError: a value is not allowed.
     """
 
-    polarity: str = "both"
-    pool: int = 1
-    crop: tuple[int, int, int, int] | None = None
+    polarity: Literal["both", "merge", "on", "off"] = "both"
+    pool: Literal[1, 2, 4] = 1
+    crop: Annotated[tuple[int, int, int, int] | None, Says("[left, top, width, height] in whole pixels, or null")] = (
+        None
+    )
     mirror_x: bool = False
     mirror_y: bool = False
-    rotate: int = 0
+    rotate: Literal[0, 90, 180, 270] = 0
 
     def __post_init__(self) -> None:
-        for field, allowed in (
-            ("polarity", ("both", "merge", "on", "off")),
-            ("pool", (1, 2, 4)),
-            ("mirror_x", (False, True)),
-            ("mirror_y", (False, True)),
-            ("rotate", (0, 90, 180, 270)),
-        ):
-            if getattr(self, field) not in allowed:
-                names = ", ".join(str(a).lower() for a in allowed)
-                raise RequestError(f"dataset.preprocess.{field}={getattr(self, field)}: allowed are {names}")
-        if self.crop is not None:
-            if not (isinstance(self.crop, Sequence) and [type(v) for v in self.crop] == [int] * 4):
-                raise RequestError(
-                    f"dataset.preprocess.crop={self.crop}: needs [left, top, width, height] in whole pixels"
-                )
-            object.__setattr__(self, "crop", tuple(self.crop))
+        check_fields(self, "dataset.preprocess")
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any] | Preprocess | None) -> Preprocess:
@@ -74,11 +63,8 @@ class Preprocess:
         """
         if isinstance(config, Preprocess):
             return config
-        known = [f.name for f in fields(cls)]
-        for key in config or {}:
-            if key not in known:
-                raise RequestError(f"dataset.preprocess.{key}: unknown; allowed are {', '.join(known)}")
-        return cls(**(config or {}))
+        given = checked(cls, config or {}, "dataset.preprocess")
+        return cls(**given | {"crop": None if given["crop"] is None else tuple(given["crop"])})
 
 
 def preprocessed_sensor_size(

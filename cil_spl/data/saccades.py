@@ -13,16 +13,14 @@ blind for the refractory time, and starts again from what it sees at the end of 
     G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor, "Converting Static Image Datasets to Spiking
     Neuromorphic Datasets Using Saccades", Frontiers in Neuroscience 9:437, 2015.
 
-What ``Parameters`` holds by default was set once on event statistics of real training recordings
+What ``saccade_parameters.py`` holds by default was set once on event statistics of real training recordings
 (experiments/saccade_realism), never on a network's accuracy.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba import njit, prange
@@ -31,93 +29,13 @@ from scipy.special import ndtr
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT
+from cil_spl.data.saccade_parameters import Parameters
 
 SENSOR_SIZE = (34, 34, 2)
 _UP = 4  # grid points a sensor pixel on which the blurred log image is held
 _CHUNK = 256  # recordings whose events are held in work arrays at once
 _SACCADE_MS = 100.0
 _WORK_EVENT = np.dtype([(name, EVENT[name]) for name in EVENT.names or ()], align=True)  # faster to write than packed
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """What the simulator can be told. Pixels are sensor pixels, x to the right and y down.
-
-    Attributes:
-        path_ms, path_x_px, path_y_px: knots of the image's motion on the sensor; between them
-            monotone cubic (no overshoot). A recording lasts from 0 to the last knot. The default is
-            the motion that the real recordings show: down, up to the right, and back to the left,
-            with pan and tilt not quite together.
-        path_jitter_px: standard deviation of a recording's constant shift, along each axis.
-        time_jitter_ms: standard deviation of the moment of each saccade, one every 100 ms; the
-            first one begins the recording.
-        pixel_pitch_px: side of an image pixel on the sensor.
-        negative: show the image's negative: a dark digit on a bright screen.
-        blur_px: standard deviation of the optics' Gaussian blur.
-        dark: light of a black screen, where a white one gives 1 more.
-        threshold_on, threshold_off: change of log light that makes an event.
-        threshold_spread: standard deviation between the pixels of a sensor, relative.
-        threshold_jitter: standard deviation from event to event in one pixel, relative.
-        start_spread: how much of the way to an event, ON or OFF, a pixel may have behind it at
-            the start, drawn evenly; 0 starts every pixel as after an event.
-        refractory_us: time after an event during which a pixel is blind.
-        noise_on_hz, noise_off_hz: rate of a pixel's events without cause. Real ones are nearly all
-            ON: the pixel's reference leaks.
-        sensor_seed: draws the thresholds of the sensor's pixels.
-        dt_us: step of the motion. Within a step v runs straight, and an event has the time at
-            which the straight line crosses.
-    """
-
-    path_ms: tuple[float, ...] = (
-        0, 10, 20, 30, 40, 50, 60, 70, 80, 90, 100, 110, 120, 130, 140, 150, 160, 170, 180, 190, 200, 210, 220, 230,
-        240, 250, 260, 270, 280, 290, 300, 310,
-    )  # fmt: skip
-    path_x_px: tuple[float, ...] = (
-        -2.52, -2.48, -2.56, -2.64, -2.61, -2.49, -1.92, -1.34, -1.00, -0.95, -0.93, -0.78, -0.57, -0.10, 0.62,
-        1.25, 1.51, 1.82, 2.15, 2.34, 2.51, 2.75, 2.85, 2.67, 1.88, 0.88, -0.16, -1.16, -1.75, -2.18, -2.32, -2.16,
-    )  # fmt: skip
-    path_y_px: tuple[float, ...] = (
-        -1.66, -1.64, -1.26, -0.58, 0.51, 1.78, 2.84, 3.46, 3.57, 3.60, 3.59, 3.52, 3.52, 3.21, 2.38, 1.24, 0.03,
-        -0.98, -1.53, -1.65, -1.49, -1.51, -1.56, -1.77, -1.64, -1.63, -1.68, -1.83, -1.95, -2.00, -1.97, -1.97,
-    )  # fmt: skip
-    path_jitter_px: float = 0.05
-    time_jitter_ms: float = 2.6
-    pixel_pitch_px: float = 1.01
-    negative: bool = True
-    blur_px: float = 0.52
-    dark: float = 0.24
-    threshold_on: float = 0.217
-    threshold_off: float = 0.203
-    threshold_spread: float = 0.1
-    threshold_jitter: float = 0.20
-    start_spread: float = 1.0
-    refractory_us: float = 490.0
-    noise_on_hz: float = 0.38
-    noise_off_hz: float = 0.016
-    sensor_seed: int = 0
-    dt_us: float = 1000.0
-
-    def __post_init__(self) -> None:
-        knots = [np.asarray(k, float) for k in (self.path_ms, self.path_x_px, self.path_y_px)]
-        if len({len(k) for k in knots}) != 1 or len(knots[0]) < 2 or not all(np.isfinite(k).all() for k in knots):
-            raise RequestError(
-                "simulator.path_ms, path_x_px and path_y_px need the same number of knots, at least 2, all finite; "
-                f"they have {', '.join(str(len(k)) for k in knots)}"
-            )
-        if knots[0][0] != 0 or (np.diff(knots[0]) <= 0).any() or knots[0][-1] > 10_000:
-            raise RequestError(f"simulator.path_ms={self.path_ms} must start at 0, rise, and end by 10000")
-        if np.abs(knots[1:]).max() > 100:
-            raise RequestError("simulator.path_x_px and path_y_px must stay within -100..100")
-        positive = {"pixel_pitch_px", "blur_px", "dark", "threshold_on", "threshold_off", "dt_us"}
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in ("path_ms", "path_x_px", "path_y_px"):
-                continue
-            if not np.isfinite(value) or value < 0 or (field.name in positive and value == 0):
-                bound = "above 0" if field.name in positive else "at least 0"
-                raise RequestError(f"simulator.{field.name}={value} must be a finite number, {bound}")
-        if self.start_spread > 1:
-            raise RequestError(f"simulator.start_spread={self.start_spread} must be at most 1")
 
 
 class _Scene(NamedTuple):
@@ -191,22 +109,6 @@ def simulate(
         events[at - len(piece) : at] = piece
         at -= len(piece)
     return events, offsets
-
-
-def from_config(parameters: Mapping[str, Any] | None) -> Parameters:
-    """Parameters from a config's mapping; what it does not name keeps its default.
-
-    Raises:
-        RequestError: a name that the simulator does not have, or a value out of range.
-    """
-    given = dict(parameters or {})
-    allowed = [field.name for field in fields(Parameters)]
-    for key, value in given.items():
-        if key not in allowed:
-            raise RequestError(f"simulator.{key}={value} is not a parameter of the simulator; it has {allowed}")
-        if key in ("path_ms", "path_x_px", "path_y_px"):
-            given[key] = tuple(float(v) for v in value)
-    return Parameters(**given)
 
 
 def _scene(shape: tuple[int, ...], par: Parameters) -> _Scene:

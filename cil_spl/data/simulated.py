@@ -17,7 +17,8 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Recordings
-from cil_spl.data.saccades import SENSOR_SIZE, from_config, simulate
+from cil_spl.data.saccade_parameters import from_config
+from cil_spl.data.saccades import SENSOR_SIZE, simulate
 
 log = logging.getLogger(__name__)
 

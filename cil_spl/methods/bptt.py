@@ -24,24 +24,30 @@ gradient straight through (psi = 1, no clip), because an output that never fires
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
 import torch
+from annotated_types import Gt
 from torch import Tensor
 
 from cil_spl.data.batches import Batch
 from cil_spl.models.forward import forward
 from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
+
+REQUIRES = Requires(family="snn")
 
 
 def train(
     ctx: TrainingContext,
     *,
-    lr: float = 5e-3,
-    loss: str = "counts",
-    count_scale: float = 0.25,
+    lr: Annotated[float, Gt(0)] = 5e-3,
+    loss: Literal["counts", "steps"] = "counts",
+    count_scale: Annotated[float, Gt(0)] = 0.25,
     straight_through_output: bool = True,
-    init_rate: float = 1.0,
+    init_rate: Annotated[float, Gt(0)] = 1.0,
 ) -> Trained:
     """Train a spiking network by BPTT.
 

@@ -27,6 +27,9 @@ through.
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
+
+from annotated_types import Ge, Gt, Le
 from torch import Tensor
 
 from cil_spl.base.errors import RequestError
@@ -36,19 +39,22 @@ from cil_spl.models.forward import forward
 from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
+from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
+
+REQUIRES = Requires(family="snn", observer=True)
 
 
 def train(
     ctx: TrainingContext,
     *,
-    lr: float = 5e-3,
-    loss: str = "counts",
-    count_scale: float = 0.25,
+    lr: Annotated[float, Gt(0)] = 5e-3,
+    loss: Literal["counts", "steps"] = "counts",
+    count_scale: Annotated[float, Gt(0)] = 0.25,
     straight_through_output: bool = True,
-    init_rate: float = 1.0,
-    plain: float = 0.5,
-    meter: int = 0,
+    init_rate: Annotated[float, Gt(0)] = 1.0,
+    plain: Annotated[float, Ge(0), Le(1)] = 0.5,
+    meter: Annotated[int, Ge(0)] = 0,
 ) -> Trained:
     """Train a spiking network with a chip in the loop.
 

@@ -28,9 +28,10 @@ conversion.py.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
@@ -40,17 +41,20 @@ from cil_spl.models.neurons import Observation, substitute
 from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
+from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
+
+REQUIRES = Requires(family="cnn", observer=True)
 
 
 def train(
     ctx: TrainingContext,
     *,
-    lr: float = 5e-3,
-    count_scale: float = 0.25,
-    init_rate: float = 1.0,
-    plain: float = 0.5,
-    meter: int = 0,
+    lr: Annotated[float, Gt(0)] = 5e-3,
+    count_scale: Annotated[float, Gt(0)] = 0.25,
+    init_rate: Annotated[float, Gt(0)] = 1.0,
+    plain: Annotated[float, Ge(0), Le(1)] = 0.5,
+    meter: Annotated[int, Ge(0)] = 0,
 ) -> Trained:
     """Train a CNN whose output is a chip's.
 

@@ -26,9 +26,10 @@ with it the epoch, by the score of the converted network.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from annotated_types import Ge, Gt, Le, MinLen
 from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch, Batches
@@ -38,17 +39,20 @@ from cil_spl.models.neurons import substitute
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
+
+REQUIRES = Requires(family="cnn")
 
 
 def train(
     ctx: TrainingContext,
     *,
-    lr: float = 2e-3,
-    percentile: float = 99.0,
-    gains: Sequence[float] = (1, 2, 4, 8, 16, 32, 64),
-    normalize_batches: int = 8,
-    init_rate: float = 1.0,
+    lr: Annotated[float, Gt(0)] = 2e-3,
+    percentile: Annotated[float, Ge(50), Le(100)] = 99.0,
+    gains: Annotated[Sequence[Annotated[float, Gt(0)]], MinLen(1)] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+    normalize_batches: Annotated[int, Ge(1)] = 8,
+    init_rate: Annotated[float, Gt(0)] = 1.0,
 ) -> Trained:
     """Train a CNN and convert it.
 
@@ -163,7 +167,6 @@ def choose_gain(
         notes[f"val/gain_{gain:g}"] = score
         if best is None or score > best[0]:
             best = (score, gain, net)
-    if best is None:
-        raise ValueError("method.gains is empty")
+    assert best is not None  # there is a gain
     notes["chosen/gain"] = best[1]
     return best[2], notes

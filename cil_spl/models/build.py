@@ -11,12 +11,8 @@ from torch import nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
+from cil_spl.models.options import check_layers
 from cil_spl.models.plan import Layer, Plan, pair
-
-BLOCK_KEYS = {
-    "conv": ("conv", "kernel", "stride", "padding", "pool", "pool_kind", "name"),
-    "linear": ("linear", "name"),
-}
 
 
 def plan_from(
@@ -32,34 +28,21 @@ def plan_from(
     """
     layers: list[Layer] = []
     flat = False
-    for i, block in enumerate(blocks, start=1):
-        kind = next((kind for kind in BLOCK_KEYS if kind in block), None)
-        where = f"model.layers[{i - 1}]"
-        if kind is None:
-            raise RequestError(f"{where}={dict(block)}: needs `conv: FEATURES` or `linear: FEATURES`")
-        unknown = [key for key in block if key not in BLOCK_KEYS[kind]]
-        if unknown:
-            raise RequestError(f"{where}.{unknown[0]}={block[unknown[0]]}: allowed are {', '.join(BLOCK_KEYS[kind])}")
+    for i, block in enumerate(check_layers(blocks), start=1):
+        kind = "conv" if "conv" in block else "linear"
         features = n_classes if block[kind] == "classes" else block[kind]
-        if not isinstance(features, int) or features < 1:
-            raise RequestError(f"{where}.{kind}={features}: needs a whole number of features from 1, or `classes`")
-        tag = block.get("name", f"{kind}{i}")
         if kind == "conv":
-            kernel = pair(block.get("kernel", 3))
-            params = {"out_channels": features, "kernel_size": kernel}
-            params |= {"stride": pair(block.get("stride", 1)), "padding": pair(block.get("padding", 0))}
+            params: dict[str, Any] = {"out_channels": features, "kernel_size": pair(block["kernel"])}
+            params |= {"stride": pair(block["stride"]), "padding": pair(block["padding"])}
         else:
             params = {"out_features": features}
             if not flat:
                 layers.append(Layer("flatten", "flatten"))
                 flat = True
-        layers += [Layer(tag, kind, params), Layer(f"spike{i}", "neuron")]
-        pool = block.get("pool", 1)
-        if pair(pool) != (1, 1):
-            pool_kind = block.get("pool_kind", "avgpool")
-            if pool_kind not in ("avgpool", "sumpool"):
-                raise RequestError(f"{where}.pool_kind={pool_kind}: allowed are avgpool, sumpool")
-            layers.append(Layer(f"pool{i}", pool_kind, {"kernel_size": pair(pool)}))
+        layers += [Layer(block["name"] or f"{kind}{i}", kind, params), Layer(f"spike{i}", "neuron")]
+        pool = pair(block.get("pool", 1))
+        if pool != (1, 1):
+            layers.append(Layer(f"pool{i}", block["pool_kind"], {"kernel_size": pool}))
     plan = Plan(name, input_shape, tuple(layers))
     output = plan.shapes()[layers[-1].name] if layers else ()
     if output != (n_classes,):
@@ -72,7 +55,7 @@ def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bo
 
     Args:
         family: ``snn`` puts sinabs neurons behind the weights, ``cnn`` rectifiers.
-        neuron: arguments of :func:`cil_spl.models.neurons.make`.
+        neuron: options of :class:`cil_spl.models.options.Neuron`.
         output_relu: whether a CNN's output is rectified. Off while it is trained: a rectified output that
             is never positive gets no gradient, and its class is lost.
     """

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import fused
+from cil_spl.models.options import Neuron
 
 Surrogate = Callable[[Tensor, Tensor], Tensor]
 
@@ -71,35 +72,26 @@ class Observation(NamedTuple):
     v_mem: Tensor | None = None
 
 
-def make(
-    *,
-    kind: str = "iaf",
-    spike_fn: str = "multi",
-    reset_fn: str = "subtract",
-    surrogate_grad_fn: str = "periodic_exponential",
-    surrogate_args: dict[str, float] | None = None,
-    spike_threshold: float = 1.0,
-    min_v_mem: float | None = -1.0,
-    tau_mem: float | None = None,
-) -> sl.IAFSqueeze | sl.LIFSqueeze:
-    """A sinabs layer of spiking neurons; ``tau_mem`` is in time steps.
+def make(**options: Any) -> sl.IAFSqueeze | sl.LIFSqueeze:
+    """A sinabs layer of spiking neurons, of the options of :class:`cil_spl.models.options.Neuron`.
 
     Raises:
         RequestError: a LIF layer without ``tau_mem``.
     """
+    n = Neuron(**options)
     common: dict[str, Any] = {
-        "spike_threshold": torch.tensor(float(spike_threshold)),
-        "spike_fn": SPIKE_FNS[spike_fn],
-        "reset_fn": RESET_FNS[reset_fn](),
-        "surrogate_grad_fn": SURROGATES[surrogate_grad_fn](**(surrogate_args or {})),
-        "min_v_mem": None if min_v_mem is None else float(min_v_mem),
+        "spike_threshold": torch.tensor(float(n.spike_threshold)),
+        "spike_fn": SPIKE_FNS[n.spike_fn],
+        "reset_fn": RESET_FNS[n.reset_fn](),
+        "surrogate_grad_fn": SURROGATES[n.surrogate_grad_fn](**n.surrogate_args),
+        "min_v_mem": None if n.min_v_mem is None else float(n.min_v_mem),
         "batch_size": 1,
     }
-    if kind == "iaf":
+    if n.kind == "iaf":
         return sl.IAFSqueeze(**common)
-    if tau_mem is None:
+    if n.tau_mem is None:
         raise RequestError("model.neuron.tau_mem=null: a LIF neuron needs its time constant, in time steps")
-    layer = sl.LIFSqueeze(tau_mem=float(tau_mem), **common)
+    layer = sl.LIFSqueeze(tau_mem=float(n.tau_mem), **common)
     layer.tau_mem.requires_grad_(False)  # a constant of the network here, not a weight
     return layer
 

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
-from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
 from cil_spl.models import answers
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
-
-PRECISIONS = ("float32", "int8")
 
 
 class Accelerator:
@@ -26,9 +23,7 @@ class Accelerator:
 
     runs = "cnn"
 
-    def __init__(self, *, name: str = "accelerator", precision: str = "float32", **_: Any) -> None:
-        if precision not in PRECISIONS:
-            raise RequestError(f"target.precision={precision}: allowed are {', '.join(PRECISIONS)}")
+    def __init__(self, *, name: str = "accelerator", precision: Literal["float32", "int8"] = "float32") -> None:
         self.name, self.precision = name, precision
         self.backend = precision
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +27,7 @@ class Software:
     runs = "spikes"
     backend = "stepped"
 
-    def __init__(self, *, name: str = "software", **_: Any) -> None:
+    def __init__(self, *, name: str = "software") -> None:
         self.name = name
 
     def place(self, plan: Plan) -> list[str]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from annotated_types import Ge, Gt, Le
 from torch import nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.hints import Keys
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
@@ -48,17 +50,16 @@ class Speck:
         self,
         *,
         name: str = "speck",
-        backend: str = "auto",
-        die: Mapping[str, Any] | None = None,
-        threads: int | None = None,
-        max_synops_per_second: float | None = None,
+        backend: Literal["auto", "simulator", "device"] = "auto",
+        die: Annotated[Mapping[str, Any] | None, Keys(Die)] = None,
+        threads: Annotated[int, Ge(1)] | None = None,
+        max_synops_per_second: Annotated[float, Gt(0)] | None = None,
         device: str | None = None,
-        monitor: str = "readout",
-        repeats: int = 1,
-        start_delay_us: int = 100_000,
-        quiet_us: int = 20_000,
-        max_wait_us: int = 2_000_000,
-        **_: Any,
+        monitor: Literal["readout", "all"] = "readout",
+        repeats: Annotated[int, Ge(1), Le(1000)] = 1,
+        start_delay_us: Annotated[int, Ge(0), Le(60_000_000)] = 100_000,
+        quiet_us: Annotated[int, Ge(1), Le(60_000_000)] = 20_000,
+        max_wait_us: Annotated[int, Ge(1), Le(600_000_000)] = 2_000_000,
     ) -> None:
         self.name = name
         self.backend = board.choose(backend, simulated=bool(die))

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch.nn.functional as F
+from annotated_types import Ge, Le
 from torch import Tensor
 
 
@@ -28,7 +30,7 @@ class Task:
     monitor: str = "accuracy"
 
 
-def classification(*, name: str = "classification", label_smoothing: float = 0.0) -> Task:
+def classification(*, name: str = "classification", label_smoothing: Annotated[float, Ge(0), Le(1)] = 0.0) -> Task:
     """One class a recording: the one with most output events; a tie or silence is no answer, and wrong."""
     return Task(
         name=name,

@@ -15,6 +15,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.quantize import bake, make_aware
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
+from cil_spl.data.options import Frames
 from cil_spl.models import answers
 from cil_spl.models.build import build
 from cil_spl.models.init import scale_to_rate
@@ -24,16 +25,7 @@ from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import Task
 from cil_spl.training.checkpoints import Stateful
 from cil_spl.training.epochs import Fitted, fit
-from cil_spl.training.update import Trainer
-
-
-@dataclass(frozen=True)
-class Frames:
-    """How events become frames; the config group ``frames``."""
-
-    bins: int = 4
-    by: str = "time"
-    duration_us: int | None = None
+from cil_spl.training.options import Trainer
 
 
 class Observer(Protocol):
@@ -112,7 +104,7 @@ class TrainingContext:
 
     Attributes:
         experiences: one as a rule, several for continual learning.
-        neuron: arguments of :func:`cil_spl.models.neurons.make`.
+        neuron: options of :class:`cil_spl.models.options.Neuron`.
         aware: whether to train with fake-quantised weights (``quantize.aware``).
         observer: another machine that does the forward pass in training; None for none.
         start: weights by name that training starts from (``start_from``); None for fresh ones.
@@ -250,8 +242,8 @@ class TrainingContext:
         for layer, events in seen.events.items():
             if not events.any():
                 self.warn(
-                    f"layer {layer} is silent: not one event in {len(events)} recordings; lower its threshold or raise "
-                    "model.init_gain"
+                    f"layer {layer} is silent: not one event in {len(events)} recordings; lower "
+                    "model.neuron.spike_threshold, or raise method.init_rate where the method has it"
                 )
         present = set(seen.target.tolist())
         missing = sorted(present - set(seen.decision.tolist()))

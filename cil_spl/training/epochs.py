@@ -20,7 +20,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.training import generators
 from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkpoint
-from cil_spl.training.update import Trainer
+from cil_spl.training.options import Trainer
 
 ALL_DONE = "all epochs done"
 _log = logging.getLogger(__name__)

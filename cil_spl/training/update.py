@@ -4,30 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import nn
 
-
-@dataclass(frozen=True)
-class Trainer:
-    """How long and how to step; the config group ``trainer``. Times in seconds."""
-
-    epochs: int = 25
-    batch_size: int = 16
-    eval_batch_size: int = 128
-    optimizer: str = "adam"
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    schedule: str = "cosine"
-    warmup_steps: int = 0
-    patience: int | None = None
-    grad_clip: float | None = None
-    max_seconds: float | None = None
-    limit_batches: int | None = None
+from cil_spl.training.options import Trainer
 
 
 class Update:

@@ -16,7 +16,8 @@ from numba import njit
 from scipy.ndimage import binary_dilation, gaussian_filter1d
 
 from cil_spl.data.events import EVENT
-from cil_spl.data.saccades import Parameters, simulate
+from cil_spl.data.saccade_parameters import Parameters
+from cil_spl.data.saccades import simulate
 from cil_spl.data.simulated import read_idx
 
 HERE = Path(__file__).parent

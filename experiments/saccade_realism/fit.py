@@ -22,7 +22,7 @@ import numpy as np
 from compare import DATA, Set, far_noise_hz, intervals, maps, per_pixel, real_recordings, simulated
 from scipy.interpolate import PchipInterpolator
 
-from cil_spl.data.saccades import Parameters
+from cil_spl.data.saccade_parameters import Parameters
 
 EDGES_US = np.arange(0, 320_001, 10_000)
 GAPS_US = 100.0 * np.concatenate([np.arange(0, 200, 2), np.arange(200, 700, 20), np.arange(700, 4000, 100)])

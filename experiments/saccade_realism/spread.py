@@ -18,7 +18,7 @@ import numpy as np
 from compare import DATA, Set, maps, real_recordings, simulated
 from scipy.ndimage import shift
 
-from cil_spl.data.saccades import Parameters
+from cil_spl.data.saccade_parameters import Parameters
 
 BIN_US = 5000
 EDGES_US = np.arange(0, 320_001, BIN_US)

@@ -273,7 +273,7 @@ def burst(n: int, t: int = 0) -> np.ndarray:
 
 def test_a_core_without_end_of_its_rate_is_the_ideal_one(network: ChipNetwork) -> None:
     ideal = simulate(network, *batch(network), record=RECORD)
-    for rate in (float("inf"), 1e16):
+    for rate in (1e300, 1e16):
         answer = simulate(network, *batch(network), record=RECORD, die=Die(synops_per_second=rate, fifo=0))
         assert same(answer, ideal)
         assert answer.dropped.sum() == 0
@@ -399,22 +399,22 @@ def test_losses_on_branches(branches: bool) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"lost": 1.5}, "target.die.lost=1.5: allowed is 0 to 1"),
-        ({"lost": float("nan")}, "target.die.lost=nan: allowed is 0 to 1"),
-        ({"dead": True}, "target.die.dead=True: allowed is 0 to 1"),
-        ({"seed": 1.5}, "target.die.seed=1.5: allowed is a whole number"),
-        ({"jitter_us": -1}, "target.die.jitter_us=-1: allowed is 0 to 1e9"),
-        ({"jitter_us": "much"}, "target.die.jitter_us=much: allowed is 0 to 1e9"),
-        ({"jitter_us": {"conv": 5}}, "target.die.jitter_us={'conv': 5}: allowed is 0 to 1e9"),
-        ({"decimate": 64}, "target.die.decimate=64: allowed is 1, 2, 4, 8, 16, 32, 128, 256, 512"),
-        ({"decimate": {"conv": 3}}, "target.die.decimate.conv=3: allowed is 1, 2,"),
-        ({"synops_per_second": 0}, "target.die.synops_per_second=0: allowed is 1 or more, or null"),
-        ({"synops_per_second": 1e6, "fifo": 1.5}, "target.die.fifo=1.5: allowed is a whole number, 0 or more, or null"),
+        ({"lost": 1.5}, "target.die.lost=1.5: must be at least 0 and at most 1"),
+        ({"lost": float("nan")}, "target.die.lost=nan: needs a finite number, at least 0 and at most 1"),
+        ({"dead": True}, "target.die.dead=true: needs a number, at least 0 and at most 1"),
+        ({"seed": 1.5}, "target.die.seed=1.5: needs a whole number, at least 0"),
+        ({"jitter_us": -1}, "target.die.jitter_us=-1: must be at least 0 and at most 1000000000"),
+        ({"jitter_us": "much"}, "target.die.jitter_us=much: needs a number, at least 0"),
+        ({"jitter_us": {"conv": 5}}, "target.die.jitter_us={'conv': 5}: needs a number, at least 0"),
+        ({"decimate": 64}, "target.die.decimate=64: allowed are 1, 2, 4, 8, 16, 32, 128, 256, 512"),
+        ({"decimate": {"conv": 3}}, "target.die.decimate.conv=3: allowed are 1, 2,"),
+        ({"synops_per_second": 0}, "target.die.synops_per_second=0: must be at least 1, or null"),
+        ({"synops_per_second": 1e6, "fifo": 1.5}, "target.die.fifo=1.5: needs a whole number, at least 0"),
         ({"fifo": 4}, "target.die.fifo=4: a core without a rate never waits; set synops_per_second"),
-        ({"leak": 40000, "leak_period_us": 1}, "target.die.leak=40000: allowed is a whole number from -32768 to 32767"),
+        ({"leak": 40000, "leak_period_us": 1}, "target.die.leak=40000: must be at least -32768 and at most 32767"),
         ({"leak": {"conv": -1}}, "target.die.leak={'conv': -1}: needs the slow clock; set leak_period_us"),
-        ({"leak": 1, "leak_period_us": 0}, "target.die.leak_period_us=0: allowed is 0.001 to 1e9"),
-        ({"leek": 1}, "target.die.leek=1: no such setting; allowed are seed, threshold_spread, dead"),
+        ({"leak": 1, "leak_period_us": 0}, "target.die.leak_period_us=0: must be at least 0.001"),
+        ({"leek": 1}, "target.die.leek=1: no such key; did you mean leak? allowed are seed, threshold_spread, dead"),
     ],
 )
 def test_what_makes_no_sense_is_refused(settings: dict[str, Any], message: str) -> None:

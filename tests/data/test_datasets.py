@@ -285,7 +285,7 @@ def test_several_experiences():
         ({"_target_": "cil_spl.data.datasets.nothing"}, "dataset._target_=cil_spl.data.datasets.nothing"),
         ({"m": 3}, "dataset.m=3"),
         ({"n": "many"}, "dataset.n=many"),
-        ({"n": True}, "dataset.n=True"),
+        ({"n": True}, "dataset.n=true"),
         ({"sensor_size": [8, 8]}, "sensor_size="),
         ({"sensor_size": [9, 8, 2]}, r"sensor_size=\[9, 8, 2\]: the recordings are of \[8, 8, 2\]"),
         ({"n_classes": 1}, "n_classes=1"),
@@ -324,7 +324,7 @@ def test_bad_test_sets_name_the_key(changes, names):
 
 
 def test_needed_keys():
-    with pytest.raises(RequestError, match=r"dataset\.root=None"):
+    with pytest.raises(RequestError, match=r"dataset\.root=null: needs the folder"):
         datasets.load(config("nmnist", root=None))
     with pytest.raises(RequestError, match="test_digits_from=both"):
         datasets.check_dataset(config("nmnist", test_digits_from="both"))

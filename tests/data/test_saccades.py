@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import EVENT, check_events
-from cil_spl.data.saccades import SENSOR_SIZE, Parameters, from_config, simulate
+from cil_spl.data.saccade_parameters import Parameters, from_config
+from cil_spl.data.saccades import SENSOR_SIZE, simulate
 
 DEFAULT = Parameters()
 # Nothing by chance: identical pixels, no noise, no jitter.

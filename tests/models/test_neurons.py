@@ -37,11 +37,11 @@ def column(values: list[float]) -> torch.Tensor:
     ("kind", "spikes", "v_end"),
     [
         # v: .5 | 1.25 -> .25, 1 spike | -1.75 -> clipped -1 | 2.5 -> .5, 2 spikes | .75
-        ({}, [0, 1, 0, 2, 0], 0.75),
-        ({"spike_fn": "single"}, [0, 1, 0, 1, 1], 0.75),
+        ({"min_v_mem": -1.0}, [0, 1, 0, 2, 0], 0.75),
+        ({"spike_fn": "single", "min_v_mem": -1.0}, [0, 1, 0, 1, 1], 0.75),
         # without a bound: .25 - 2 = -1.75 | 1.75 -> .75 | 1 -> 0, 1 spike
         ({"min_v_mem": None}, [0, 1, 0, 1, 1], 0.0),
-        ({"spike_threshold": 2.0}, [0, 0, 0, 1, 0], 1.0),
+        ({"spike_threshold": 2.0, "min_v_mem": -1.0}, [0, 0, 0, 1, 0], 1.0),
     ],
 )
 def test_golden_trace(path: str, kind: dict, spikes: list[int], v_end: float, monkeypatch: pytest.MonkeyPatch) -> None:
