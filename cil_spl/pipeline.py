@@ -63,6 +63,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
     check_store(cfg.tracking)
     threads = prepare(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
+    schema.check_experiences(cfg, len(experiences))
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
     tags |= {f"threads_{name}": number for name, number in threads.items()}
     with released(target), open_record(cfg, folder, tags=tags, resume=resume) as record:

@@ -90,6 +90,15 @@ def requires(method: Mapping[str, Any]) -> Any:
     return getattr(sys.modules.get(getattr(function, "__module__", "")), "REQUIRES", Requires())
 
 
+def check_experiences(cfg: DictConfig, n: int) -> None:
+    """Refuse a method that trains on another number of experiences than the data set has."""
+    needed = requires(cfg.method).experiences
+    if needed is not None and n != needed:
+        raise RequestError(
+            f"dataset={cfg.dataset.name}: it has {n} experiences, but method={cfg.method.name} trains on {needed}"
+        )
+
+
 def _resolve(cfg: DictConfig) -> dict[str, Any]:
     try:
         resolved = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)

@@ -240,6 +240,10 @@ def _message(errors: Sequence[Mapping[str, Any]], options: _Options, values: Map
     first = errors[0]["loc"][0]
     error = max((e for e in errors if e["loc"][0] == first), key=lambda e: len(_path(values, e["loc"])))
     path, kind = _path(values, error["loc"]), error["type"]
+    for depth in range(1, len(path) + 1):
+        says = says_of(_hint_at(options, path[:depth]))
+        if says is not None:
+            return f"{_key(where, path[:depth])}={shown(_at(values, path[:depth]))}: needs {says.words}"
     if kind == "missing":
         name = str(error["loc"][-1])
         needed = words_of(_hint_at(options, [*path, name])) or "a value"
@@ -249,10 +253,6 @@ def _message(errors: Sequence[Mapping[str, Any]], options: _Options, values: Map
         known = _names_at(options, path[:-1])
         allowed = nearest(str(path[-1]), known) if known else "there are none"
         return f"{_key(where, path)}={shown(value)}: no such key; {allowed}"
-    for depth in range(1, len(path) + 1):
-        says = says_of(_hint_at(options, path[:depth]))
-        if says is not None:
-            return f"{_key(where, path[:depth])}={shown(_at(values, path[:depth]))}: needs {says.words}"
     reason = reason_of(error, _hint_at(options, path), value)
     if isinstance(path[-1], int):  # the whole list is what was typed
         path, reason = path[:-1], f"each value {reason}"

@@ -37,7 +37,7 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
 
-REQUIRES = Requires(family="snn")
+REQUIRES = Requires(family="snn", observer=False)
 
 
 def train(

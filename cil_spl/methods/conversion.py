@@ -42,7 +42,7 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.options import Requires
 from cil_spl.training.update import Update
 
-REQUIRES = Requires(family="cnn")
+REQUIRES = Requires(family="cnn", observer=False)
 
 
 def train(

@@ -82,7 +82,7 @@ def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):
             ["method=bppt: no such choice", "did you mean bptt?", "bptt, cil_bptt, cil_conversion, conversion"],
         ),
         (["metod=bptt"], ["metod=bptt", "did you mean method?"]),
-        (["frames.bins=abc"], ["frames.bins=abc", "Integer"]),
+        (["frames.bins=abc"], ["frames.bins=abc", "whole number"]),
         (["frames.bins=0"], ["frames.bins=0", "at least 1"]),
         (["seed=["], ["seed=[", "cannot be read"]),
         (["seed=0,1"], ["seed=0,1", "--multirun"]),

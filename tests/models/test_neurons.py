@@ -12,12 +12,12 @@ from cil_spl.models import fused, neurons
 from cil_spl.models.neurons import Observation
 
 KINDS = [
-    {},
-    {"spike_fn": "single"},
-    {"surrogate_grad_fn": "single_exponential"},
-    {"kind": "lif", "tau_mem": 3.0},
+    {"min_v_mem": -1.0},
+    {"min_v_mem": -1.0, "spike_fn": "single"},
+    {"min_v_mem": -1.0, "surrogate_grad_fn": "single_exponential"},
+    {"min_v_mem": -1.0, "kind": "lif", "tau_mem": 3.0},
     {"min_v_mem": None},
-    {"reset_fn": "zero"},
+    {"min_v_mem": -1.0, "reset_fn": "zero"},
     {"spike_threshold": 0.7, "min_v_mem": -0.4},
 ]
 

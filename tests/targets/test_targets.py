@@ -104,7 +104,7 @@ def test_what_congestion_dropped_is_told() -> None:
 
 
 def test_a_die_that_cannot_be_is_refused() -> None:
-    with pytest.raises(RequestError, match=r"target\.die\.deaf=0\.1: no such setting; allowed are seed, "):
+    with pytest.raises(RequestError, match=r"target\.die\.deaf=0\.1: no such key; did you mean dead"):
         Speck(die={"deaf": 0.1})
     with pytest.raises(RequestError, match=r"target\.die\.dead=2"):
         Speck(die={"dead": 2})
