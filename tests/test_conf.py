@@ -10,13 +10,21 @@ from omegaconf import OmegaConf
 
 import cil_spl.cli.run  # noqa: F401  (registers the resolvers that conf/hydra uses)
 from cil_spl import schema
+from cil_spl.base import fence, options
 from cil_spl.base.errors import RequestError
+from cil_spl.chip.observer import ChipObserver
+from cil_spl.data.augment import Augment
+from cil_spl.data.options import Dataset, Frames
+from cil_spl.data.preprocess import Preprocess
+from cil_spl.models import neurons
+from cil_spl.models.options import Model, Neuron
+from cil_spl.training.options import Trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
 CHOICES = sorted(
     path.relative_to(CONF).with_suffix("").as_posix()
     for path in CONF.rglob("*.yaml")
-    if path.parent != CONF and path.relative_to(CONF).parts[0] not in ("hydra", "local")
+    if path.parent.parent == CONF and path.parent.name not in ("hydra", "local")  # deeper lies what choices share
 )
 OURS = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in (CONF / "hydra").rglob("*.yaml"))
 METHODS = sorted(path.stem for path in (CONF / "method").glob("*.yaml"))
@@ -71,3 +79,90 @@ def test_an_unknown_key_is_refused_by_name(group):
     cfg = composed(f"+{group}.no_such_key=1", *method)
     with pytest.raises(RequestError, match=rf"{group}\.no_such_key"):
         schema.check_config(cfg)
+
+
+# What a group's YAML says is what the signature says, so that leaving a key out changes nothing.
+
+
+def own_values(group: str, name: str) -> dict:
+    node = OmegaConf.to_container(composed(f"{group}={name}")[group], resolve=True)
+    return {key: value for key, value in node.items() if key not in ("_target_", "name")}
+
+
+@pytest.mark.parametrize("choice", [c for c in CHOICES if c.split("/")[0] in ("method", "target", "task", "dataset")])
+def test_the_yaml_repeats_the_signature(choice):
+    group, _, name = choice.partition("/")
+    node = composed(f"{group}={name}")[group]
+    function = fence.locate(node._target_)
+    given = schema.CALLED[group]
+    said = own_values(group, name)
+    expected = options.defaults(function, given)
+    assert expected.pop("name", node.name) == node.name == name
+    assert set(options.names(function, given)) - {"name"} == set(expected)  # each option has a default
+    if group == "dataset":
+        shared = {key: said.pop(key) for key in set(options.names(Dataset)) - {"name"}}
+        rest = options.defaults(Dataset)
+        assert {key: shared[key] for key in rest if key not in ("preprocess", "augment")} == {
+            key: value for key, value in rest.items() if key not in ("preprocess", "augment")
+        }
+        assert set(shared["preprocess"]) == set(options.names(Preprocess))
+        assert set(shared["augment"]) == set(options.names(Augment))
+    assert said == expected
+
+
+def test_the_yaml_of_what_data_sets_share_repeats_the_dataclasses():
+    shared = OmegaConf.load(CONF / "dataset" / "common" / "recordings.yaml")
+    assert shared.pop("preprocess") == options.defaults(Preprocess)
+    assert shared.pop("augment") == options.defaults(Augment)
+    expected = options.defaults(Dataset)
+    assert shared == {key: value for key, value in expected.items() if key not in ("preprocess", "augment")}
+
+
+def test_the_yaml_of_the_observer_repeats_the_signature():
+    assert own_values("observer", "chip") == options.defaults(ChipObserver, 2)
+
+
+@pytest.mark.parametrize(
+    ("group", "kind"),
+    [("frames", Frames), ("quantize", schema.Quantize), ("trainer", Trainer), ("tracking", schema.Tracking)],
+)
+def test_the_yaml_of_a_group_repeats_its_dataclass(group, kind):
+    assert composed()[group] == options.defaults(kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "differs"),
+    [
+        ("bptt_snn", {}),
+        ("cnn", {"name": "cnn", "family": "cnn"}),
+        ("qat_cnn", {"name": "qat_cnn", "family": "cnn", "aware": True}),
+    ],
+)
+def test_the_yaml_of_a_model_repeats_its_dataclass(name, differs):
+    model = composed(f"model={name}").model
+    assert model == options.defaults(Model) | {"neuron": options.defaults(Neuron)} | differs
+
+
+def test_the_yaml_of_a_run_repeats_its_dataclass():
+    cfg = composed()
+    assert {key: cfg[key] for key in options.names(schema.Run)} == options.defaults(schema.Run)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key", "value"),
+    [
+        (["method=conversion", "~method.gains"], "method.gains", [1, 2, 4, 8, 16, 32, 64]),
+        (["~model.neuron.min_v_mem"], "model.neuron.min_v_mem", -8.0),
+        (["~trainer.epochs"], "trainer.epochs", 25),
+        (["~target.monitor"], "target.monitor", "readout"),
+        (["~dataset.val_fraction"], "dataset.val_fraction", 0.1),
+        (["~dataset.simulator_seed"], "dataset.simulator_seed", 0),
+        (["~seed"], "seed", 0),
+    ],
+)
+def test_a_key_that_is_left_out_has_the_default(overrides, key, value):
+    assert OmegaConf.select(schema.check_config(composed(*overrides)), key) == value
+
+
+def test_the_neurons_default_is_the_configs():
+    assert float(neurons.make().min_v_mem) == composed().model.neuron.min_v_mem

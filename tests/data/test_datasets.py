@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from cil_spl.base.errors import RequestError
@@ -30,7 +31,10 @@ def no_network(monkeypatch):
 
 
 def config(name, **changes):
-    return OmegaConf.merge(OmegaConf.load(CONF / f"{name}.yaml"), changes)
+    with initialize_config_module("cil_spl.conf", version_base="1.3"):
+        composed = compose("config", overrides=[f"dataset={name}"]).dataset
+    OmegaConf.set_struct(composed, False)
+    return OmegaConf.merge(composed, changes)
 
 
 def some(n=20, seed=0, side=34):
@@ -330,19 +334,43 @@ def test_needed_keys():
         datasets.check_dataset(config("nmnist", test_digits_from="both"))
 
 
-@pytest.mark.parametrize("file", sorted(CONF.glob("*.yaml")), ids=lambda f: f.stem)
-def test_every_config_is_sound_and_every_key_is_explained(file):
-    chosen = OmegaConf.load(file)
-    datasets.check_dataset(chosen)
-    assert chosen.name == file.stem
-    off = {"shift": 0, "rotate_degrees": 0.0, "jitter_us": 0.0, "drop": 0.0}
-    assert chosen.augment.keys() == off.keys()
-    if file.stem != "event_digits":  # the small set alone is augmented by default
-        assert chosen.augment == off
-    assert chosen.val_fraction == 0.1
-    lines = file.read_text().splitlines()
+COMMON = {
+    "val_fraction": 0.1,
+    "split": "test",
+    "exclude_indices": None,
+    "preprocess": {
+        "polarity": "both", "pool": 1, "crop": None, "mirror_x": False, "mirror_y": False, "rotate": 0,
+    },
+    "augment": {"shift": 0, "rotate_degrees": 0.0, "jitter_us": 0.0, "drop": 0.0},
+}  # fmt: skip
+POOLED = {"sensor_size": [128, 128, 2], "preprocess": {**COMMON["preprocess"], "pool": 4}}
+DIGITS = {"sensor_size": [34, 34, 2], "n_classes": 10}
+SIMULATED = {"simulator": {}, "simulator_seed": 0}
+COMPOSED = {
+    "cifar10_dvs": POOLED | {"root": "data", "download": True, "n_classes": 10},
+    "dvs_gesture": POOLED | {"root": "data", "download": True, "n_classes": 11},
+    "event_digits": DIGITS | SIMULATED | {"augment": {**COMMON["augment"], "shift": 1, "rotate_degrees": 5.0}},
+    "nmnist": DIGITS | {"root": "data", "download": True, "test_digits_from": "auto"},
+    "saccade_mnist": DIGITS | SIMULATED | {"root": "data/mnist", "download": True, "n_train": None, "n_test": None},
+}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_what_a_data_set_shares_and_what_is_its_own(name):
+    """The small set alone is augmented by default."""
+    expected = {"_target_": f"cil_spl.data.datasets.{name}", "name": name, **COMMON, **COMPOSED[name]}
+    assert OmegaConf.to_container(config(name)) == expected
+    assert datasets.check_dataset(config(name)) == expected
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda f: f.stem)
+def test_every_key_is_explained(file):
+    assert file.stem in (*COMPOSED, "recordings")
+    text = file.read_text().replace("defaults:\n  - common/recordings@_here_\n  - _self_\n\n", "")
+    lines = text.splitlines()
     for above, line in zip(["", *lines], lines, strict=False):
-        assert "#" in line or "#" in above, f"{line} has no comment"
+        # What is explained in common/recordings.yaml is not explained again.
+        assert "#" in line or "#" in above or line.split(":")[0].strip() in ("preprocess", "shift", "rotate_degrees")
 
 
 def write_gestures(root: Path) -> Path:
