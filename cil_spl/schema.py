@@ -164,8 +164,9 @@ def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
 def _check_called(group: str, node: dict[str, Any], extensions: list[str]) -> None:
     """Whether what a group names may be called; where it lay in an earlier version it is called by its new name."""
     target = node.get("_target_")
-    if target is None and group == "observer":
-        raise RequestError(f"observer.{next(iter(node))}: there is no observer to set it of; add observer=chip")
+    if target is None and group in MAY_BE_NULL:
+        choice = "observer=chip" if group == "observer" else "dataset@test_dataset=NAME"
+        raise RequestError(f"{group}.{next(iter(node))}: there is no {group} to set it of; add {choice}")
     if isinstance(target, str) and target in fence.MOVED:
         target = node["_target_"] = fence.MOVED[target]
     fence.check_target(group, target, extensions)
@@ -272,10 +273,10 @@ def _check_rounding(neuron: DictConfig, init_rate: float) -> None:
     for name in ("spike_threshold", "min_v_mem"):
         value = float(neuron[name])
         if abs(value) > largest:
-            sign = "-" if value < 0 else ""
+            bound = f"at most {largest:g}" if value > 0 else f"at least {-largest:g}"
             raise RequestError(
-                f"model.neuron.{name}={value:g}: it takes up the chip's 16 bits, so that weights of the size "
-                f"{init_rate:g} (method.init_rate) and below round to 0; use one within {sign}{largest:g}"
+                f"model.neuron.{name}={value:g}: must be {bound}; beyond it the chip's 16-bit states leave a scale at "
+                f"which a weight of {init_rate:g} (method.init_rate), as large as fresh ones are, rounds to 0"
             )
 
 

@@ -64,7 +64,7 @@ def _config(given: argparse.Namespace) -> Any:
         words.append(f"{setting[: len(setting) - len(bare)]}dataset.{bare.removeprefix('dataset.')}")
     try:
         config = OmegaConf.to_container(composed(words, given.config_dir).dataset, resolve=True, throw_on_missing=True)
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra's own, for model=1.5
         raise RequestError(explain(error, words, given.config_dir)) from error
     return config
 

@@ -42,9 +42,18 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
         group, _, name = missing[1].rpartition("/")
         return f"{group}={name}: no such choice; {_nearest(name, options)}"
 
+    if "Config group override must be a string or a list" in text:
+        word = _group_without_a_name(overrides)
+        return f"{word}: needs the name of a choice; `cilspl ls` and `cilspl run --help` list them"
+
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
         key = unknown[1].split("@")[0]
+        word = _given(key, overrides)
+        if re.match(r"[^=]+=\s*{", word) and key in known_keys(_choices(overrides), config_dir):
+            return f"{word}: keys are added to it with a +, as in '+{word}'"
+        if key == "test_dataset":
+            return f"{word}: choose one with dataset@test_dataset=NAME"
         return f"{_given(key, overrides)}: no such key; {_keys_near(key, overrides, config_dir)}"
 
     merging = re.search(r"Error merging override (\S+)", text)
@@ -90,6 +99,22 @@ def _given(key: str, overrides: Sequence[str]) -> str:
     return next((word for word in overrides if word.lstrip("+~").split("=")[0].split("@")[0] == key), key)
 
 
+def _choices(overrides: Sequence[str]) -> list[str]:
+    """The words that choose a group's file."""
+    return [word for word in overrides if re.fullmatch(r"[\w@/]+=[\w/-]+", word)]
+
+
+def _group_without_a_name(overrides: Sequence[str]) -> str:
+    """The word that gives a group something else than a name, such as a number."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    words = [word for word in overrides if re.fullmatch(r"\+?[\w@/]+=.*", word)]
+    values = [OverridesParser.create().parse_override(word).value() for word in words]
+    return next(
+        (word for word, value in zip(words, values, strict=True) if not isinstance(value, (str, list))), words[0]
+    )
+
+
 def _option(words: Sequence[str], *names: str) -> str | None:
     for at, word in enumerate(words):
         head, _, tail = word.partition("=")
@@ -100,7 +125,7 @@ def _option(words: Sequence[str], *names: str) -> str | None:
 
 def _keys_near(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
     """What could have been meant: keys of the config with the groups that were chosen."""
-    keys = known_keys([word for word in overrides if re.fullmatch(r"[\w@/]+=[\w/-]+", word)], config_dir)
+    keys = known_keys(_choices(overrides), config_dir)
     parent, _, leaf = key.rpartition(".")
     beside = sorted({k[len(parent) + 1 :].split(".")[0] for k in keys if k.startswith(f"{parent}.")} if parent else ())
     if beside:

@@ -32,7 +32,7 @@ def main(argv: list[str]) -> int:
             (words, composed(words, given.config_dir, given.config_name))
             for words in every(given.overrides, given.config_dir)
         ]
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra's own, for model=1.5
         raise RequestError(explain(error, given.overrides, given.config_dir)) from error
 
     from cil_spl import schema

@@ -80,7 +80,17 @@ def checked(function: Callable[..., Any], values: Mapping[str, Any], where: str,
     for name, default in options.defaults.items():
         if name not in result and default is not _MISSING and _is_plain(default):
             result[name] = _plain(copy.deepcopy(default), default)
+    for name, hint in options.hints.items():
+        keys = mark_of(hint, Keys)
+        if keys is not None and result.get(name) and _is_data(keys.of):
+            _build(keys.of, result[name], _key(where, [name]))
     return result
+
+
+def _build(kind: Any, values: Mapping[str, Any], where: str) -> None:
+    """Make a dataclass of its values, for the rules of its own that no type can say."""
+    has_where = any(f.name == "where" for f in dataclasses.fields(kind))
+    kind(**values, **({"where": where} if has_where else {}))
 
 
 def check_fields(thing: Any, where: str) -> None:

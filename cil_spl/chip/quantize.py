@@ -56,13 +56,18 @@ def to_integers(weight: Tensor, spike_threshold: Tensor, min_v_mem: Tensor) -> I
     """The chip's rule for one core; float32 in, float32 whole numbers out.
 
     Raises:
-        RequestError: a weight is not a finite number.
+        RequestError: a weight is not a finite number; the threshold rounds to 0.
     """
     if not bool(torch.isfinite(weight).all()):
         raise RequestError("a weight is not a finite number: the training has diverged (lower method.lr)")
     by_weight = scale_to_fit(weight, WEIGHT_BITS)
     by_threshold = scale_to_fit(torch.stack([min_v_mem, spike_threshold]), STATE_BITS)
     scale = torch.minimum(by_weight, by_threshold)
+    if not bool(torch.round(spike_threshold * scale) > 0):
+        raise RequestError(
+            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside weights up to "
+            f"{float(weight.abs().max()):g}, and such neurons fire without end; raise it, or train smaller weights"
+        )
     return Integers(
         weight=torch.round(weight * scale),
         threshold=torch.round(spike_threshold * scale),
@@ -126,9 +131,10 @@ def quantize(net: nn.Sequential, plan: Plan, *, leaky: bool = False) -> tuple[Ch
             integers = to_integers(weight, theta, low)
         if integers.limited_by == "thresholds":
             used = int(integers.weight.abs().max())
+            what = f"the weights use only {used} of 127 levels" if used else "every weight rounds to 0"
             warnings.append(
                 f"layer {stage.weight.name}: the thresholds, not the weights, limit the scale; "
-                f"the weights use only {used} of 127 levels. Train with a lower spike_threshold or larger weights."
+                f"{what}. Train with a lower spike_threshold or larger weights."
             )
         if int(integers.min_v_mem) == 0:
             warnings.append(

@@ -24,7 +24,6 @@ from cil_spl.base.words import nearest
 from cil_spl.data import cache, recorded
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
-from cil_spl.data import saccade_parameters as simulators
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.options import Dataset
 from cil_spl.data.saccade_parameters import Parameters
@@ -191,7 +190,6 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> dict[st
     if group == "dataset" and found["split"] != "test":
         raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
     stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
-    simulators.from_config(found.get("simulator"))
     _listed(found["exclude_indices"])
     return {"_target_": config["_target_"]} | {key: found[key] for key in [*config, *found] if key in found}
 

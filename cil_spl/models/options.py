@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Gt, Le, Len
+from annotated_types import Ge, Gt, Le, Len, MinLen
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.hints import Keys, Says
@@ -56,7 +56,9 @@ class Model:
     family: Literal["snn", "cnn"] = "snn"
     aware: bool = False
     preset: Literal[tuple(PRESETS)] = "quickstart"  # type: ignore[valid-type]
-    layers: Annotated[Sequence[Any] | None, Says("a list, [{conv: FEATURES}, {linear: classes}], or null")] = None
+    layers: Annotated[
+        Annotated[Sequence[Any], MinLen(1)] | None, Says("a list, [{conv: FEATURES}, {linear: classes}], or null")
+    ] = None
     neuron: Annotated[Mapping[str, Any], Keys(Neuron)] = field(default_factory=dict)
 
 
