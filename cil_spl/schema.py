@@ -264,19 +264,21 @@ def _check_surrogate(neuron: DictConfig) -> None:
 
 
 def _check_rounding(neuron: DictConfig, init_rate: float) -> None:
-    """Refuse a threshold or bound so far from 0 that the chip's rule would round every weight to 0.
+    """Refuse a threshold or bound so far from 0 that by the chip's rule all else rounds to 0.
 
-    A core has one scale for its weights and its 16-bit states. Fresh weights are scaled so that a neuron's input has
-    the spread ``init_rate``; one weight is at most about as large, and what is below half a step rounds to 0.
+    A core has one scale for its weights and its 16-bit states, and what is below half a step rounds to 0. Fresh weights
+    are scaled so that a neuron's input has the spread ``init_rate``: one weight is at most about as large.
     """
-    largest = 2 * (2**15 - 1) * init_rate
-    for name in ("spike_threshold", "min_v_mem"):
-        value = float(neuron[name])
+    steps = 2 * (2**15 - 1)
+    threshold = float(neuron.spike_threshold)
+    for name, beside in (("spike_threshold", init_rate), ("min_v_mem", min(init_rate, threshold))):
+        value, largest = float(neuron[name]), steps * beside
         if abs(value) > largest:
             bound = f"at most {largest:g}" if value > 0 else f"at least {-largest:g}"
+            what = f"a weight of {init_rate:g} (method.init_rate), as large as fresh ones are,"
             raise RequestError(
                 f"model.neuron.{name}={value:g}: must be {bound}; beyond it the chip's 16-bit states leave a scale at "
-                f"which a weight of {init_rate:g} (method.init_rate), as large as fresh ones are, rounds to 0"
+                f"which {what if beside == init_rate else 'model.neuron.spike_threshold'} rounds to 0"
             )
 
 

@@ -48,13 +48,7 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
 
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
-        key = unknown[1].split("@")[0]
-        word = _given(key, overrides)
-        if re.match(r"[^=]+=\s*{", word) and key in known_keys(_choices(overrides), config_dir):
-            return f"{word}: keys are added to it with a +, as in '+{word}'"
-        if key == "test_dataset":
-            return f"{word}: choose one with dataset@test_dataset=NAME"
-        return f"{_given(key, overrides)}: no such key; {_keys_near(key, overrides, config_dir)}"
+        return _unknown_key(unknown[1].split("@")[0], overrides, config_dir)
 
     merging = re.search(r"Error merging override (\S+)", text)
     if merging:
@@ -83,6 +77,15 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
         if line and line not in kept:
             kept.append(line)
     return "\n  ".join(kept) or type(error).__name__
+
+
+def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
+    word = _given(key, overrides)
+    if re.match(r"[^=]+=\s*{", word) and key in known_keys(_choices(overrides), config_dir):
+        return f"{word}: keys are added to it with a +, as in '+{word}'"
+    if key == "test_dataset":
+        return f"{word}: choose one with dataset@test_dataset=NAME"
+    return f"{word}: no such key; {_keys_near(key, overrides, config_dir)}"
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from cil_spl import schema
 from cil_spl.base.errors import RequestError
@@ -51,6 +53,74 @@ def config(*overrides: str) -> DictConfig:
         (["seed=1.5"], r"seed=1\.5: needs a whole number"),
         (["dataset.val_fraction=1"], r"dataset\.val_fraction=1"),
         (["dataset.preprocess.pool=3"], r"dataset\.preprocess\.pool=3"),
+        # refused before any work, whatever it is
+        (["method.lr=1e400"], r"method\.lr=inf: needs a finite number"),
+        (["dataset.augment.jitter_us=.inf"], r"dataset\.augment\.jitter_us=\.?inf: needs a"),
+        (["+dataset.simulator.dark=1e400"], r"dataset\.simulator\.dark=inf: needs a finite number"),
+        (["model.layers=[{conv: 8, stride: 1e999}]"], r"model\.layers\[0\]\.stride=inf: needs a finite number"),
+        (["target.die={leak: {conv1: 1e400}}"], r"target\.die\.leak\.conv1=inf: needs a finite number"),
+        (["method=conversion", "method.gains=[-1,2]"], r"method\.gains=\[-1, 2\]: each value must be more than 0"),
+        (["method=conversion", "method.gains=[0]"], r"method\.gains=\[0\]: each value must be more than 0"),
+        (["method=conversion", "method.gains=[]"], r"method\.gains=\[\]: needs a list, .* at least 1 value"),
+        (["method=conversion", "method.gains=8"], r"method\.gains=8: needs a list"),
+        (["seed=4294967296"], r"seed=4294967296: must be at least 0 and at most 4294967295"),
+        (["seed=true"], r"seed=true: needs a whole number"),
+        (["name=[1]"], r"name=\[1\]: needs text, or null"),
+        (["start_from=[1,2,3]"], r"start_from=\[1, 2, 3\]: needs text, or null"),
+        (["start_from=''"], r"start_from="),
+        (["extensions=os"], r"extensions=os: needs a list of modules"),
+        (["target.die=5"], r"target\.die=5: needs names and values"),
+        (["target.die={fifo: 3}"], r"target\.die\.fifo=3: a core without a rate never waits"),
+        (["observer.die={fifo: 3}"], r"observer\.die\.fifo=3: a core without a rate never waits"),
+        (["+foo=3"], r"^foo=3: no such key; allowed are seed, name"),
+        (["+sed=3"], r"^sed=3: no such key; did you mean seed\?"),
+        (["+trainr.epochs=3"], r"^trainr\.epochs=3: no such group trainr; did you mean trainer\?"),
+        (["+test_dataset=5"], r"test_dataset=5: needs names and values"),
+        (["+test_dataset.root=x"], r"test_dataset\.root: there is no test_dataset .* dataset@test_dataset=NAME"),
+        (["dataset@test_dataset=nmnist", "test_dataset.split=some"], r"test_dataset\.split=some: .*train, test, all"),
+        (["dataset@test_dataset=nmnist", "test_dataset.preprocess.pool=3"], r"^test_dataset\.preprocess\.pool=3"),
+        (["dataset=nmnist", "dataset.root=[1]"], r"dataset\.root=\[1\]: needs the folder"),
+        (["~method"], r"method=null: choose one"),
+        (["method.name=null"], r"method\.name=null: needs text"),
+        (["trainer.epochs=true"], r"trainer\.epochs=true: needs a whole number"),
+        (["trainer.device=gpu"], r"trainer\.device=gpu: needs one of cpu, cuda, cuda:NUMBER, auto"),
+        (["quantize.aware=2"], r"quantize\.aware=2: needs true or false"),
+        (["tracking.uri=[1]"], r"tracking\.uri=\[1\]: needs text"),
+        (["frames.duration_us=3"], r"frames\.duration_us=3: shorter than its 4 bins"),
+        (["frames.duration_us=300", "frames.by=count"], r"frames\.duration_us=300 goes with frames\.by=time"),
+        (["model.layers=[]"], r"model\.layers=\[\]: needs a list"),
+        (["model.layers=[3]"], r"model\.layers\[0\]=3: needs `conv: FEATURES`"),
+        (["model.layers=[{conv: 8, kernal: 3}]"], r"model\.layers\[0\]\.kernal=3: .*did you mean kernel\?"),
+        (
+            ["model.layers=[{conv: 8, kernel: 0}]"],
+            r"model\.layers\[0\]\.kernel=0: needs a whole number, at least 1, or two",
+        ),
+        (["model.layers=[{conv: 8, kernel: [3, 3, 3]}]"], r"model\.layers\[0\]\.kernel=\[3, 3, 3\]: needs"),
+        (
+            ["model.layers=[{conv: 8, padding: -1}]"],
+            r"model\.layers\[0\]\.padding=-1: needs a whole number, at least 0",
+        ),
+        (["model.layers=[{linear: clases}]"], r"model\.layers\[0\]\.linear=clases: needs .*`classes`"),
+        (
+            ["+model.neuron.surrogate_args.grad_widt=1"],
+            r"surrogate_args\.grad_widt=1\S*: no such key; did you mean grad_width\?",
+        ),
+        (["+model.neuron.surrogate_args.grad_width=x"], r"surrogate_args\.grad_width=x: needs a number"),
+        (["+dataset.simulator.noise_on_hz=-1"], r"dataset\.simulator\.noise_on_hz=-1: must be at least 0"),
+        (["+dataset.simulator.path_ms=[0,1]"], r"dataset\.simulator\.path_ms, .* the same number of knots"),
+        (
+            ["model.neuron.spike_threshold=1e9"],
+            r"model\.neuron\.spike_threshold=1e\+09: must be at most 65534; .* rounds to 0",
+        ),
+        (["model.neuron.min_v_mem=-1e9"], r"model\.neuron\.min_v_mem=-1e\+09: must be at least -65534; .* rounds to 0"),
+        (
+            ["model.neuron.spike_threshold=7000", "method.init_rate=0.1"],
+            r"spike_threshold=7000: must be at most 6553\.4",
+        ),
+        (
+            ["model.neuron.spike_threshold=0.01", "model.neuron.min_v_mem=-700"],
+            r"min_v_mem=-700: must be at least -655\.34",
+        ),
         # groups that do not go together
         (["method=bptt", "model=cnn"], r"model=cnn: method=bptt trains a snn; allowed are model=bptt_snn"),
         (
@@ -94,10 +164,69 @@ def test_numbers_are_taken_in_any_form() -> None:
     assert cfg.trainer.max_seconds == 60.0
 
 
-def test_light_enough_for_the_command_line() -> None:
-    import subprocess
-    import sys
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["trainer.epochs=0"],
+        ["frames.bins=0"],
+        ["model.neuron.spike_threshold=0"],
+        ["model.layers=[3]"],
+        ["dataset.val_fraction=2"],
+        ["+dataset.nope=2"],
+        ["seed=-1"],
+        ["+trainr.epochs=3"],
+        ["method._target_=os.system"],
+        ["model.neuron.kind=lif"],
+    ],
+    ids=" ".join,
+)
+def test_most_mistakes_are_answered_without_torch(overrides: list[str]) -> None:
+    code = f"""if True:
+        import sys
+        from hydra import compose, initialize_config_module
+        from cil_spl import schema
+        from cil_spl.base.errors import RequestError
+        with initialize_config_module("cil_spl.conf", version_base="1.3"):
+            cfg = compose("config", overrides={overrides!r})
+        try:
+            schema.check_config(cfg)
+        except RequestError:
+            print([m for m in ("torch", "numba", "mlflow", "sinabs") if m in sys.modules])
+    """
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "[]"
 
+
+@pytest.mark.parametrize(("name", "n"), [("cuda", 0), ("cuda:1", 0), ("cuda:1", 1)])
+def test_a_device_that_is_not_there(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: n > 0)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: n)
+    with pytest.raises(RequestError, match=rf"trainer\.device={name}: torch finds"):
+        schema.check_config(config(f"trainer.device={name}"))
+    if n:
+        assert schema.check_config(config("trainer.device=cuda:0")).trainer.device == "cuda:0"
+
+
+def test_a_method_of_one_experience_is_not_given_several() -> None:
+    cfg = schema.check_config(config("method=bptt"))
+    schema.check_experiences(cfg, 1)
+    with pytest.raises(RequestError, match=r"dataset=event_digits: it has 3 experiences, but method=bptt trains on 1"):
+        schema.check_experiences(cfg, 3)
+
+
+def test_what_is_checked_stays_in_its_order_and_is_checked_again() -> None:
+    once = schema.check_config(config("method=conversion"))
+    again = schema.check_config(once)
+    assert OmegaConf.to_container(once) == OmegaConf.to_container(again)
+    assert list(once.method)[:3] == ["_target_", "name", "lr"]
+
+
+def test_a_bound_far_from_0_is_allowed_where_nothing_is_rounded() -> None:
+    cfg = config("method=conversion", "target=accelerator", "model.neuron.min_v_mem=-1e9")
+    assert schema.check_config(cfg).model.neuron.min_v_mem == -1e9
+
+
+def test_light_enough_for_the_command_line() -> None:
     code = "import sys, cil_spl.schema; print([m for m in ('torch', 'numpy', 'mlflow', 'sinabs') if m in sys.modules])"
     found: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"

@@ -82,14 +82,14 @@ def checked(function: Callable[..., Any], values: Mapping[str, Any], where: str,
             result[name] = _plain(copy.deepcopy(default), default)
     for name, hint in options.hints.items():
         keys = mark_of(hint, Keys)
-        if keys is not None and result.get(name) and _is_data(keys.of):
+        if keys is not None and result.get(name) and _fields(keys.of):
             _build(keys.of, result[name], _key(where, [name]))
     return result
 
 
 def _build(kind: Any, values: Mapping[str, Any], where: str) -> None:
     """Make a dataclass of its values, for the rules of its own that no type can say."""
-    has_where = any(f.name == "where" for f in dataclasses.fields(kind))
+    has_where = any(f.name == "where" for f in _fields(kind))
     kind(**values, **({"where": where} if has_where else {}))
 
 
@@ -99,7 +99,8 @@ def check_fields(thing: Any, where: str) -> None:
     Raises:
         RequestError: as :func:`checked`.
     """
-    checked(type(thing), {name: getattr(thing, name) for name in _options(type(thing), 0).hints}, where)
+    kind: Callable[..., Any] = type(thing)
+    checked(kind, {name: getattr(thing, name) for name in names(kind)}, where)
 
 
 def names(function: Callable[..., Any], given: int = 0) -> tuple[str, ...]:
@@ -130,11 +131,7 @@ def _options(function: Callable[..., Any], given: int) -> _Options:
         parameters = list(inspect.signature(function).parameters.values())[given:]
     except (TypeError, ValueError):  # compiled, without a signature
         return _Options({}, {}, open=True)
-    left_out = (
-        {f.name for f in dataclasses.fields(function) if not f.metadata.get("option", True)}
-        if _is_data(function)
-        else set()
-    )
+    left_out = {f.name for f in _fields(function) if not f.metadata.get("option", True)}
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY) and p.name not in left_out]
     hints = _hints(function)
     return _Options(
@@ -144,13 +141,15 @@ def _options(function: Callable[..., Any], given: int) -> _Options:
     )
 
 
-def _is_data(function: Any) -> bool:
-    return isinstance(function, type) and dataclasses.is_dataclass(function)
+def _fields(function: Any) -> tuple[dataclasses.Field[Any], ...]:
+    """A dataclass's fields; none of any other function."""
+    is_data = isinstance(function, type) and dataclasses.is_dataclass(function)
+    return dataclasses.fields(function) if is_data else ()
 
 
 def _default(function: Any, parameter: inspect.Parameter) -> Any:
     """A dataclass hides what a ``default_factory`` makes."""
-    for field in dataclasses.fields(function) if _is_data(function) else ():
+    for field in _fields(function):
         if field.name == parameter.name and field.default_factory is not dataclasses.MISSING:
             return field.default_factory()
     return parameter.default
@@ -158,7 +157,8 @@ def _default(function: Any, parameter: inspect.Parameter) -> Any:
 
 def _hints(function: Any) -> dict[str, Any]:
     """Annotations by parameter; what cannot be resolved, or is no type, is Any."""
-    annotated = function.__init__ if isinstance(function, type) and not _is_data(function) else function
+    own_class = isinstance(function, type) and not _fields(function)
+    annotated: Any = function.__init__ if own_class else function
     try:
         return get_type_hints(annotated, include_extras=True)
     except Exception:  # a name that only type checkers import makes all of them fail
@@ -215,7 +215,7 @@ def _strict(hint: Any) -> Any:
         marks = [AfterValidator(_matcher(mark)) if isinstance(mark, Matches) else mark for mark in args[1:]]
         marks = [mark for mark in marks if not isinstance(mark, Says)]
         inner = _strict(args[0])
-        return Annotated[(inner, *marks)] if marks else inner  # type: ignore[return-value]
+        return Annotated[(inner, *marks)] if marks else inner
     if origin is Literal and not any(isinstance(arg, bool) for arg in args):
         return Annotated[hint, BeforeValidator(_no_boolean)]
     if origin in (Union, UnionType):

@@ -64,9 +64,11 @@ def to_integers(weight: Tensor, spike_threshold: Tensor, min_v_mem: Tensor) -> I
     by_threshold = scale_to_fit(torch.stack([min_v_mem, spike_threshold]), STATE_BITS)
     scale = torch.minimum(by_weight, by_threshold)
     if not bool(torch.round(spike_threshold * scale) > 0):
+        largest = f"weights up to {float(weight.abs().max()):g}"
+        beside = largest if bool(by_weight <= by_threshold) else f"model.neuron.min_v_mem={float(min_v_mem):g}"
         raise RequestError(
-            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside weights up to "
-            f"{float(weight.abs().max()):g}, and such neurons fire without end; raise it, or train smaller weights"
+            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside {beside}, and such neurons "
+            "fire without end; raise it"
         )
     return Integers(
         weight=torch.round(weight * scale),

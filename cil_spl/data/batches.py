@@ -15,8 +15,7 @@ import torch
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
 from cil_spl.data.events import Recordings
-from cil_spl.data.frames import bin_edges, frames
-from cil_spl.data.options import check_bins
+from cil_spl.data.frames import bin_edges, check_bins, frames
 
 
 class FramesConfig(Protocol):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from cil_spl.data.options import check_bins
+from cil_spl.data.options import check_bins as check_bins
 
 
 def bin_edges(

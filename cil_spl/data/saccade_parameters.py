@@ -93,4 +93,5 @@ def from_config(parameters: Mapping[str, Any] | None) -> Parameters:
         RequestError: a name that the simulator does not have, or a value out of range.
     """
     given = checked(Parameters, parameters or {}, "dataset.simulator")
-    return Parameters(**{name: tuple(value) if isinstance(value, list) else value for name, value in given.items()})
+    typed: dict[str, Any] = {name: tuple(value) if isinstance(value, list) else value for name, value in given.items()}
+    return Parameters(**typed)

@@ -30,8 +30,7 @@ from cil_spl.chip.quantize import check_neuron, integer_twin
 from cil_spl.chip.rules import Rule
 from cil_spl.chip.simulator import simulate as run_chip
 from cil_spl.data.events import Recordings
-from cil_spl.data.frames import bin_edges, frames
-from cil_spl.data.options import check_bins
+from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.models.forward import forward
 from cil_spl.models.plan import Plan, stages
 from cil_spl.targets.deployed import DeployedNetwork

@@ -25,7 +25,7 @@ PLAN = plan_from("small", BLOCKS, (2, 16, 12), 5)
 
 def network(**neuron: float) -> torch.nn.Sequential:
     torch.manual_seed(1)
-    net = build(PLAN, family="snn", neuron=neuron)
+    net = build(PLAN, family="snn", neuron={"min_v_mem": -1.0} | neuron)
     with torch.no_grad():
         for p in (net.conv1.weight, net.conv2.weight, net.linear3.weight):
             p.mul_(3)  # enough for the output to fire
@@ -198,3 +198,19 @@ def test_vendor_discretisation_gives_the_same_integers(monkeypatch: pytest.Monke
         assert ours.min_v_mem == int(layer.spk_layer.min_v_mem)
     for name in [m for m in sys.modules if m.startswith("sinabs.backend")]:
         monkeypatch.delitem(sys.modules, name)
+
+
+def test_a_threshold_that_rounds_to_0_is_refused() -> None:
+    """127 / 1 is the scale: 0.003 becomes 0.38, then 0; 0.004 becomes 0.51, then 1."""
+    weight = torch.tensor([1.0, -0.5])
+    with pytest.raises(RequestError, match=r"model\.neuron\.spike_threshold=0\.003 rounds to 0 beside weights up to 1"):
+        q.to_integers(weight, torch.tensor(0.003), torch.tensor(-1.0))
+    assert q.to_integers(weight, torch.tensor(0.004), torch.tensor(-1.0)).threshold == 1
+    with pytest.raises(RequestError, match=r"spike_threshold=1 rounds to 0 beside model\.neuron\.min_v_mem=-1e\+06"):
+        q.to_integers(weight, torch.tensor(1.0), torch.tensor(-1e6))
+
+
+def test_weights_that_all_round_to_0_are_told() -> None:
+    net = network(spike_threshold=1e6)
+    _, warnings = q.quantize(net, PLAN)
+    assert "layer conv1: the thresholds, not the weights, limit the scale; every weight rounds to 0" in warnings[0]

@@ -1,0 +1,177 @@
+"""A method, a data set and a model from a user's folder: a file and a YAML each, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+
+METHOD = '''
+"""Least squares on the output counts, by plain gradient steps."""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+from annotated_types import Gt, Le, MinLen
+
+from cil_spl.models.forward import forward
+from cil_spl.training.checkpoints import Weights
+from cil_spl.training.context import Trained
+from cil_spl.training.options import Requires
+from cil_spl.training.update import Update
+
+REQUIRES = Requires(family="snn", observer=False)
+
+
+def train(
+    ctx,
+    *,
+    lr: Annotated[float, Gt(0)] = 1e-2,
+    goals: Annotated[Sequence[Annotated[float, Gt(0)]], MinLen(1)] = (4.0,),
+    loss: Literal["counts", "steps"] = "counts",
+    share: Annotated[float, Gt(0), Le(1)] | None = None,
+):
+    (data,) = ctx.experiences
+    net = ctx.build("snn")
+    ctx.scale(net, 1.0)
+    batches = ctx.batches(data.train, train=True)
+    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=ctx.trainer.epochs * len(batches))
+
+    def step(batch):
+        out, _, _ = forward(net, batch.frames)
+        value = ctx.loss(out.sum(0) / goals[0], batch)
+        value.backward()
+        update()
+        return {"loss": value.detach()}
+
+    keep = {"net": Weights(net), "update": update}
+    ctx.fit(step=step, score=lambda: ctx.score(net), batches=batches, keep=keep, monitor=ctx.monitor)
+    return Trained(ctx.finish(net))
+'''
+METHOD_YAML = """\
+# Least squares, of my own.
+_target_: own_method.train
+name: squares
+# Learning rate.
+lr: 0.01
+goals: [4]
+"""
+DATA = '''
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Le
+
+from cil_spl.data.events import EVENT, Splits, from_list
+
+
+def bars(*, n: Annotated[int, Ge(4), Le(1000)] = 24, noise: Annotated[float, Ge(0), Le(1)] = 0.1) -> Splits:
+    """A bar on the left or on the right."""
+    rng = np.random.default_rng(0)
+    made = []
+    for i in range(n):
+        events = np.zeros(60, EVENT)
+        wrong = rng.random(60) < noise
+        events["x"] = np.where(wrong, rng.integers(0, 8, 60), 4 * (i % 2) + rng.integers(0, 4, 60))
+        events["y"], events["t"] = rng.integers(0, 8, 60), np.sort(rng.integers(0, 10_000, 60))
+        made.append(events)
+    data = from_list(made, [i % 2 for i in range(n)], (8, 8, 2), ("left", "right"))
+    return Splits(data.subset(range(n // 2)), data.subset([]), data.subset(range(n // 2, n)))
+'''
+DATA_YAML = """\
+# Bars, of my own.
+defaults:
+  - common/recordings@_here_
+  - _self_
+
+_target_: own_data.bars
+name: bars
+n: 24
+sensor_size: [8, 8, 2]
+n_classes: 2
+"""
+MODEL_YAML = """\
+# Two small layers, of my own.
+defaults:
+  - bptt_snn
+  - _self_
+
+name: small
+layers: [{conv: 4, kernel: 3, padding: 1, pool: 2}, {linear: classes}]
+"""
+WORDS = (
+    "--config-dir", "mine", "method=squares", "dataset=bars", "model=small", "observer=none",
+    "extensions=[own_method,own_data]", "trainer.epochs=1", "frames.bins=2", "trainer.batch_size=4",
+    "tracking.enabled=false",
+)  # fmt: skip
+
+
+@pytest.fixture
+def own(here, monkeypatch):
+    """The folder of a user who has written a method, a data set and a model."""
+    (here / "own_method.py").write_text(METHOD)
+    (here / "own_data.py").write_text(DATA)
+    for group, name, text in (
+        ("method", "squares", METHOD_YAML),
+        ("dataset", "bars", DATA_YAML),
+        ("model", "small", MODEL_YAML),
+    ):
+        (here / "mine" / group).mkdir(parents=True)
+        (here / "mine" / group / f"{name}.yaml").write_text(text)
+    monkeypatch.setenv("CILSPL_CACHE", str(here / "cache"))
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield here
+    for name in ("own_method", "own_data"):
+        sys.modules.pop(name, None)
+
+
+def test_they_run_as_the_built_in_ones_do(cilspl, own):
+    said = cilspl("run", *WORDS, "hydra.run.dir=runs/one")
+    assert said.code == 0, said.err
+    assert "squares · small · bars · speck (simulator) · seed 0" in said.out
+    info = json.loads((own / "runs" / "one" / "run.json").read_text())
+    assert info["status"] == "finished"
+    assert info["metrics"]["deployed/n"] == 12
+    assert info["params"]["method.goals"] == [4.0]
+    assert info["params"]["method.loss"] == "counts"  # what the YAML leaves out, as the signature says
+
+
+def test_they_are_listed_and_valid(cilspl, own):
+    out = cilspl("ls", "--config-dir", "mine").out
+    for line in ("squares  ", "bars  ", "small  "):
+        assert line in out
+    said = cilspl("validate", *WORDS)
+    assert said.code == 0, said.err
+    assert "valid: method=squares model=small dataset=bars target=speck seed=0" in said.out
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("method.lr=-1", "method.lr=-1: must be more than 0"),
+        ("method.lr=abc", "method.lr=abc: needs a number, more than 0"),
+        ("method.lr=true", "method.lr=true: needs a number, more than 0"),
+        ("method.lr=1e400", "method.lr=inf: needs a finite number"),
+        ("method.goals=[]", "method.goals=[]: needs a list, [value], of at least 1 value"),
+        ("method.goals=[0]", "method.goals=[0]: each value must be more than 0"),
+        ("+method.loss=count", "method.loss=count: did you mean counts? allowed are counts, steps"),
+        ("+method.share=2", "method.share=2: must be more than 0 and at most 1, or null"),
+        ("+method.los=counts", "method.los=counts: no such key; did you mean loss? allowed are lr, goals, loss, share"),
+        ("method.lrr=1", "method.lrr=1: no such key; did you mean method.lr?"),
+        ("dataset.n=3", "dataset.n=3: must be at least 4 and at most 1000"),
+        ("dataset.n=many", "dataset.n=many: needs a whole number, at least 4 and at most 1000"),
+        ("+dataset.noise=2", "dataset.noise=2: must be at least 0 and at most 1"),
+        ("+dataset.nois=0", "dataset.nois=0: no such key; did you mean noise?"),
+        ("dataset.val_fraction=1", "dataset.val_fraction=1: must be at least 0 and less than 1"),
+        ("dataset.augment.drop=1", "dataset.augment.drop=1: must be at least 0 and less than 1"),
+        ("model.layers=[{conv: 4, kernle: 3}, {linear: classes}]", "model.layers[0].kernle=3: no such key"),
+        ("model.family=cnn", "model=small: method=squares trains a snn"),
+        ("observer=chip", "observer=chip: method=squares does not learn from it"),
+    ],
+)
+def test_their_mistakes_are_answered_as_well(cilspl, own, word, message):
+    said = cilspl("validate", *[w for w in WORDS if w != "observer=none" or not word.startswith("observer")], word)
+    assert said.code == 2, said.out
+    assert said.err.startswith(f"cilspl: {message}"), said.err
+    assert said.err.count("\n") == 1
