@@ -83,7 +83,7 @@ def make(**options: Any) -> sl.IAFSqueeze | sl.LIFSqueeze:
         "spike_threshold": torch.tensor(float(n.spike_threshold)),
         "spike_fn": SPIKE_FNS[n.spike_fn],
         "reset_fn": RESET_FNS[n.reset_fn](),
-        "surrogate_grad_fn": SURROGATES[n.surrogate_grad_fn](**n.surrogate_args),
+        "surrogate_grad_fn": SURROGATES[n.surrogate_grad_fn](**(n.surrogate_args or {})),
         "min_v_mem": None if n.min_v_mem is None else float(n.min_v_mem),
         "batch_size": 1,
     }
