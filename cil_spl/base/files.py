@@ -1,24 +1,46 @@
-"""Files that are written whole or not at all."""
+"""Files that are written whole or not at all, and that say whether they are what was written.
+
+A reader sees the old file or the new one, never a part: a file is written under a temporary name beside its own and
+then renamed. What a killed process leaves is hidden, read by nobody, and removed by a later write of the same file.
+
+A JSON file carries the SHA-256 of its content as its last key. A zip archive (``weights.pt``, ``chip.npz``) carries
+that of its bytes in the archive's comment, where torch and numpy take no notice of it.
+"""
 
 from __future__ import annotations
 
+import glob
+import hashlib
 import json
+import logging
 import os
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
+
+from cil_spl.base.errors import RequestError
+
+DIGEST = "sha256"  # the key in a JSON file
+_LEFT_AFTER_S = 3600  # no write takes as long
+_SEAL = b"cilspl 1 sha256 %s"
+_SEAL_BYTES = len(_SEAL % bytes(64))
+_END = re.compile(rb"PK\x05\x06.{16}\x00\x00", re.DOTALL)  # of an archive without a comment; its length comes last
+_log = logging.getLogger(__name__)
+_warned: set[str] = set()
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
-    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all."""
-    new = path.with_name(f".{path.name}.{os.getpid()}")
+@contextmanager
+def write_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file, open for reading and writing, that takes the place of ``path`` when the block ends without an error."""
+    _remove_left(path)
+    new = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}")
     try:
-        with new.open("w", encoding="utf-8") as file:
-            file.write(text)
+        with new.open("x+b") as file:  # made with the rights that the umask leaves
+            yield file
             file.flush()
             os.fsync(file.fileno())
         new.replace(path)
@@ -26,6 +48,109 @@ def write_text(path: Path, text: str) -> None:
         new.unlink(missing_ok=True)
 
 
-def read_json(path: Path) -> Any:
-    """What :func:`write_json` wrote."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def _remove_left(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*-*"):
+        with suppress(OSError):
+            if left.stat().st_mtime < time.time() - _LEFT_AFTER_S:
+                left.unlink()
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    with write_whole(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON file whole or not at all, with the digest of its content."""
+    content = json.loads(json.dumps({k: v for k, v in value.items() if k != DIGEST}, default=str))
+    write_text(path, json.dumps(content | {DIGEST: digest_of(content)}, indent=1, ensure_ascii=False) + "\n")
+
+
+def read_json(path: Path) -> tuple[dict[str, Any], bool]:
+    """What :func:`write_json` wrote, and whether a digest was there to check it by.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no JSON, or no mapping.
+        RequestError: the digest is not that of the content.
+    """
+    content = json.loads(path.read_bytes())
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} in place of a mapping")
+    digest = content.pop(DIGEST, None)
+    if digest is not None and digest != digest_of(content):
+        raise damaged(path)
+    return content, digest is not None
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of plain values, whatever their order and spacing in a file."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_sealed(path: Path, write: Callable[[BinaryIO], Any]) -> None:
+    """Write a zip archive whole or not at all, with the digest of its bytes as its comment.
+
+    Args:
+        write: writes an archive without a comment into the file that it is given.
+    """
+    with write_whole(path) as file:
+        write(file)
+        file.seek(-22, os.SEEK_END)
+        if not _END.fullmatch(file.read()):
+            raise ValueError(f"{path}: what was written is no zip archive without a comment")
+        file.seek(-2, os.SEEK_END)
+        file.write(_SEAL_BYTES.to_bytes(2, "little"))
+        file.seek(0)
+        file.write(_SEAL % hashlib.sha256(file.read()).hexdigest().encode())
+
+
+def read_sealed(path: Path) -> tuple[bytes, bool]:
+    """The bytes of an archive, and whether a digest was there to check them by.
+
+    Raises:
+        OSError: it cannot be read.
+        RequestError: the digest is not that of the bytes.
+    """
+    content = path.read_bytes()
+    archive, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
+    if not seal.startswith(_SEAL % b""):
+        return content, False
+    if seal != _SEAL % hashlib.sha256(archive).hexdigest().encode():
+        raise damaged(path)
+    return content, True
+
+
+def damaged(path: Path) -> RequestError:
+    return RequestError(
+        f"{path}: damaged or changed, its content does not fit its checksum; take it from a copy, or run again"
+    )
+
+
+def without_checksum(path: Path, version: Any, first: int) -> None:
+    """Accept a file without a checksum, with a warning, if it is of a format that had none.
+
+    Args:
+        version: of the file.
+        first: the first version with a checksum.
+
+    Raises:
+        RequestError: it is of a later one.
+    """
+    if version >= first:
+        raise damaged(path)
+    warn_once(f"{path}: an earlier version wrote it without a checksum; whether it is damaged cannot be checked")
+
+
+def warn_once(text: str) -> None:
+    """Log a warning; the same words once in a process."""
+    if text not in _warned:
+        _warned.add(text)
+        _log.warning("%s", text)

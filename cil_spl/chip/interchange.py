@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+import io
 import json
-import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,14 +11,15 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import read_sealed, without_checksum, write_sealed
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum; it is read as well
 KIND = "cilspl chip network"
 
 
 def save(network: ChipNetwork, path: Path | str) -> None:
-    """Write ``network`` to ``path`` (.npz), whole or not at all."""
+    """Write ``network`` to ``path`` (.npz), whole or not at all, with a checksum; ``np.load`` reads it as well."""
     path = Path(path)
     header = {
         "kind": KIND,
@@ -29,36 +29,30 @@ def save(network: ChipNetwork, path: Path | str) -> None:
         "layers": [_describe(layer) for layer in network.layers],
     }
     arrays: dict[str, Any] = {f"weight_{i}": layer.weight for i, layer in enumerate(network.layers)}
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, header=np.array(json.dumps(header)), **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_sealed(path, lambda file: np.savez(file, header=np.array(json.dumps(header)), **arrays))
 
 
 def load(path: Path | str) -> ChipNetwork:
     """Read a network that :func:`save` wrote.
 
     Raises:
-        RequestError: no such file, not a chip network, cut short, or of another format version.
+        RequestError: no such file, not a chip network, damaged, or of another format version.
     """
     path = Path(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
+        archive, checked = read_sealed(path)
+        with np.load(io.BytesIO(archive), allow_pickle=False) as file:
             header = json.loads(str(file["header"]))
             if not isinstance(header, dict) or header.get("kind") != KIND:
                 raise RequestError(f"{path}: not a chip network")
-            if header.get("format") != FORMAT:
+            version = header.get("format")
+            if version not in range(1, FORMAT + 1):
                 raise RequestError(
-                    f"{path}: chip network of format {header.get('format')}, this version reads {FORMAT}; "
+                    f"{path}: chip network of format {version}, this version reads 1 to {FORMAT}; "
                     "make it again with `cilspl run`, or read it with the version that wrote it"
                 )
+            if not checked:
+                without_checksum(path, version, first=2)
             weights = [file[f"weight_{i}"] for i in range(len(header["layers"]))]
         network = _network(header, weights)
     except RequestError:
@@ -126,9 +120,3 @@ def _pair(values: list[int]) -> tuple[int, int]:
 def _triple(values: list[int]) -> tuple[int, int, int]:
     c, y, x = values
     return int(c), int(y), int(x)
-
-
-def _umask() -> int:
-    value = os.umask(0)
-    os.umask(value)
-    return value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -9,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import read_sealed, without_checksum, write_sealed
 from cil_spl.models import neurons
 
-CHECKPOINT_FORMAT = 1
+CHECKPOINT_FORMAT = 2  # 1 had no checksum; it is read as well
 
 
 class Stateful(Protocol):
@@ -36,26 +38,29 @@ class Weights:
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write whole or not at all."""
+    """Write whole or not at all, with a checksum; ``torch.load`` reads it as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_suffix(".new")
-    torch.save({"format": CHECKPOINT_FORMAT} | content, new)
-    new.replace(path)
+    write_sealed(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT} | content, file))
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """Read what :func:`write_checkpoint` wrote; no code in the file is run.
 
     Raises:
-        RequestError: not a checkpoint, or of another format.
+        RequestError: not a checkpoint, damaged, or of another format.
     """
     try:
-        content = torch.load(path, weights_only=True, map_location="cpu")
-        version = content["format"]
+        archive, checked = read_sealed(path)
+        content = torch.load(io.BytesIO(archive), weights_only=True, map_location="cpu")
+        version = int(content["format"])
+    except RequestError:
+        raise
     except FileNotFoundError:
         raise RequestError(f"{path}: no such file") from None
     except Exception as error:
         raise RequestError(f"{path}: not a checkpoint of cilspl, or damaged ({type(error).__name__})") from None
-    if version != CHECKPOINT_FORMAT:
-        raise RequestError(f"{path}: format {version}; this version reads {CHECKPOINT_FORMAT}")
+    if not 1 <= version <= CHECKPOINT_FORMAT:
+        raise RequestError(f"{path}: format {version}; this version reads 1 to {CHECKPOINT_FORMAT}")
+    if not checked:
+        without_checksum(path, version, first=2)
     return content

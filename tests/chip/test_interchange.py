@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from dataclasses import fields
 from pathlib import Path
@@ -59,6 +60,40 @@ def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
             load(tmp_path / "cut.npz")
 
 
+def test_no_flipped_bit_is_accepted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "chip.npz"
+    save(networks.random_chain(np.random.default_rng(1), 2), path)
+    whole = path.read_bytes()
+    drawn = np.random.default_rng(0).choice(len(whole), 300, replace=False).tolist()
+    for place in (*drawn, *range(len(whole) - 110, len(whole))):  # the archive's end and the checksum, each byte
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        with pytest.raises(RequestError, match=r"chip\.npz: .*(damaged|cut short)"):
+            load(path)
+    assert not caplog.records
+
+
+def test_a_file_without_a_checksum_is_read_with_one_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    save(one(), tmp_path / "chip.npz")
+    changed(tmp_path / "chip.npz", tmp_path / "old.npz", format=1)
+    with caplog.at_level(logging.WARNING):
+        assert_networks_equal(load(tmp_path / "old.npz"), one())
+        load(tmp_path / "old.npz")
+    (record,) = caplog.records
+    assert record.getMessage().startswith(f"{tmp_path / 'old.npz'}: an earlier version wrote it without a checksum")
+    changed(tmp_path / "chip.npz", tmp_path / "gone.npz")
+    with pytest.raises(RequestError, match=r"gone\.npz: damaged or changed"):
+        load(tmp_path / "gone.npz")
+
+
+def test_numpy_alone_reads_it(tmp_path: Path) -> None:
+    save(one(), tmp_path / "chip.npz")
+    with np.load(tmp_path / "chip.npz", allow_pickle=False) as file:
+        assert file["weight_0"].dtype == np.int8
+        assert json.loads(str(file["header"]))["format"] == 2
+
+
 def test_foreign_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match="no such file"):
         load(tmp_path / "none.npz")
@@ -82,14 +117,14 @@ def changed(path: Path, new: Path, **header: object) -> None:
 
 def test_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     save(one(), tmp_path / "chip.npz")
-    changed(tmp_path / "chip.npz", tmp_path / "new.npz", format=2)
-    with pytest.raises(RequestError, match="chip network of format 2, this version reads 1"):
+    changed(tmp_path / "chip.npz", tmp_path / "new.npz", format=3)
+    with pytest.raises(RequestError, match="chip network of format 3, this version reads 1 to 2"):
         load(tmp_path / "new.npz")
 
 
 def test_a_network_that_no_chip_could_run_is_refused(tmp_path: Path) -> None:
     save(one(), tmp_path / "chip.npz")
-    changed(tmp_path / "chip.npz", tmp_path / "bad.npz", input_shape=[2, 1, 1])
+    changed(tmp_path / "chip.npz", tmp_path / "bad.npz", input_shape=[2, 1, 1], format=1)
     with pytest.raises(RequestError, match=r"bad\.npz: chip network: input"):
         load(tmp_path / "bad.npz")
 

@@ -17,9 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cil_spl.base import files
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import write_json
 from cil_spl.results import store
 from cil_spl.results.record import Terminated, open_record, read_metrics
 from cil_spl.results.restore import restore
@@ -200,20 +198,6 @@ def test_a_folder_holds_one_run(tmp_path):
     with pytest.raises(RequestError, match="holds a run already"), open_record(untracked(), tmp_path / "run"):
         pass
     assert info_of(tmp_path / "run")["status"] == "finished"
-
-
-def test_a_full_disk_leaves_the_old_record_whole(tmp_path, monkeypatch):
-    path = tmp_path / "run.json"
-    write_json(path, {"a": 1})
-
-    def full(*_args, **_kwargs):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(files.os, "fsync", full)
-    with pytest.raises(OSError, match="No space"):
-        write_json(path, {"a": 2})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_a_torn_last_line_is_left_out(tmp_path):

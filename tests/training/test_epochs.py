@@ -15,7 +15,6 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.process import seed_everything
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
-from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames
 from cil_spl.training.epochs import Fitted, fit
 from cil_spl.training.update import Trainer, Update, schedule
@@ -137,35 +136,6 @@ def test_a_gradient_is_clipped_and_transformed() -> None:
     (weight * torch.tensor([3.0, 4.0])).sum().backward()
     update()
     torch.testing.assert_close(weight.detach(), torch.tensor([-0.6, -0.8]), rtol=1e-4, atol=1e-4)
-
-
-@pytest.mark.parametrize("content", [b"", b"not a checkpoint", None])
-def test_foreign_checkpoints_are_named(content: bytes | None, tmp_path: Path) -> None:
-    path = tmp_path / "x.pt"
-    if content is not None:
-        path.write_bytes(content)
-    with pytest.raises(RequestError, match=r"x\.pt: (no such file|not a checkpoint)"):
-        read_checkpoint(path)
-
-
-def test_a_checkpoint_of_another_format_is_refused(tmp_path: Path) -> None:
-    torch.save({"format": 99}, tmp_path / "x.pt")
-    with pytest.raises(RequestError, match="format 99; this version reads 1"):
-        read_checkpoint(tmp_path / "x.pt")
-
-
-def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "x.pt"
-    write_checkpoint(path, {"a": 1})
-
-    def full(_: Any, file: Path) -> None:
-        Path(file).write_bytes(b"half")
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(torch, "save", full)
-    with pytest.raises(OSError, match="No space left"):
-        write_checkpoint(path, {"a": 2})
-    assert read_checkpoint(path)["a"] == 1
 
 
 @pytest.mark.parametrize("killed_after", [1, 2, 3, 4])
