@@ -40,9 +40,8 @@ def _classes(run: Run, n: int) -> tuple[str, ...]:
     """Names from the run's confusion matrix, numbers where it left none."""
     import csv
 
-    path = run.folder / "confusion.csv"
-    if path.exists():
-        with path.open(newline="", encoding="utf-8") as file:
+    if (run.folder / "confusion.csv").exists():
+        with run.path("confusion.csv").open(newline="", encoding="utf-8") as file:
             head = next(csv.reader(file), [])
         if len(head) == n + 2:  # corner, classes, none
             return tuple(head[1:-1])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import json
 
 import numpy as np
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from cil_spl import load as predict
 from cil_spl import pipeline
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import write_json
 from cil_spl.cli.compose import composed
 from cil_spl.data import datasets
 from cil_spl.data.events import EVENT
@@ -46,15 +46,15 @@ def test_what_it_says(run):
 def test_names_of_classes_come_from_the_run(run, tmp_path):
     with (tmp_path / "confusion.csv").open("w", newline="") as file:
         csv.writer(file).writerow(["class", "cat", "dog", "none"])
-    (tmp_path / "run.json").write_text(json.dumps(run.info))
+    write_json(tmp_path / "run.json", run.info)
     assert predict._classes(runs.read(tmp_path), 2) == ("cat", "dog")
 
 
 def test_a_run_without_a_network(run, tmp_path):
-    (tmp_path / "run.json").write_text(json.dumps({**run.info, "status": "failed"}))
+    write_json(tmp_path / "run.json", {**run.info, "status": "failed"})
     with pytest.raises(RequestError, match="the run is failed"):
         predict.load(runs.read(tmp_path))
-    (tmp_path / "run.json").write_text(json.dumps(run.info))
+    write_json(tmp_path / "run.json", run.info)
     (tmp_path / "config.yaml").write_text(run.path("config.yaml").read_text())
     with pytest.raises(RequestError, match=r"left no weights.pt"):
         predict.load(runs.read(tmp_path))

@@ -3,8 +3,9 @@
 A reader sees the old file or the new one, never a part: a file is written under a temporary name beside its own and
 then renamed. What a killed process leaves is hidden, read by nobody, and removed by a later write of the same file.
 
-A JSON file carries the SHA-256 of its content as its last key. A zip archive (``weights.pt``, ``chip.npz``) carries
-that of its bytes in the archive's comment, where torch and numpy take no notice of it.
+A JSON file carries the SHA-256 of its content as its last key, each line of a JSONL file a CRC-32 of its own. A zip
+archive (``weights.pt``, ``chip.npz``) carries the SHA-256 of its bytes in the archive's comment, where torch and numpy
+take no notice of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import os
 import re
 import secrets
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -24,7 +26,7 @@ from typing import Any, BinaryIO
 
 from cil_spl.base.errors import RequestError
 
-DIGEST = "sha256"  # the key in a JSON file
+DIGEST, LINE_DIGEST = "sha256", "crc"  # the keys in a JSON file and in a line of one
 _LEFT_AFTER_S = 3600  # no write takes as long
 _SEAL = b"cilspl 1 sha256 %s"
 _SEAL_BYTES = len(_SEAL % bytes(64))
@@ -67,7 +69,7 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
     write_text(path, json.dumps(content | {DIGEST: digest_of(content)}, indent=1, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path) -> tuple[dict[str, Any], bool]:
+def read_checked(path: Path) -> tuple[dict[str, Any], bool]:
     """What :func:`write_json` wrote, and whether a digest was there to check it by.
 
     Raises:
@@ -86,7 +88,32 @@ def read_json(path: Path) -> tuple[dict[str, Any], bool]:
 
 def digest_of(value: Any) -> str:
     """SHA-256 of plain values, whatever their order and spacing in a file."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(_canonical(value)).hexdigest()
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode()
+
+
+def json_line(value: Mapping[str, Any]) -> str:
+    """A line of a JSONL file, with the CRC-32 of its content."""
+    content = json.loads(json.dumps(value))
+    return json.dumps(content | {LINE_DIGEST: f"{zlib.crc32(_canonical(content)):08x}"})
+
+
+def read_json_line(line: bytes) -> tuple[dict[str, Any], bool]:
+    """What :func:`json_line` wrote, and whether there was a CRC to check it by.
+
+    Raises:
+        ValueError: damaged.
+    """
+    content = json.loads(line)
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} in place of a mapping")
+    crc = content.pop(LINE_DIGEST, None)
+    if crc is not None and crc != f"{zlib.crc32(_canonical(content)):08x}":
+        raise ValueError("its content does not fit its checksum")
+    return content, crc is not None
 
 
 def file_digest(path: Path) -> str:
@@ -146,7 +173,11 @@ def without_checksum(path: Path, version: Any, first: int) -> None:
     """
     if version >= first:
         raise damaged(path)
-    warn_once(f"{path}: an earlier version wrote it without a checksum; whether it is damaged cannot be checked")
+    warn_once(unchecked(path))
+
+
+def unchecked(path: Path) -> str:
+    return f"{path}: an earlier version wrote it without a checksum; whether it is damaged cannot be checked"
 
 
 def warn_once(text: str) -> None:

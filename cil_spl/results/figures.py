@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from cil_spl.base.files import write_text
 from cil_spl.data.events import Recordings
 from cil_spl.tasks.evaluation import Evaluation
 
@@ -50,7 +52,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
     """The same as a table: a row a class, a column an answer."""
     lines = [["class", *classes, "none"], *([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))]
-    path.write_text("".join(",".join(map(str, line)) + "\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(",".join(map(str, line)) + "\n" for line in lines))
 
 
 def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recordings: Recordings) -> None:
@@ -61,8 +63,9 @@ def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recording
     lines = [["recording", "class", *evaluations]]
     for row, (index, target) in enumerate(zip(first.index.tolist(), first.target.tolist(), strict=True)):
         lines.append([str(recordings.name[index]), names[target], *(column[row] for column in answers)])
-    with path.open("w", newline="", encoding="utf-8") as file:
-        csv.writer(file, lineterminator="\n").writerows(lines)
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(lines)
+    write_text(path, text.getvalue())
 
 
 def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:

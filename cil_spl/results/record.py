@@ -7,7 +7,6 @@ an epoch, written at once); the pipeline adds weights, chip network and figures.
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import math
 import os
@@ -19,13 +18,23 @@ from typing import Any
 
 from cil_spl.base import locks, ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import read_json, write_json, write_text
+from cil_spl.base.files import (
+    damaged,
+    file_digest,
+    json_line,
+    read_checked,
+    read_json_line,
+    unchecked,
+    warn_once,
+    write_json,
+    write_text,
+)
 from cil_spl.base.version import __version__
 from cil_spl.results import store
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import finite, flatten, git_tags, is_timing, now, plain
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksums; it is read as well
 RUN_FILE = "run.json"
 METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
@@ -36,20 +45,59 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does."""
 
 
+def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
+    """What ``run.json`` says, and whether it had a checksum to check it by.
+
+    Raises:
+        RequestError: there is none, it is damaged, or a newer version wrote it.
+    """
+    path = folder / RUN_FILE
+    try:
+        info, checked = read_checked(path)
+        version = info["format"]
+    except FileNotFoundError:
+        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
+    except RequestError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"{path}: not the record of a run ({error})") from error
+    if version not in range(1, FORMAT + 1):
+        raise RequestError(f"{path}: format {version}; this version reads 1 to {FORMAT}")
+    if not checked and version > 1:
+        raise damaged(path)
+    return info, checked
+
+
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``; a last line torn by a kill is left out."""
+    """The lines of ``metrics.jsonl``.
+
+    A last line torn by a kill is left out; so is a damaged one, with a warning.
+    """
     path = folder / METRICS_FILE
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    found = []
-    for line in lines:
-        with contextlib.suppress(json.JSONDecodeError):
-            found.append(json.loads(line))
+    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    found, damaged, old = [], [], False
+    for number, line in enumerate([*lines, torn] if torn else lines, 1):
+        try:
+            content, checked = read_json_line(line)
+            # Earlier versions wrote no checksum. Their values are numbers, so any other text is one that was hit.
+            if not checked and any(isinstance(value, str) for key, value in content.items() if key != "time"):
+                raise ValueError
+        except ValueError:
+            if number <= len(lines):
+                damaged.append(number)
+            continue
+        found.append(content)
+        old = old or not checked
+    if old:
+        warn_once(unchecked(path))
+    if damaged:
+        warn_once(f"{path}: damaged lines are left out: {', '.join(map(str, damaged))}")
     return found
 
 
 def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
     """``metrics.jsonl`` with these lines and no others."""
-    write_text(folder / METRICS_FILE, "".join(json.dumps(line) + "\n" for line in lines))
+    write_text(folder / METRICS_FILE, "".join(json_line(line) + "\n" for line in lines))
 
 
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
@@ -71,7 +119,7 @@ def same_but_for_time(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Whether two lines of metrics say the same; how long something took may differ."""
 
     def plain_of(line: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in line.items() if k not in ("time", "crc") and not is_timing(k)}
+        return {k: v for k, v in line.items() if k != "time" and not is_timing(k)}
 
     return plain_of(a) == plain_of(b)
 
@@ -114,7 +162,7 @@ class Record:
             if self._again < len(self._known):
                 self._cut()
             with (self.folder / METRICS_FILE).open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
+                file.write(json_line(line) + "\n")
         if self._copy is not None:
             self._copy.metrics({k: float(v) for k, v in metrics.items()}, step)
 
@@ -128,6 +176,7 @@ class Record:
         from omegaconf import OmegaConf
 
         write_text(self.folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
+        self.info["files"] = {CONFIG_FILE: file_digest(self.folder / CONFIG_FILE)}
 
     def start_copy(self, client: Any, uri: str, experiment: str, *, fresh: bool) -> None:
         """Begin the run's copy in the store, or go on with the one that it has there.
@@ -191,7 +240,9 @@ class Record:
             write_json(self.folder / RUN_FILE, self.info)
 
     def _end(self, status: str, error: str | None) -> None:
-        self.info.update(status=status, ended=now(), error=error)
+        files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
+        digests = {name: file_digest(path) for name, path in files.items() if path.suffix != ".log"}  # it goes on
+        self.info.update(status=status, ended=now(), error=error, files=digests)
         self._write()
         if self._copy is not None:
             for path in artifacts(self.folder):
@@ -294,8 +345,16 @@ def _taken_up(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     path = folder / RUN_FILE
     if not path.exists():
         raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE}), so none to go on with")
-    info = read_json(path)
-    again = {"status": "running", "ended": None, "error": None, "params": flatten(config), "metrics": {}, "row": {}}
+    info, _ = read_info(folder)
+    again = {
+        "format": FORMAT,
+        "status": "running",
+        "ended": None,
+        "error": None,
+        "params": flatten(config),
+        "metrics": {},
+        "row": {},
+    }
     return {**info, **again, "resumed": [*info.get("resumed", []), now()]}
 
 

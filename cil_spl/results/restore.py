@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from pathlib import Path
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
-from cil_spl.results import store
+from cil_spl.results import runs, store
 from cil_spl.results.record import RUN_FILE, artifacts, read_metrics
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import millis
@@ -24,13 +23,13 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
         MLflow's run id.
 
     Raises:
-        RequestError: no run in the folder, it still goes on, or the store cannot be used.
+        RequestError: no run in the folder, its record is damaged, it still goes on, or the store cannot be used.
     """
     folder = Path(folder).resolve()
     path = folder / RUN_FILE
     if not path.exists():
         raise RequestError(f"{folder}: no {RUN_FILE} in it, so no run to restore")
-    info = json.loads(path.read_text(encoding="utf-8"))
+    info = runs.read(folder).info
     if info["status"] == "running" or info.get("refused"):
         raise RequestError(f"{folder}: the run is {'refused' if info.get('refused') else 'running'}; nothing to copy")
     uri = store.store_uri(uri or info["params"].get("tracking.uri"))

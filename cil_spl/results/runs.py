@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,8 @@ from typing import Any
 
 from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
-from cil_spl.results.record import CONFIG_FILE, FORMAT, RUN_FILE, read_metrics
+from cil_spl.base.files import file_digest, unchecked, warn_once
+from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info, read_metrics
 from cil_spl.results.store import sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"
@@ -39,7 +39,7 @@ class Run:
         return self.info["status"]
 
     def path(self, name: str) -> Path:
-        """A file of the run, for example ``weights.pt`` or ``chip.npz``.
+        """A file of the run, for example ``weights.pt`` or ``chip.npz``; a warning if it is not as the run left it.
 
         Raises:
             RequestError: the run did not leave it.
@@ -47,6 +47,9 @@ class Run:
         path = self.folder / name
         if not path.exists():
             raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
+        digest = self.info.get("files", {}).get(name)
+        if digest is not None and digest != file_digest(path):
+            warn_once(f"{path}: not as the run left it: changed or damaged since")
         return path
 
     def weights(self) -> Path:
@@ -80,30 +83,37 @@ def read(folder: Path | str) -> Run:
     Raises:
         RequestError: there is none, its file is damaged, or a newer version wrote it.
     """
-    folder = Path(folder)
-    path = folder / RUN_FILE
-    try:
-        info = json.loads(path.read_text(encoding="utf-8"))
-        version = info["format"]
-    except FileNotFoundError:
-        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise RequestError(f"{path}: not the record of a run ({error})") from error
-    if version != FORMAT:
-        raise RequestError(f"{path}: format {version}; this version reads format {FORMAT}")
+    run, checked = _read(Path(folder))
+    if not checked:
+        warn_once(unchecked(run.folder / RUN_FILE))
+    return run
+
+
+def _read(folder: Path) -> tuple[Run, bool]:
+    """The run, and whether its record had a checksum."""
+    info, checked = read_info(folder)
     if info.get("status") == "running" and not locks.is_held(folder):
         info |= {"status": "killed", "error": GONE}  # nobody was left to say so
-    return Run(folder.resolve(), info)
+    return Run(folder.resolve(), info), checked
 
 
 def scan(folder: Path | str) -> list[Run]:
-    """All runs below a folder, the newest first; damaged records are passed over."""
-    found = []
-    for path in Path(folder).rglob(RUN_FILE):
+    """All runs below a folder, the newest first; damaged records are left out, and a warning says how many."""
+    folder = Path(folder).resolve()
+    found, left_out, old = [], [], 0
+    for path in sorted(folder.rglob(RUN_FILE)):
         try:
-            found.append(read(path.parent))
+            run, checked = _read(path.parent)
         except RequestError:
+            if path.stat().st_size:  # an empty one is that of a run which begins
+                left_out.append(path)
             continue
+        found.append(run)
+        old += not checked
+    if left_out:
+        warn_once(f"{folder}: left out {len(left_out)} damaged or foreign {RUN_FILE}, the first is {left_out[0]}")
+    if old:
+        warn_once(f"{folder}: runs of an earlier version, without checksums, which cannot be checked: {old}")
     return sorted(found, key=lambda run: run.info["started"], reverse=True)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from cil_spl.base.files import write_json
+from cil_spl.base.errors import RequestError
+from cil_spl.base.files import read_checked, without_checksum, write_json
 from cil_spl.results import store
 from cil_spl.results.values import LONGEST_TEXT, git_tags, plain
 
 SWEEP_FILE = "sweep.json"
+FORMAT = 1  # before it, the file had neither a format nor a checksum
 
 
 def open_sweep(config: Any, folder: Path | str, overrides: list[str]) -> None:
@@ -30,14 +31,18 @@ def open_sweep(config: Any, folder: Path | str, overrides: list[str]) -> None:
     with store.trouble(uri):
         experiment = store.experiment_id(client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT))
         run = client.create_run(experiment, tags=tags | git_tags(), run_name=f"sweep {' '.join(overrides)}"[:200])
-    write_json(folder / SWEEP_FILE, {"run_id": run.info.run_id, "uri": uri})
+    write_json(folder / SWEEP_FILE, {"format": FORMAT, "run_id": run.info.run_id, "uri": uri})
 
 
 def close_sweep(folder: Path | str, status: str) -> None:
-    """End the parent run: ``finished``, ``failed`` or ``killed``."""
+    """End the parent run: ``finished``, ``failed`` or ``killed``.
+
+    Raises:
+        RequestError: the sweep's file is damaged.
+    """
     path = Path(folder) / SWEEP_FILE
     if path.exists():
-        sweep = json.loads(path.read_text(encoding="utf-8"))
+        sweep = _read(path)
         store.MlflowRun(store.client_of(sweep["uri"]), sweep["run_id"], Path(folder)).tell(
             "set_terminated", store.MLFLOW_STATUS[status]
         )
@@ -47,6 +52,21 @@ def parent_of(folder: Path, uri: str) -> str | None:
     for above in list(folder.parents)[:4]:  # a sweep's subdir may be nested
         path = above / SWEEP_FILE
         if path.exists():
-            sweep = json.loads(path.read_text(encoding="utf-8"))
+            sweep = _read(path)
             return sweep["run_id"] if sweep["uri"] == uri else None
     return None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        sweep, checked = read_checked(path)
+        version = sweep.get("format", 0)
+        if not isinstance(sweep["run_id"], str) or not isinstance(sweep["uri"], str) or version not in (0, FORMAT):
+            raise ValueError(f"format {version}, which this version does not read")
+    except RequestError:
+        raise
+    except (ValueError, KeyError) as error:
+        raise RequestError(f"{path}: not the record of a sweep ({error}); take it from a copy, or delete it") from error
+    if not checked:
+        without_checksum(path, version, first=FORMAT)
+    return sweep

@@ -17,7 +17,7 @@ import pytest
 
 from cil_spl.base import files
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import digest_of, read_json, read_sealed, write_json, write_sealed, write_text, write_whole
+from cil_spl.base.files import digest_of, read_checked, read_sealed, write_json, write_sealed, write_text, write_whole
 
 VALUE = {"b": [1, 2.5, None], "a": {"accuracy": 0.1, "name": "é", "nan": float("nan")}, "none": {}}
 
@@ -50,7 +50,7 @@ def test_a_full_disk_leaves_the_old_record_whole(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_json(path, {"a": 2})
-    assert read_json(path) == ({"a": 1}, True)
+    assert read_checked(path) == ({"a": 1}, True)
     assert names(tmp_path) == ["run.json"]
 
 
@@ -103,19 +103,19 @@ def test_what_a_killed_process_leaves_is_hidden_and_later_removed(tmp_path: Path
 def test_json_comes_back_and_its_order_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, VALUE | {"path": Path("/x")})
-    content, checked = read_json(path)
+    content, checked = read_checked(path)
     assert checked
     assert json.dumps(content) == json.dumps(VALUE | {"path": "/x"})
     write_json(path, json.loads(path.read_text()))  # the digest is made anew, not nested
-    assert read_json(path)[0]["path"] == "/x"
+    assert read_checked(path)[0]["path"] == "/x"
     path.write_text(json.dumps(dict(reversed(json.loads(path.read_text()).items()))))
-    assert read_json(path)[1]
+    assert read_checked(path)[1]
 
 
 def test_no_flipped_bit_changes_what_json_says(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
     write_json(path, VALUE)
-    content, _ = read_json(path)
+    content, _ = read_checked(path)
     whole = path.read_bytes()
     refused = 0
     for bit in range(8 * len(whole)):
@@ -123,7 +123,7 @@ def test_no_flipped_bit_changes_what_json_says(tmp_path: Path) -> None:
         flipped[bit // 8] ^= 1 << bit % 8
         path.write_bytes(flipped)
         try:
-            found, checked = read_json(path)
+            found, checked = read_checked(path)
         except (RequestError, ValueError):
             refused += 1
             continue
@@ -139,14 +139,14 @@ def test_a_changed_value_is_named_with_the_remedy(tmp_path: Path) -> None:
     write_json(path, {"accuracy": 0.1})
     path.write_text(path.read_text().replace("0.1", "0.9"))
     with pytest.raises(RequestError, match=r"a\.json: damaged or changed, .*take it from a copy, or run again"):
-        read_json(path)
+        read_checked(path)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1]", "3"])
 def test_what_is_no_mapping_is_no_json_of_ours(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(ValueError, match=r"Expecting|in place of a mapping"):
-        read_json(tmp_path / "a.json")
+        read_checked(tmp_path / "a.json")
 
 
 def archive(file: BinaryIO) -> None:

@@ -18,11 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import write_json
 from cil_spl.results import store
 from cil_spl.results.record import Terminated, open_record, read_metrics
 from cil_spl.results.restore import restore
 from cil_spl.results.store import client_of, connect, store_uri, stored_runs
-from cil_spl.results.sweep import close_sweep, open_sweep
+from cil_spl.results.sweep import close_sweep, open_sweep, parent_of
 from cil_spl.results.values import as_text, flatten, git_tags
 
 CONFIG = {
@@ -139,7 +140,7 @@ def test_the_folder_is_the_truth(tmp_path):
         record.warn("layer 2 is silent")
         record.finish({"float/accuracy": 0.975}, ROW)
     info = info_of(tmp_path / "run")
-    assert (info["status"], info["error"], info["format"], info["run_id"]) == ("finished", None, 1, None)
+    assert (info["status"], info["error"], info["format"], info["run_id"]) == ("finished", None, 2, None)
     assert info["row"] == ROW
     assert info["params"]["method.lr"] == 1e-3
     assert info["tags"]["backend"] == "simulator"
@@ -203,6 +204,49 @@ def test_a_folder_holds_one_run(tmp_path):
 def test_a_torn_last_line_is_left_out(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 0, "x": 1}\n{"step": 1, "x"')
     assert read_metrics(tmp_path) == [{"step": 0, "x": 1}]
+
+
+def test_a_damaged_line_is_left_out_with_a_warning(tmp_path, caplog):
+    with open_record(untracked(), tmp_path / "run") as record:
+        for step in range(4):
+            record.log({"train/loss": step / 4, "val/accuracy": float("nan")}, step)
+    path = tmp_path / "run" / "metrics.jsonl"
+    whole = path.read_bytes()
+    lines = read_metrics(tmp_path / "run")
+    assert [(line["step"], line["train/loss"]) for line in lines] == [(0, 0.0), (1, 0.25), (2, 0.5), (3, 0.75)]
+    assert list(lines[0]) == ["step", "time", "train/loss", "val/accuracy"]
+    assert not caplog.records
+    path.write_bytes(whole.replace(b"0.25", b"0.26"))
+    assert read_metrics(tmp_path / "run") == [lines[0], lines[2], lines[3]]
+    assert [r.getMessage() for r in caplog.records] == [f"{path}: damaged lines are left out: 2"]
+    for place in range(len(whole)):  # one bit of each byte
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << place % 8
+        path.write_bytes(flipped)
+        assert all(line in lines for line in read_metrics(tmp_path / "run")), place
+
+
+def test_metrics_without_checksums_are_read_with_a_warning(tmp_path, caplog):
+    line = {"step": 0, "time": "2026-01-01T00:00:00.000+00:00", "train/loss": 0.5, "val/accuracy": None}
+    (tmp_path / "metrics.jsonl").write_text(json.dumps(line) + "\n")
+    assert read_metrics(tmp_path) == [line]
+    assert "without a checksum" in caplog.text
+
+
+def test_a_damaged_sweep_is_refused_by_name(tmp_path, caplog):
+    path = tmp_path / "sweep.json"
+    path.write_text(json.dumps({"run_id": "1", "uri": "u"}))
+    assert parent_of(tmp_path / "0", "u") == "1"
+    assert "without a checksum" in caplog.text
+    write_json(path, {"format": 1, "run_id": "1", "uri": "u"})
+    assert parent_of(tmp_path / "0", "u") == "1"
+    assert parent_of(tmp_path / "0", "another") is None
+    for old, new in (('"1"', '"2"'), ("run_id", "run_ie"), ("sha256", "sha257"), ("}", "")):
+        text = path.read_text()
+        path.write_text(text.replace(old, new))
+        with pytest.raises(RequestError, match=r"sweep\.json: (damaged or changed|not the record of a sweep)"):
+            parent_of(tmp_path / "0", "u")
+        path.write_text(text)
 
 
 def test_only_rank_0_writes(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from cil_spl.base.errors import RequestError
 from cil_spl.results import runs
 from cil_spl.results.record import open_record
+
+CONFIG = {"seed": 0, "method": {"name": "bptt"}, "tracking": {"enabled": False}}
 
 
 @pytest.fixture
@@ -70,7 +73,7 @@ def test_none_is_found(here, name, text):
 
 @pytest.mark.parametrize(
     ("content", "text"),
-    [("{", "not the record of a run"), ("[]", "not the record"), ('{"format": 2}', "format 2; this version reads")],
+    [("{", "not the record of a run"), ("[]", "not the record"), ('{"format": 3}', "format 3; this version reads")],
 )
 def test_a_damaged_record_names_the_file(here, content, text):
     (here / "run.json").write_text(content)
@@ -78,6 +81,56 @@ def test_a_damaged_record_names_the_file(here, content, text):
         runs.read(here)
     assert str(here / "run.json") in str(caught.value)
     assert runs.scan(here) == []
+
+
+def test_a_changed_record_is_refused_by_name_and_left_out_with_a_count(here, caplog):
+    make(here / "runs" / "old", "abcd0000")
+    for name in ("good", "bad"):
+        with open_record(CONFIG, here / "runs" / name) as record:
+            record.finish({"deployed/accuracy": 0.5}, {"method": "bptt"})
+    path = here / "runs" / "bad" / "run.json"
+    path.write_text(path.read_text().replace("0.5", "0.9"))
+    (here / "runs" / "begins").mkdir()
+    (here / "runs" / "begins" / "run.json").touch()
+    with pytest.raises(RequestError, match=r"bad/run\.json: damaged or changed, .*run again"):
+        runs.read(path.parent)
+    assert [r.folder.name for r in runs.scan("runs")] == ["good", "old"]
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{here}/runs: left out 1 damaged or foreign run.json, the first is {here}/runs/bad/run.json",
+        f"{here}/runs: runs of an earlier version, without checksums, which cannot be checked: 1",
+    ]
+    path.write_text(path.read_text().replace('"sha256"', '"sha257"'))
+    with pytest.raises(RequestError, match="damaged or changed"):
+        runs.read(path.parent)
+
+
+def test_a_record_without_a_checksum_is_read_with_one_warning(here, caplog):
+    folder = make(here / "runs" / "a", "abcd1111")
+    assert [runs.read(folder).run_id for _ in range(2)] == ["abcd1111"] * 2
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{folder}/run.json: an earlier version wrote it without a checksum; whether it is damaged cannot be checked"
+    ]
+
+
+def test_a_file_that_is_not_as_the_run_left_it_gives_a_warning(here, caplog):
+    with open_record(CONFIG, here / "run") as record:
+        killed = runs.read(here / "run")  # as a kill would leave it
+        (here / "run" / "figures").mkdir()
+        (here / "run" / "figures" / "a.csv").write_text("a")
+        (here / "run" / "run.log").write_text("more is to come")
+        assert record.folder == here / "run"
+    run = runs.read(here / "run")
+    assert sorted(run.info["files"]) == ["config.yaml", "figures/a.csv"]
+    assert killed.info["files"] == {"config.yaml": run.info["files"]["config.yaml"]}
+    assert run.config().seed == 0
+    assert not caplog.records
+    (here / "run" / "config.yaml").write_text("seed: 1\n")
+    with caplog.at_level(logging.WARNING):
+        assert run.config().seed == 1
+        run.config()
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{here}/run/config.yaml: not as the run left it: changed or damaged since"
+    ]
 
 
 def test_what_a_run_did_not_leave_is_named(here):
