@@ -2,7 +2,7 @@
 
 A cached set is a folder named by the hash of its key. It is written under another name and renamed when complete, so
 that a reader sees all of it or nothing; a lock lets runs that start together make it once. Events are memory-mapped:
-runs side by side share them.
+runs side by side share them. Every file's checksum is compared once in a process; a damaged set is made anew.
 
 The folder is ``$CILSPL_CACHE`` or the user's cache folder.
 """
@@ -15,19 +15,28 @@ import json
 import logging
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import read_json, write_json
 from cil_spl.data.events import EVENT, Recordings
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files below; another number makes everything anew
 _ARRAYS = ("events", "start", "stop", "target", "name", "origin")
+_CHUNK = 1 << 22  # bytes
+_verified: dict[Path, tuple[int, int, int, str]] = {}  # inode, size, mtime and CRC-32 of files that were compared
+
+
+class _Damaged(Exception):
+    """Why a set in the cache is not taken."""
 
 
 def folder() -> Path:
@@ -84,9 +93,10 @@ def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings
     text = json.dumps({"format": FORMAT, **key}, sort_keys=True, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()[:40]
     entry = folder() / digest
-    found = _load(entry)
-    if found is not None:
-        return found
+    with suppress(_Damaged):
+        found = _load(entry)
+        if found is not None:
+            return found
     try:
         (folder() / "locks").mkdir(parents=True, exist_ok=True)
         lock = filelock.FileLock(folder() / "locks" / f"{digest}.lock")
@@ -98,7 +108,11 @@ def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings
     except OSError as error:
         raise _unwritable(error) from error
     try:
-        found = _load(entry)  # the process that held the lock may have made it
+        try:
+            found = _load(entry)  # the process that held the lock may have made it
+        except _Damaged as damage:
+            log.warning("cached data set %s: %s; it is made anew", entry, damage)
+            found = None
         if found is None:
             _sweep(digest)
             _store(make(), entry, json.loads(text))
@@ -164,14 +178,16 @@ def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) 
         half.mkdir()
         about: dict[str, Any] = {"format": FORMAT, "key": key, "sets": {}}
         for name, arrays in packed.items():
+            files = {field: half / f"{name}.{field}.npy" for field in arrays}
             for field, array in arrays.items():
-                np.save(half / f"{name}.{field}.npy", array, allow_pickle=False)
+                np.save(files[field], array, allow_pickle=False)
             about["sets"][name] = {
                 "sensor_size": list(sets[name].sensor_size),
                 "classes": list(sets[name].classes),
-                "bytes": {field: (half / f"{name}.{field}.npy").stat().st_size for field in arrays},
+                "bytes": {field: file.stat().st_size for field, file in files.items()},
+                "crc": {field: _crc(file) for field, file in files.items()},
             }
-        (half / "about.json").write_text(json.dumps(about, indent=1))
+        write_json(half / "about.json", about)
         if entry.exists():  # damaged: _load refused it
             shutil.rmtree(entry)
         half.rename(entry)
@@ -197,29 +213,58 @@ def _packed(recordings: Recordings) -> dict[str, np.ndarray]:
 
 
 def _load(entry: Path) -> dict[str, Recordings] | None:
-    """The sets in a folder; None where it is absent, of another format, or damaged."""
+    """The sets in a folder; None where it is absent.
+
+    Raises:
+        _Damaged: it is damaged, or of another format.
+    """
+    if not entry.exists():
+        return None
     try:
-        about = json.loads((entry / "about.json").read_text())
-        if about["format"] != FORMAT:
-            return None
+        about, checked = read_json(entry / "about.json")
+        if about["format"] != FORMAT or not checked:
+            raise _Damaged("another version made it")
         sets = {}
         for name, facts in about["sets"].items():
             files = {field: entry / f"{name}.{field}.npy" for field in _ARRAYS}
-            if any(files[field].stat().st_size != facts["bytes"][field] for field in _ARRAYS):
-                return None
+            for field, file in files.items():
+                _verify(file, facts["bytes"][field], facts["crc"][field])
             arrays = {field: np.load(file) for field, file in files.items() if field != "events"}
             events = np.load(files["events"], mmap_mode="r")
             if events.dtype != EVENT:
-                return None
+                raise _Damaged(f"its events are {events.dtype}")
             sets[name] = Recordings(
                 events=events,
                 sensor_size=tuple(facts["sensor_size"]),
                 classes=tuple(facts["classes"]),
                 **arrays,
             )
-    except (OSError, ValueError, KeyError):
-        return None
+    except RequestError:
+        raise _Damaged("about.json does not fit its checksum") from None
+    except (OSError, ValueError, KeyError) as error:
+        raise _Damaged(f"it cannot be read ({error})") from None
     return sets
+
+
+def _verify(file: Path, size: int, crc: str) -> None:
+    """Compare a file with its checksum, once in a process as long as it does not change."""
+    stat = file.stat()
+    if stat.st_size != size:
+        raise _Damaged(f"{file.name} has {stat.st_size} bytes in place of {size}")
+    state = (stat.st_ino, stat.st_size, stat.st_mtime_ns, crc)
+    if _verified.get(file) != state:
+        if _crc(file) != crc:
+            raise _Damaged(f"{file.name} does not fit its checksum")
+        _verified[file] = state
+
+
+def _crc(file: Path) -> str:
+    """CRC-32 of a file's bytes: enough against damage, and fast on every machine, for sets of gigabytes."""
+    crc = 0
+    with file.open("rb") as source:
+        while chunk := source.read(_CHUNK):
+            crc = zlib.crc32(chunk, crc)
+    return f"{crc:08x}"
 
 
 def _unwritable(error: OSError) -> RequestError:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import write_json
 from cil_spl.data import cache
 from cil_spl.data.events import EVENT, from_list
 
@@ -172,8 +173,19 @@ def test_a_kill_in_the_middle_leaves_nothing_that_is_read(tmp_path, here):
     assert [p.name.startswith(".half-") for p in entries(here)] == [False]  # the remains went with it
 
 
-@pytest.mark.parametrize("damage", ["cut", "absent", "json", "foreign"])
-def test_a_damaged_set_is_made_again(here, damage):
+DAMAGE = {
+    "cut": "a.events.npy has 453 bytes in place of 462",
+    "absent": "a.origin.npy",
+    "json": "Expecting",
+    "foreign": "another version made it",
+    "old": "another version made it",
+    "flipped": "a.events.npy does not fit its checksum",
+    "about": "about.json does not fit its checksum",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_set_is_made_again(here, caplog, damage):
     cache.load_or_make(KEY, lambda: {"a": some()})
     (entry,) = entries(here)
     if damage == "cut":
@@ -183,13 +195,43 @@ def test_a_damaged_set_is_made_again(here, damage):
         (entry / "a.origin.npy").unlink()
     elif damage == "json":
         (entry / "about.json").write_text("{")
-    else:
+    elif damage == "foreign":
+        write_json(entry / "about.json", {**json.loads((entry / "about.json").read_text()), "format": -1})
+    elif damage == "old":  # before there were checksums
         about = json.loads((entry / "about.json").read_text())
-        (entry / "about.json").write_text(json.dumps({**about, "format": -1}))
+        del about["sha256"], about["sets"]["a"]["crc"]
+        (entry / "about.json").write_text(json.dumps(about))
+    elif damage == "flipped":  # one bit of an event, size and time as they were
+        events = entry / "a.events.npy"
+        content = bytearray(events.read_bytes())
+        content[-20] ^= 1
+        stat = events.stat()
+        events.write_bytes(content)
+        os.utime(events, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+        cache._verified.clear()  # as in another process
+    else:
+        text = (entry / "about.json").read_text()
+        (entry / "about.json").write_text(text.replace('"b"', '"x"'))
     made = []
     same(cache.load_or_make(KEY, lambda: made.append(1) or {"a": some()})["a"], some())
     assert made == [1]
+    (record,) = caplog.records
+    assert DAMAGE[damage] in record.getMessage()
+    assert record.getMessage().endswith("it is made anew")
     same(cache.load_or_make(KEY, refuse)["a"], some())
+
+
+def test_a_file_is_compared_once_in_a_process_and_again_when_it_changed(here, monkeypatch):
+    cache.load_or_make(KEY, lambda: {"a": some()})
+    read = []
+    crc = cache._crc
+    monkeypatch.setattr(cache, "_crc", lambda file: read.append(file.name) or crc(file))
+    cache.load_or_make(KEY, refuse)
+    assert read == []
+    os.utime(entries(here)[0] / "a.events.npy", ns=(5, 5))
+    same(cache.load_or_make(KEY, refuse)["a"], some())
+    cache.load_or_make(KEY, refuse)
+    assert read == ["a.events.npy"]
 
 
 @pytest.mark.parametrize("at", ["before", "while writing"])
