@@ -15,6 +15,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.rounding import to_integers
 from cil_spl.chip.simulator import check_network
 
 MIN_V_MEM = "min_v_mem"
@@ -34,33 +35,21 @@ class FloatLayer:
     pool: tuple[int, int]
 
 
-def scale_of(weight: np.ndarray, thresholds: tuple[float, float]) -> float:
-    """The chip's one scale of a core: the largest with which the weights fit 8 and both thresholds 16 bits."""
-
-    def fit(values: np.ndarray, bits: int) -> float:
-        top, bottom = 2 ** (bits - 1) - 1, 2 ** (bits - 1)
-        high, low = float(values.max()), float(values.min())
-        limits = [top / high if high > 0 else np.inf, bottom / -low if low < 0 else np.inf]
-        return min(limits)
-
-    return min(fit(weight, 8), fit(np.array(thresholds), 16))
-
-
 def to_chip(layers: list[FloatLayer], input_shape: tuple[int, int, int]) -> ChipNetwork:
-    """Integers by the chip's rule, rounded half to even."""
+    """Integers by the chip's rule, :mod:`cil_spl.chip.rounding`."""
     found = []
     for k, layer in enumerate(layers):
-        scale = scale_of(layer.weight, (layer.threshold, layer.min_v_mem))
+        integers = to_integers(layer.weight, np.float32(layer.threshold), np.float32(layer.min_v_mem))
         found.append(
             ChipLayer(
                 name=layer.name,
-                weight=np.round(layer.weight * np.float32(scale)).astype(np.int8),
+                weight=integers.weight.astype(np.int8),
                 stride=layer.stride,
                 padding=layer.padding,
                 input_shape=layer.input_shape,
-                threshold=round(layer.threshold * scale),
-                min_v_mem=round(layer.min_v_mem * scale),
-                scale=scale,
+                threshold=int(integers.threshold),
+                min_v_mem=int(integers.min_v_mem),
+                scale=float(integers.scale),
                 destinations=(Destination(k + 1, layer.pool),) if k + 1 < len(layers) else (),
             )
         )
@@ -112,6 +101,8 @@ def read_float(path: Path | str, min_v_mem: float = -1.0) -> tuple[list[FloatLay
             if np.any(getattr(node, "bias", np.zeros(1)) != 0):
                 refuse("has a bias; on the chip that is a leak driven by a slow clock. Train without")
             weight = np.asarray(node.weight, np.float32)
+            if not np.isfinite(weight).all():
+                refuse("a weight is not a finite number")
             if kind == "Conv2d":
                 if int(node.groups) != 1 or np.any(np.asarray(node.dilation) != 1):
                     refuse("groups and dilation are not on the chip")

@@ -1,10 +1,6 @@
 """Float network → chip integers, by the chip's rule, and the fake-quantised twin for training.
 
-One scale k per core, shared by the weights and both thresholds: the largest factor with which the weights fit
-8 bits and the thresholds 16 bits. Then everything is rounded (half to even), as sinabs does for Speck:
-
-    k = min(k_w, k_v);   k_w = 127 / max(W) or 128 / |min(W)|, whichever end is the tighter;  k_v alike with 16 bits
-    W_int = round(k W),   theta_int = round(k theta),   v_min_int = round(k v_min)
+The rule itself is :mod:`cil_spl.chip.rounding`.
 
 Average pooling does not exist on the chip: it becomes sum pooling, and the weights behind it are divided by its area
 before they are scaled.
@@ -12,7 +8,6 @@ before they are scaled.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
@@ -23,60 +18,12 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.rounding import to_integers
 from cil_spl.models import neurons
 from cil_spl.models.plan import Plan, Stage, pair, stages
 
-WEIGHT_BITS = 8
-STATE_BITS = 16
 # A sum of integers is often just the threshold; in float32 it may come out a hair below, and a spike is lost.
 NUDGE = 1e-6
-
-
-def scale_to_fit(values: Tensor, bits: int) -> Tensor:
-    """The largest factor with which ``values`` fit ``bits`` signed bits; infinite for zeros."""
-    top, bottom = 2 ** (bits - 1) - 1, 2 ** (bits - 1)
-    high, low = values.max(), values.min()
-    if low.abs() <= high.abs() * (bottom / top):
-        return (top / high).abs()
-    return (bottom / low).abs()
-
-
-@dataclass(frozen=True)
-class Integers:
-    """A core's numbers: ``weight`` int8-valued in the shape given, thresholds, and the scale."""
-
-    weight: Tensor
-    threshold: Tensor
-    min_v_mem: Tensor
-    scale: Tensor
-    limited_by: str
-
-
-def to_integers(weight: Tensor, spike_threshold: Tensor, min_v_mem: Tensor) -> Integers:
-    """The chip's rule for one core; float32 in, float32 whole numbers out.
-
-    Raises:
-        RequestError: a weight is not a finite number; the threshold rounds to 0.
-    """
-    if not bool(torch.isfinite(weight).all()):
-        raise RequestError("a weight is not a finite number: the training has diverged (lower method.lr)")
-    by_weight = scale_to_fit(weight, WEIGHT_BITS)
-    by_threshold = scale_to_fit(torch.stack([min_v_mem, spike_threshold]), STATE_BITS)
-    scale = torch.minimum(by_weight, by_threshold)
-    if not bool(torch.round(spike_threshold * scale) > 0):
-        largest = f"weights up to {float(weight.abs().max()):g}"
-        beside = largest if bool(by_weight <= by_threshold) else f"model.neuron.min_v_mem={float(min_v_mem):g}"
-        raise RequestError(
-            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside {beside}, and such neurons "
-            "fire without end; raise it"
-        )
-    return Integers(
-        weight=torch.round(weight * scale),
-        threshold=torch.round(spike_threshold * scale),
-        min_v_mem=torch.round(min_v_mem * scale),
-        scale=scale,
-        limited_by="weights" if bool(by_weight <= by_threshold) else "thresholds",
-    )
 
 
 class FakeQuantize(nn.Module):

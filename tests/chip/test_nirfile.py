@@ -64,11 +64,9 @@ def test_what_nir_or_the_chip_cannot_say_is_refused(tmp_path: Path) -> None:
     graph = nir.read(tmp_path / "a.nir")
     graph.nodes["conv"].bias = np.ones(4, np.float32)
     nir.write(tmp_path / "bias.nir", graph)
+    graph.nodes["conv"].bias[:], graph.nodes["conv"].weight[0, 0, 0, 0] = 0, np.nan
+    nir.write(tmp_path / "nan.nir", graph)
+    with pytest.raises(RequestError, match=r"node conv .*a weight is not a finite number"):
+        nirfile.read(tmp_path / "nan.nir")
     with pytest.raises(RequestError, match=r"node conv .*has a bias"):
         nirfile.read(tmp_path / "bias.nir")
-
-
-def test_the_scale_uses_whichever_end_limits() -> None:
-    assert nirfile.scale_of(np.array([1.0, -0.5]), (1.0, -1.0)) == 127
-    assert nirfile.scale_of(np.array([0.5, -1.0]), (1.0, -1.0)) == 128
-    assert nirfile.scale_of(np.array([0.001, -0.001]), (1.0, -2.0)) == 16384

@@ -32,35 +32,6 @@ def network(**neuron: float) -> torch.nn.Sequential:
     return net
 
 
-@pytest.mark.parametrize(
-    ("weights", "scale"),
-    [
-        ([1.0, -1.0], 127.0),  # both ends fit at 127
-        ([0.5, -1.0], 128.0),  # the negative end has one level more
-        ([127.0, -128.0], 1.0),
-        ([2.0, 0.1], 63.5),
-        ([-0.25, -0.1], 512.0),
-    ],
-)
-def test_scale_uses_128_at_the_negative_end(weights: list[float], scale: float) -> None:
-    assert float(q.scale_to_fit(torch.tensor(weights), 8)) == scale
-
-
-def test_thresholds_share_the_scale_and_round_half_to_even() -> None:
-    integers = q.to_integers(torch.tensor([1.0, -0.5, 0.0197]), torch.tensor(0.5), torch.tensor(-1.5))
-    assert float(integers.scale) == 127
-    assert integers.weight.tolist() == [127, -64, 3]  # -63.5 -> -64, 2.50 -> 3 (2.5019)
-    assert integers.threshold == 64  # 63.5 -> 64
-    assert integers.min_v_mem == -190  # -190.5 -> -190
-    assert integers.limited_by == "weights"
-
-
-def test_a_large_threshold_limits_the_scale() -> None:
-    integers = q.to_integers(torch.tensor([0.001, -0.001]), torch.tensor(1.0), torch.tensor(-1.0))
-    assert integers.limited_by == "thresholds"
-    assert float(integers.scale) == 32767
-
-
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.floats(-8, 8, width=32), min_size=2, max_size=40).filter(lambda w: max(map(abs, w)) > 1e-2))
 def test_quantising_twice_is_quantising_once(values: list[float]) -> None:

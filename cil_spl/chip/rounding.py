@@ -1,0 +1,78 @@
+"""The rounding rule: float weights and thresholds of a core → the chip's integers.
+
+One scale k per core, shared by the weights and both thresholds: the largest factor with which the weights fit
+8 bits and the thresholds 16 bits. Then everything is rounded (half to even), as sinabs does for Speck:
+
+    k = min(k_w, k_v);   k_w = 127 / max(W) or 128 / |min(W)|, whichever end is the tighter;  k_v alike with 16 bits
+    W_int = round(k W),   theta_int = round(k theta),   v_min_int = round(k v_min)
+
+Everything is float32, and written with what numpy arrays and torch tensors have in common: both give the same bits.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from cil_spl.base.errors import RequestError
+
+WEIGHT_BITS = 8
+STATE_BITS = 16
+
+
+@dataclass(frozen=True)
+class Integers:
+    """A core's numbers: ``weight`` int8-valued in the shape given, thresholds, and the scale."""
+
+    weight: Any
+    threshold: Any
+    min_v_mem: Any
+    scale: Any
+    limited_by: str
+
+
+def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any) -> Integers:
+    """The chip's rule for one core; float32 in, float32 whole numbers out.
+
+    Args:
+        weight: array or tensor of any shape.
+        spike_threshold, min_v_mem: of the same kind and place, one number each.
+
+    Raises:
+        RequestError: a weight is not a finite number; the threshold rounds to 0.
+    """
+    high, low = weight.max(), weight.min()
+    if not (math.isfinite(high) and math.isfinite(low)):
+        raise RequestError("a weight is not a finite number: the training has diverged (lower method.lr)")
+    by_weight = scale_to_fit(high, low, WEIGHT_BITS)
+    by_threshold = scale_to_fit(max(spike_threshold, min_v_mem), min(spike_threshold, min_v_mem), STATE_BITS)
+    weights_limit = bool(by_weight <= by_threshold)
+    scale = by_weight if weights_limit else by_threshold
+    threshold = (spike_threshold * scale).round()
+    if not threshold > 0:
+        largest = f"weights up to {max(abs(float(high)), abs(float(low))):g}"
+        beside = largest if weights_limit else f"model.neuron.min_v_mem={float(min_v_mem):g}"
+        raise RequestError(
+            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside {beside}, and such neurons "
+            "fire without end; raise it"
+        )
+    return Integers(
+        weight=(weight * scale).round(),
+        threshold=threshold,
+        min_v_mem=(min_v_mem * scale).round(),
+        scale=scale,
+        limited_by="weights" if weights_limit else "thresholds",
+    )
+
+
+def scale_to_fit(high: Any, low: Any, bits: int) -> Any:
+    """The largest factor with which values from ``low`` to ``high`` fit ``bits`` signed bits; infinite for zeros."""
+    top, bottom = 2 ** (bits - 1) - 1, 2 ** (bits - 1)
+    with np.errstate(divide="ignore", over="ignore"):
+        # torch divides a number by a tensor in these two steps; written out, numpy gives the same bits.
+        if abs(low) <= abs(high) * (bottom / top):
+            return abs(1 / high * top)
+        return abs(1 / low * bottom)
