@@ -12,7 +12,8 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip import nirfile
 from cil_spl.chip.network import ChipLayer, ChipNetwork
 from cil_spl.chip.simulator import simulate
-from cil_spl.data.events import EVENT
+from cil_spl.data import nmnist
+from cil_spl.data.events import check_events
 
 NETWORK, COUNTS = "cnn_sinabs.nir", "layer1_spike_counts.npz"
 
@@ -83,21 +84,13 @@ def load(folder: Path | str, recordings: Path | str) -> Silicon:
     layers, input_shape = nirfile.read_float(folder / NETWORK)
     with np.load(folder / COUNTS, allow_pickle=False) as file:
         names, counts = tuple(str(name) for name in file["recording"]), file["counts"].astype(np.int64)
-    return Silicon(layers, input_shape, names, [read_recording(recordings / name) for name in names], counts)
+    return Silicon(layers, input_shape, names, [_recording(recordings / name) for name in names], counts)
 
 
-def read_recording(path: Path) -> np.ndarray:
-    """A raw N-MNIST file: 40 bits an event, big endian: x 8, y 8, polarity 1, microseconds 23."""
+def _recording(path: Path) -> np.ndarray:
     if not path.is_file():
         raise RequestError(f"{path}: no such file; chip verify needs the recordings that the chip was sent")
-    raw = np.fromfile(path, np.uint8)
-    if len(raw) % 5:
-        raise RequestError(f"{path}: {len(raw)} bytes, not a whole number of 5-byte events")
-    part = raw.reshape(-1, 5).astype(np.int32)
-    events = np.empty(len(part), EVENT)
-    events["x"], events["y"], events["p"] = part[:, 0], part[:, 1], part[:, 2] >> 7
-    events["t"] = (part[:, 2] & 127) << 16 | part[:, 3] << 8 | part[:, 4]
-    return events
+    return check_events(nmnist.decode(path), nmnist.SENSOR_SIZE, str(path))
 
 
 def replay(network: ChipNetwork, silicon: Silicon) -> Replay:

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.data import nmnist
 from cil_spl.data.events import check_events
 
 SUFFIXES = (".bin", ".npy", ".npz", ".csv")
@@ -41,7 +42,7 @@ def read_recording(path: Path | str, sensor_size: tuple[int, int, int]) -> np.nd
     if not path.is_file():
         raise RequestError(f"{path}: no such file")
     try:
-        events = {".bin": _bin, ".npy": _npy, ".npz": _npz, ".csv": _csv}[path.suffix.lower()](path)
+        events = {".bin": nmnist.decode, ".npy": _npy, ".npz": _npz, ".csv": _csv}[path.suffix.lower()](path)
     except RequestError:
         raise
     except (OSError, ValueError, KeyError, EOFError, csv.Error, UnicodeDecodeError, _bad_zip()) as error:
@@ -59,16 +60,6 @@ def _bad_zip() -> type[Exception]:
     from zipfile import BadZipFile
 
     return BadZipFile
-
-
-def _bin(path: Path) -> np.ndarray:
-    size = path.stat().st_size
-    if size % 5:
-        raise RequestError(f"{path}: {size} bytes are no whole number of 5-byte events: truncated or foreign")
-    from tonic.io import read_mnist_file
-
-    wide = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int64), ("p", np.int8)])
-    return read_mnist_file(str(path), dtype=wide)
 
 
 def _npy(path: Path) -> np.ndarray:

@@ -1,7 +1,7 @@
 """N-MNIST in its official layout: ``{Train,Test}/<digit>/<number>.bin``, all of it or any part.
 
 G. Orchard, A. Jayawant, G. K. Cohen, N. Thakor, "Converting Static Image Datasets to Spiking Neuromorphic Datasets
-Using Saccades", Frontiers in Neuroscience 9:437, 2015. Files are read by tonic.
+Using Saccades", Frontiers in Neuroscience 9:437, 2015.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ CLASSES = tuple("0123456789")
 FOLDERS = {"train": "Train", "test": "Test"}
 _N_TEST = 10_000  # official test recordings; a larger number in Test is one of a training image
 _EVENT_BYTES = 5
+_OVERFLOW_Y, _OVERFLOW_US = 240, 1 << 13  # an entry in this row is no event: time has gone on by so much
 
 
 def find(root: Path) -> Path | None:
@@ -27,6 +28,33 @@ def find(root: Path) -> Path | None:
         if any((folder / name).is_dir() for name in FOLDERS.values()):
             return folder
     return None
+
+
+def decode(path: Path) -> np.ndarray:
+    """The events of one file, as the sensor gave them: 40 bits each, big endian: x 8, y 8, polarity 1, microseconds 23.
+
+    Returns:
+        Events, dtype ``EVENT``, shape ``[N]``; N may be 0. They are not checked, see ``check_events``.
+
+    Raises:
+        RequestError: not a whole number of events, or times beyond 32 bits.
+    """
+    raw = np.fromfile(path, np.uint8)
+    if len(raw) % _EVENT_BYTES:
+        raise RequestError(
+            f"{path}: {len(raw)} bytes, not a whole number of {_EVENT_BYTES}-byte events; it is cut off or no N-MNIST "
+            "recording: get it again, or move it away"
+        )
+    x, y, high, middle, low = raw.reshape(-1, _EVENT_BYTES).T
+    t = (high & 127).astype(np.int64) << 16 | middle.astype(np.int64) << 8 | low
+    overflow = y == _OVERFLOW_Y
+    if overflow.any():
+        t += np.cumsum(overflow) * _OVERFLOW_US
+        if t.max() > np.iinfo(np.int32).max:
+            raise RequestError(f"{path}: its times go up to {t.max()} us, beyond 32 bits; no N-MNIST recording")
+    events = np.empty(len(t), EVENT)
+    events["x"], events["y"], events["t"], events["p"] = x, y, t, high >> 7
+    return events[~overflow]
 
 
 def read(folder: Path, test_digits_from: str = "auto") -> dict[str, Recordings]:
@@ -75,18 +103,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read_all(folder: Path, files: list[Path], digits_from: str) -> Recordings:
-    from tonic.io import read_mnist_file
     from tqdm import tqdm
 
     recordings: list[np.ndarray] = []
     for file in tqdm(files, desc="reading N-MNIST", unit=" recordings", disable=None, leave=False):
-        size = file.stat().st_size
-        if size == 0 or size % _EVENT_BYTES:
-            raise RequestError(
-                f"{file} has {size} bytes, not a whole number of {_EVENT_BYTES} byte events: it is cut off or no "
-                "N-MNIST recording; get it again or move it away"
-            )
-        recordings.append(read_mnist_file(str(file), dtype=EVENT))
+        recordings.append(decode(file))
+        if not len(recordings[-1]):
+            raise RequestError(f"{file}: no event in it; get it again, or move it away")
     try:
         return from_list(
             recordings,

@@ -48,19 +48,19 @@ def test_step_by_step_is_the_simulator(real: Silicon) -> None:
     np.testing.assert_array_equal(silicon._step_by_step(layer, one).ours, silicon.replay(real.network(), one).ours)
 
 
-@pytest.mark.slow
-def test_recordings_are_read_as_tonic_reads_them(shared: Path) -> None:
-    tonic_io = pytest.importorskip("tonic.io")
-    path = shared / "data" / "NMNIST" / "Test" / "1" / "00003.bin"
-    other = tonic_io.read_mnist_file(str(path), dtype=np.dtype([("x", int), ("y", int), ("t", int), ("p", int)]))
-    mine = silicon.read_recording(path)
-    for field in ("x", "y", "t", "p"):
-        np.testing.assert_array_equal(mine[field], other[field])
-
-
 def test_what_is_missing_is_named(tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=r"cnn_sinabs\.nir: no such file"):
         silicon.load(tmp_path, tmp_path)
-    (tmp_path / "cut.bin").write_bytes(bytes(7))
-    with pytest.raises(RequestError, match="7 bytes, not a whole number of 5-byte events"):
-        silicon.read_recording(tmp_path / "cut.bin")
+
+
+def test_a_damaged_recording_is_named(shared: Path, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=r"00004\.bin: no such file; chip verify needs the recordings"):
+        silicon.load(shared / "data" / "speck2f", tmp_path)
+    cut = tmp_path / "Test" / "0" / "00004.bin"
+    cut.parent.mkdir(parents=True)
+    cut.write_bytes(bytes(7))
+    with pytest.raises(RequestError, match=r"00004\.bin: 7 bytes, not a whole number of 5-byte events"):
+        silicon.load(shared / "data" / "speck2f", tmp_path)
+    cut.write_bytes(bytes([34, 1, 0, 0, 5]))
+    with pytest.raises(RequestError, match=r"00004\.bin: event 0 has x=34"):
+        silicon.load(shared / "data" / "speck2f", tmp_path)

@@ -72,7 +72,7 @@ def test_absolute_times_are_counted_from_the_first_event(tmp_path):
     ("name", "content", "piece"),
     [
         ("a.txt", b"", "unknown kind of file"),
-        ("a.bin", b"1234", "no whole number of 5-byte events"),
+        ("a.bin", b"1234", "4 bytes, not a whole number of 5-byte events"),
         ("a.bin", b"", "no event"),
         ("a.bin", bytes([40, 2, 0, 0, 1]), "event 0 has x=40"),
         ("a.csv", b"x,y,t\n1,2,3\n", "no column p"),

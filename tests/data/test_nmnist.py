@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data import nmnist
@@ -110,6 +112,46 @@ def test_empty_folders_are_named(tmp_path):
 def test_unknown_setting(tmp_path):
     with pytest.raises(RequestError, match="test_digits_from=both"):
         nmnist.read(tmp_path, "both")
+
+
+def test_events_are_decoded_by_hand(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(bytes([3, 33, 0x80, 0x00, 0x05, 33, 0, 0x7F, 0xFF, 0xFF, 1, 2, 0x01, 0x02, 0x03]))
+    assert nmnist.decode(path).tolist() == [(3, 33, 5, 1), (33, 0, 8_388_607, 0), (1, 2, 66_051, 0)]
+    path.write_bytes(b"")
+    assert nmnist.decode(path).tolist() == []
+
+
+def test_an_overflow_of_time_is_no_event_and_shifts_what_follows(tmp_path):
+    path = tmp_path / "a.bin"
+    path.write_bytes(
+        bytes([1, 1, 0, 0, 9, 0, 240, 0, 0, 0, 1, 2, 0, 0, 1, 0, 240, 0, 0, 0, 0, 240, 0, 0, 0, 1, 3, 0, 0, 2])
+    )
+    assert nmnist.decode(path).tolist() == [(1, 1, 9, 0), (1, 2, 8193, 0), (1, 3, 3 * 8192 + 2, 0)]
+
+
+@given(st.lists(st.tuples(*[st.integers(0, 255)] * 5), max_size=50))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_events_are_decoded_as_tonic_does(tmp_path, events):
+    read_mnist_file = pytest.importorskip("tonic.io").read_mnist_file
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"".join(map(bytes, [*events, (0, 240, 1, 2, 3), *events])))
+    assert nmnist.decode(path).tolist() == read_mnist_file(str(path), dtype=EVENT).tolist()
+
+
+def test_times_beyond_32_bits_are_refused(tmp_path):
+    (tmp_path / "a.bin").write_bytes(bytes([0, 240, 0, 0, 0]) * (1 << 18))
+    with pytest.raises(RequestError, match=r"a\.bin: its times go up to 2147483648 us"):
+        nmnist.decode(tmp_path / "a.bin")
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason="no real recordings beside the checkout")
+def test_real_recordings_are_decoded_as_tonic_does():
+    read_mnist_file = pytest.importorskip("tonic.io").read_mnist_file
+    files = sorted(SHARED.glob("T*/*/*.bin"))[::50]
+    assert len(files) > 20
+    for file in files:
+        assert nmnist.decode(file).tobytes() == read_mnist_file(str(file), dtype=EVENT).tobytes()
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="no real recordings beside the checkout")
