@@ -71,3 +71,16 @@ class ChipNetwork:
     @property
     def n_classes(self) -> int:
         return int(np.prod(self.layers[-1].output_shape)) if self.readout is None else len(self.readout)
+
+    @property
+    def branch(self) -> ChipLayer | None:
+        """The first layer that does not send to the next one alone, or, if it is the last one, sends at all."""
+        for k, layer in enumerate(self.layers):
+            if [d.layer for d in layer.destinations] != [k + 1][: len(self.layers) - 1 - k]:
+                return layer
+        return None
+
+    @property
+    def is_chain(self) -> bool:
+        """Whether every layer sends to the next one alone, and the last one nowhere."""
+        return self.branch is None

@@ -157,10 +157,11 @@ def write(network: ChipNetwork, path: Path | str) -> list[str]:
     check_network(network)
     nodes: dict[str, Any] = {"input": nir.Input(np.array(network.input_shape))}
     edges, last = [], "input"
-    for k, layer in enumerate(network.layers):
-        onward = [(d.layer, d.feature_shift) for d in layer.destinations]
-        if onward != ([(k + 1, 0)] if k + 1 < len(network.layers) else []):
-            raise RequestError(f"layer {layer.name}: only chains are written as NIR")
+    if network.branch is not None:
+        raise RequestError(f"layer {network.branch.name}: only chains are written as NIR")
+    for layer in network.layers:
+        if any(d.feature_shift for d in layer.destinations):
+            raise RequestError(f"layer {layer.name}: NIR has no feature shift")
         if layer.reset != "subtract":
             raise RequestError(f"layer {layer.name}: NIR's integrate-and-fire subtracts, it cannot return to zero")
         weight = (layer.weight / layer.scale).astype(np.float32)

@@ -70,9 +70,10 @@ def counts(
     Raises:
         RequestError: the network has branches.
     """
-    for k, layer in enumerate(network.layers):
-        if [d.layer for d in layer.destinations] != ([k + 1] if k + 1 < len(network.layers) else []):
-            raise RequestError(f"layer {layer.name}: only a chain of layers can be run by other rules than the chip's")
+    if network.branch is not None:
+        raise RequestError(
+            f"layer {network.branch.name}: only a chain of layers can be run by other rules than the chip's"
+        )
     found = [np.zeros((len(offsets) - 1, *layer.output_shape), np.int64) for layer in network.layers]
     for b in range(len(offsets) - 1):
         source, ends = _sensor(network, events[offsets[b] : offsets[b + 1]], edges_us[b])

@@ -389,7 +389,7 @@ def compiled(network: ChipNetwork, must_be_exact: Sequence[bool] = ()) -> Progra
         threshold=np.concatenate(thresholds),
         class_of=class_of.ravel(),
         padded=tuple(padded),
-        is_chain=_is_chain(network),
+        is_chain=network.is_chain,
     )
 
 
@@ -461,13 +461,6 @@ def deviations(program: Program, die: Die | None) -> Deviations:
 def _order(network: ChipNetwork, destination: Destination) -> int:
     core = network.layers[destination.layer].core
     return destination.layer if core is None else core
-
-
-def _is_chain(network: ChipNetwork) -> bool:
-    last = len(network.layers) - 1
-    return all(
-        [d.layer for d in layer.destinations] == ([k + 1] if k < last else []) for k, layer in enumerate(network.layers)
-    )
 
 
 def check_network(network: ChipNetwork) -> None:

@@ -19,7 +19,7 @@ import reference
 from test_simulator import assert_answers_equal
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip import kernels, simulator
+from cil_spl.chip import kernels
 from cil_spl.chip.die import DECIMATION, Die, die_of
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, simulate
@@ -108,7 +108,7 @@ def check_both_paths(seed: int, n: int, lost: float, decimate: int, spread: floa
     for forced, unused in ((False, "depth_first"), (True, "chain")):
         with pytest.MonkeyPatch.context() as patch:
             if forced:
-                patch.setattr(simulator, "_is_chain", lambda network: False)
+                patch.setattr(ChipNetwork, "is_chain", False)
             patch.setattr(kernels, unused, None)  # neither path stands in for the other
             answers.append(simulate(network, events, offsets, edges, record=(*RECORD, "output"), die=die))
     assert_answers_equal(*answers)

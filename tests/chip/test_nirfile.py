@@ -57,6 +57,10 @@ def test_what_nir_or_the_chip_cannot_say_is_refused(tmp_path: Path) -> None:
         nirfile.write(zero, tmp_path / "a.nir")
     with pytest.raises(RequestError, match="only chains"):
         nirfile.write(networks.random_graph(np.random.default_rng(0)), tmp_path / "a.nir")
+    shifted = replace(network.layers[0], destinations=(Destination(1, (2, 2), feature_shift=1),))
+    wider = networks.layer(np.ones((3, 5, 4, 4)), (5, 4, 4), name="out")
+    with pytest.raises(RequestError, match="layer conv: NIR has no feature shift"):
+        nirfile.write(replace(network, layers=(shifted, wider)), tmp_path / "a.nir")
     (tmp_path / "b.nir").write_text("hello")
     with pytest.raises(RequestError, match=r"b\.nir: not a NIR file"):
         nirfile.read(tmp_path / "b.nir")

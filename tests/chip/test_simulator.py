@@ -17,7 +17,6 @@ import networks
 import reference
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip import simulator
 from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, simulate
@@ -51,7 +50,7 @@ def test_layer_by_layer_is_depth_first_in_a_chain(seed: int, monkeypatch: pytest
     network = networks.random_chain(rng, 3)
     events, offsets = networks.joined([networks.recording(rng, network, 300) for _ in range(2)])
     by_layer = simulate(network, events, offsets, record=RECORD)
-    monkeypatch.setattr(simulator, "_is_chain", lambda network: False)
+    monkeypatch.setattr(ChipNetwork, "is_chain", False)
     assert_answers_equal(simulate(network, events, offsets, record=RECORD), by_layer)
 
 
