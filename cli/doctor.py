@@ -8,11 +8,11 @@ import os
 import platform
 import tempfile
 from collections.abc import Callable, Iterator
-from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 from cil_spl import __version__
 from cil_spl.base.errors import RequestError
+from cil_spl.targets.board import samna_kind
 
 PACKAGES = ("torch", "sinabs", "tonic", "numba", "numpy", "mlflow", "hydra-core", "omegaconf", "scikit-learn")
 OK, NOTE, WRONG = "ok", "--", "!!"
@@ -79,17 +79,15 @@ def chip() -> Iterator[Line]:
 
 
 def samna() -> tuple[str, str]:
-    """``absent``, ``stub``, ``foreign`` (compiled for another Python or system) or ``real``, and what to say of it."""
-    try:
-        found = importlib.metadata.distribution("samna")
-    except importlib.metadata.PackageNotFoundError:
-        return "absent", "not installed (not needed; the simulator runs without it)"
-    names = [file.name for file in found.files or []]
-    if any(name.endswith(tuple(EXTENSION_SUFFIXES)) for name in names):
-        return "real", f"{found.version}, the real one, compiled for this Python"
-    if any(name.endswith((".so", ".pyd", ".dylib")) or ".so." in name for name in names):
-        return "foreign", f"{found.version}, compiled for another Python or system; install it anew from the vendor"
-    return "stub", f"{found.version}, the registry's stub: importing it would start pip, so nothing here does"
+    """Which samna is installed, and what to say of it."""
+    kind = samna_kind()
+    version = "" if kind == "absent" else importlib.metadata.version("samna")
+    return kind, {
+        "absent": "not installed (not needed; the simulator runs without it)",
+        "stub": f"{version}, the registry's stub: importing it would start pip, so nothing here does",
+        "foreign": f"{version}, compiled for another Python or system; install it anew from the vendor",
+        "real": f"{version}, the real one, compiled for this Python",
+    }[kind]
 
 
 def tracking() -> Iterator[Line]:

@@ -4,20 +4,45 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
+from importlib.machinery import EXTENSION_SUFFIXES
+from typing import Literal
 
 from cil_spl.base.errors import RequestError
 
 BACKENDS = ("auto", "simulator", "device")
 COMPILED = (".so", ".pyd", ".dylib")
+NOT_REAL = (
+    "target.backend=device: the real samna is not installed for this Python; the package on the public registry is a "
+    "stub that fetches it from the vendor. Install it as the vendor describes, connect a board and try again, or use "
+    "target.backend=simulator"
+)
+
+
+def samna_kind() -> Literal["absent", "stub", "foreign", "real"]:
+    """Which samna is installed; a look at its files, never an import.
+
+    Returns:
+        ``stub`` is the registry's package, ``foreign`` one compiled for another Python or system, ``real`` one that
+        can be imported.
+    """
+    try:
+        files = [file.name for file in importlib.metadata.distribution("samna").files or []]
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+    if any(_suffix(name) in EXTENSION_SUFFIXES and not name.startswith("lib") for name in files):
+        return "real"
+    if any(name.endswith(COMPILED) or ".so." in name for name in files):
+        return "foreign"
+    return "stub"
+
+
+def _suffix(name: str) -> str:
+    """All of it: ``.cpython-39-x86_64-linux-gnu.so`` ends in ``.so`` too, and is of Python 3.9."""
+    return name[name.find(".") :]
 
 
 def samna_is_real() -> bool:
-    """Whether the installed samna holds its compiled library; a look at its files, never an import."""
-    try:
-        files = importlib.metadata.files("samna") or []
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return any(str(file).endswith(COMPILED) for file in files)
+    return samna_kind() == "real"
 
 
 def choose(backend: str, *, simulated: bool = False) -> str:
@@ -33,11 +58,7 @@ def choose(backend: str, *, simulated: bool = False) -> str:
         raise RequestError(f"target.backend={backend}: allowed are {', '.join(BACKENDS)}")
     if backend == "device":
         if not samna_is_real():
-            raise RequestError(
-                "target.backend=device: the real samna is not installed; the package on the public registry is a stub "
-                "that fetches it from the vendor. Install it as the vendor describes, connect a board and try again, "
-                "or use target.backend=simulator"
-            )
+            raise RequestError(NOT_REAL)
         return "device"
     if backend == "auto" and not simulated and samna_is_real():
         from cil_spl.targets import devkit

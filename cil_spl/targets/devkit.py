@@ -49,7 +49,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import CORES, assign, need_of, place_network
 from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output, Program, check_network, compiled
-from cil_spl.targets.board import samna_is_real
+from cil_spl.targets.board import NOT_REAL, samna_is_real
 
 # Our name of a kind of board (sinabs uses the same): samna's name, and samna's module of its chip.
 BOARDS = {
@@ -512,10 +512,7 @@ def _offsets(parts: list[np.ndarray]) -> np.ndarray:
 def _samna() -> Any:
     """The real samna; a stub is never imported, since that would start pip."""
     if not samna_is_real():
-        raise RequestError(
-            "target.backend=device: the real samna is not installed; the package on the public registry is a stub that "
-            "fetches it from the vendor. Install it as the vendor describes, or use target.backend=simulator"
-        )
+        raise RequestError(NOT_REAL)
     try:
         import samna
     except ImportError as error:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import shutil
 import sys
@@ -13,7 +12,6 @@ import numpy as np
 import pytest
 
 import cil_spl
-from cil_spl.cli import doctor
 
 OFF = "tracking.enabled=false"
 
@@ -152,26 +150,6 @@ def test_doctor_marks_what_is_wrong(cilspl, here, monkeypatch):
     assert said.code == 1
     marked = [line.split()[1] for line in said.out.splitlines() if line.startswith("!!")]
     assert marked == ["tracking", "cache"]
-
-
-@pytest.mark.parametrize(
-    ("files", "kind"),
-    [
-        (["samna/__init__.py"], "stub"),
-        (["samna/samna.cpython-311-x86_64-linux-gnu.so" if sys.version_info < (3, 12) else "samna/samna.so"], "real"),
-        (["samna/samna.cp39-win_amd64.pyd"], "foreign"),
-        (None, "absent"),
-    ],
-)
-def test_which_samna(monkeypatch, files, kind):
-    def distribution(name):
-        if files is None:
-            raise importlib.metadata.PackageNotFoundError(name)
-        return types.SimpleNamespace(version="0.48", files=[Path(f) for f in files])
-
-    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
-    monkeypatch.setattr(doctor, "EXTENSION_SUFFIXES", [".cpython-311-x86_64-linux-gnu.so", ".abi3.so", "samna.so"])
-    assert doctor.samna()[0] == kind
 
 
 # data

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import sys
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import PurePosixPath
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from cil_spl.base.errors import RequestError
+from cil_spl.cli import doctor
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.models.build import build, plan_from
@@ -112,16 +119,35 @@ def test_a_die_that_cannot_be_is_refused() -> None:
         Speck(backend="simulator", die={"decimate": {"conv7": 2}}).place(PLAN)
 
 
-def test_samna_of_the_registry_is_a_stub(monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import PurePosixPath
+@pytest.mark.parametrize(
+    ("files", "kind"),
+    [
+        (None, "absent"),
+        (["samna/__init__.py", "samna-0.48.dist-info/RECORD"], "stub"),
+        ([f"samna/_samna{EXTENSION_SUFFIXES[0]}"], "real"),
+        (["samna/_samna.abi3.so"], "real"),
+        (["samna/_samna.cpython-39-x86_64-linux-gnu.so"], "foreign"),
+        (["samna/_samna.cp39-win_amd64.pyd"], "foreign"),
+        (["samna.libs/libusb-1.so.0", "samna.libs/libsamna.so", "samna/__init__.py"], "foreign"),
+    ],
+)
+def test_which_samna(monkeypatch: pytest.MonkeyPatch, files: list[str] | None, kind: str) -> None:
+    """One answer for all who ask; nothing is imported."""
 
-    def files(*names: str):  # type: ignore[no-untyped-def]
-        return lambda _: [PurePosixPath(name) for name in names]
+    def distribution(name: str) -> SimpleNamespace:
+        if files is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return SimpleNamespace(version="0.48", files=[PurePosixPath(name) for name in files])
 
-    monkeypatch.setattr("importlib.metadata.files", files("samna/__init__.py"))
-    assert not board.samna_is_real()
-    monkeypatch.setattr("importlib.metadata.files", files("samna/__init__.py", "samna/_samna.cpython-311.so"))
-    assert board.samna_is_real()
+    monkeypatch.setitem(sys.modules, "samna", None)  # an import would raise
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+    assert board.samna_kind() == doctor.samna()[0] == kind
+    assert board.samna_is_real() == (kind == "real")
+    assert doctor.samna()[1].startswith("not installed" if kind == "absent" else "0.48, ")
+    if kind != "real":
+        assert board.choose("auto") == "simulator"
+        with pytest.raises(RequestError, match="the real samna is not installed for this Python"):
+            board.choose("device")
 
 
 def test_int8_is_close_to_float_and_on_a_grid() -> None:
