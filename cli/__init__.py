@@ -9,6 +9,7 @@ from importlib import import_module
 
 from cil_spl import __version__
 from cil_spl.base.errors import RequestError
+from cil_spl.base.words import close
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 
@@ -86,11 +87,9 @@ def complain(text: str) -> None:
 
 
 def _unknown(word: str) -> int:
-    import difflib
-
-    near = difflib.get_close_matches(word, COMMANDS, n=1)
-    if near:
-        hint = f"did you mean `cilspl {near[0]}`?"
+    meant = close(word, COMMANDS)
+    if meant:
+        hint = f"did you mean `cilspl {meant}`?"
     elif "=" in word or word in ("-m", "--multirun", "--cfg"):
         hint = f"did you mean `cilspl run {word}`?"
     else:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Sequence
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.words import close, nearest
 
 
 def request_behind(error: BaseException | None) -> RequestError | None:
@@ -40,7 +40,7 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
     if missing and "Available options in" in text:
         options = re.findall(r"^\t([\w.-]+)$", text, re.M)
         group, _, name = missing[1].rpartition("/")
-        return f"{group}={name}: no such choice; {_nearest(name, options)}"
+        return f"{group}={name}: no such choice; {nearest(name, options)}"
 
     if "Config group override must be a string or a list" in text:
         word = _group_without_a_name(overrides)
@@ -132,12 +132,12 @@ def _keys_near(key: str, overrides: Sequence[str], config_dir: str | None) -> st
     parent, _, leaf = key.rpartition(".")
     beside = sorted({k[len(parent) + 1 :].split(".")[0] for k in keys if k.startswith(f"{parent}.")} if parent else ())
     if beside:
-        return _nearest(leaf, beside, parent)
+        return nearest(leaf, beside, parent)
     tops = sorted({k.split(".")[0] for k in keys})
-    near = difflib.get_close_matches(key, keys, n=1, cutoff=0.7) or [k for k in keys if k.endswith(f".{key}")]
-    if near:
-        return f"did you mean {near[0]}? `cilspl run --cfg job` lists all"
-    return f"{_nearest(key.split('.')[0], tops)}; `cilspl run --cfg job` lists all"
+    meant = close(key, keys, cutoff=0.7) or next((k for k in keys if k.endswith(f".{key}")), None)
+    if meant:
+        return f"did you mean {meant}? `cilspl run --cfg job` lists all"
+    return f"{nearest(key.split('.')[0], tops)}; `cilspl run --cfg job` lists all"
 
 
 def known_keys(choices: Sequence[str], config_dir: str | None = None) -> list[str]:
@@ -162,10 +162,3 @@ def known_keys(choices: Sequence[str], config_dir: str | None = None) -> list[st
         except HydraException:  # one of the choices is the mistake, or the config itself is broken
             continue
     return []
-
-
-def _nearest(word: str, allowed: Sequence[str], parent: str = "") -> str:
-    near = difflib.get_close_matches(word, allowed, n=1)
-    dot = f"{parent}." if parent else ""
-    hint = f"did you mean {dot}{near[0]}? " if near else ""
-    return f"{hint}allowed are {', '.join(allowed)}"

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.words import close
 from cil_spl.results import report
 from cil_spl.results.values import as_text
 
@@ -175,12 +176,10 @@ def _checked(filters: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Seque
         if not equals:
             raise RequestError(f"--filter {text}: needs key=value, for example --filter method=bptt")
         if runs and key not in known:
-            import difflib
-
-            near = difflib.get_close_matches(key, known, n=1)
+            meant = close(key, known)
             raise RequestError(
                 f"--filter {text}: no run has {key}; "
-                + (f"did you mean {near[0]}?" if near else f"columns are {', '.join(IDENTITY)}, and every parameter")
+                + (f"did you mean {meant}?" if meant else f"columns are {', '.join(IDENTITY)}, and every parameter")
             )
     return filters
 
