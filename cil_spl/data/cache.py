@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import read_json, write_json
+from cil_spl.base.files import read_checked, write_json
 from cil_spl.data.events import EVENT, Recordings
 
 log = logging.getLogger(__name__)
@@ -221,7 +221,7 @@ def _load(entry: Path) -> dict[str, Recordings] | None:
     if not entry.exists():
         return None
     try:
-        about, checked = read_json(entry / "about.json")
+        about, checked = read_checked(entry / "about.json")
         if about["format"] != FORMAT or not checked:
             raise _Damaged("another version made it")
         sets = {}
