@@ -83,7 +83,7 @@ def test_mismatch_on_the_test_set_goes_where_it_is_told(cilspl, trained: Path, t
         (["bins=1,x"], "bins=1,x: needs whole numbers from 1"),
         (["bins="], "bins=: needs whole numbers from 1"),
         (["ten"], "ten: needs the form KEY=VALUE"),
-        (["rot=DIR"], "dataset.rot=DIR: the run's dataset has no such key; allowed are name"),
+        (["rot=DIR"], "dataset.rot=DIR: the run's dataset has no such key; allowed are "),
         (["test_dataset.root=DIR"], "test_dataset.root=DIR: the run's test_dataset has no such key; allowed are none"),
         (["--recordings", "0"], "--recordings 0: needs at least 1"),
         (["--seed", "-1"], "--seed -1: needs at least 0"),
