@@ -111,11 +111,12 @@ def _group_without_a_name(overrides: Sequence[str]) -> str:
     """The word that gives a group something else than a name, such as a number."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    words = [word for word in overrides if re.fullmatch(r"\+?[\w@/]+=.*", word)]
+    from cil_spl.schema import CALLED, GROUPS
+
+    words = [word for word in overrides if re.split(r"[@=]", word.lstrip("+"))[0] in (*GROUPS, *CALLED, "experiment")]
     values = [OverridesParser.create().parse_override(word).value() for word in words]
-    return next(
-        (word for word, value in zip(words, values, strict=True) if not isinstance(value, (str, list))), words[0]
-    )
+    odd = [word for word, value in zip(words, values, strict=True) if not isinstance(value, (str, list))]
+    return odd[0] if odd else " ".join(overrides)
 
 
 def _option(words: Sequence[str], *names: str) -> str | None:

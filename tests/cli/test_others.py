@@ -121,6 +121,9 @@ def test_validate_checks_every_combination_and_runs_none(cilspl, here, pipeline)
         (["seed=0,1", "method=bppt"], "did you mean bptt?"),
         (["method=conversion", "model=bptt_snn"], "model=bptt_snn"),
         (["--config-dir", "nope"], "--config-dir nope"),
+        (["model=1.5"], "model=1.5: needs the name of a choice"),
+        (["extensions=os"], "extensions=os: needs a list of modules"),
+        (["+trainr.epochs=3"], "trainr.epochs=3: no such group trainr; did you mean trainer?"),
     ],
 )
 def test_validate_refuses(cilspl, here, pipeline, words, piece):
