@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from cil_spl import pipeline, schema
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import load as load_chip
@@ -12,18 +14,22 @@ from cil_spl.targets.deployed import DeployedNetwork
 from cil_spl.training.checkpoints import read_checkpoint
 
 
-def load(run: Run) -> DeployedNetwork:
+def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     """The network that a run left.
+
+    Args:
+        run: from :func:`cil_spl.results.runs.find`.
+        extensions: modules whose functions the run's config may name. Its own list allows nothing: the folder may come
+            from someone else.
 
     Raises:
         RequestError: the run left none (it did not finish, or its target runs no spiking network), or its files are
-            damaged or of another format.
+            damaged or of another format, or its config names a function that may not be called.
     """
-
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
-    config = schema.check_config(run.config())
-    target = pipeline.make(config.target)
+    config = schema.check_config(run.config(), extensions)
+    target = pipeline.make(config, "target")
     if target.runs != "spikes":
         raise RequestError(
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
@@ -32,7 +38,7 @@ def load(run: Run) -> DeployedNetwork:
     net = build(plan, family="snn", neuron=config.model.neuron)
     load_weights(net, read_checkpoint(run.path("weights.pt"))["weights"])
     target.load(load_chip(run.path("chip.npz")), plan, net)
-    task = pipeline.make(config.task)
+    task = pipeline.make(config, "task")
     return DeployedNetwork(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -37,11 +37,14 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.options import Trainer
 
 
-def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[str, Any]:
+def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions: Sequence[str] = ()) -> dict[str, Any]:
     """Train, quantise, deploy, evaluate and track one run; everything it leaves lies in ``folder``.
 
     Args:
+        cfg: the composed config.
+        folder: made where it is missing.
         resume: go on with the run that ``folder`` holds, from its last epoch.
+        extensions: modules of the user's own whose functions the config may name.
 
     Returns:
         the run's row; an empty one on ranks other than the first, which only train.
@@ -50,9 +53,9 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
         RequestError: before any work, if the config, the data or the chip cannot do it.
     """
     folder = Path(folder)
-    cfg = schema.check_config(cfg)
+    cfg = schema.check_config(cfg, extensions)
     plan = plan_of(cfg)
-    target = make(cfg.target)
+    target = make(cfg, "target")
     if ranks.count() > 1 and target.backend == "device":
         raise RequestError(
             f"target.backend={cfg.target.backend}: {ranks.count()} ranks cannot share one board; use one process, or "
@@ -62,7 +65,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
     start = weights_from(cfg.start_from)
     check_store(cfg.tracking)
     threads = prepare(cfg)
-    experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), seed=cfg.seed)
+    experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
     schema.check_experiences(cfg, len(experiences))
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
     tags |= {f"threads_{name}": number for name, number in threads.items()}
@@ -70,7 +73,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
         for text in warnings:
             record.warn(text)
         ctx = replace(context_of(cfg, plan, experiences, target, record, folder), start=start)
-        trained = make(cfg.method, ctx)
+        trained = make(cfg, "method", ctx)
         if not ranks.first():
             return {}
         evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
@@ -93,11 +96,11 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False) -> dict[st
     return row
 
 
-def validate(cfg: DictConfig) -> tuple[DictConfig, Plan, list[str]]:
+def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfig, Plan, list[str]]:
     """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
-    cfg = schema.check_config(cfg)
+    cfg = schema.check_config(cfg, extensions)
     plan = plan_of(cfg)
-    return cfg, plan, make(cfg.target).place(plan)
+    return cfg, plan, make(cfg, "target").place(plan)
 
 
 def plan_of(cfg: DictConfig) -> Plan:
@@ -124,7 +127,7 @@ def context_of(
     ctx = TrainingContext(
         plan=plan,
         experiences=experiences,
-        task=make(cfg.task),
+        task=make(cfg, "task"),
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
         aware=cfg.quantize.aware or cfg.model.aware,
         trainer=Trainer(**cfg.trainer),
@@ -139,7 +142,7 @@ def context_of(
     if target.runs != "spikes":
         return ctx
     if cfg.observer is not None:
-        ctx = replace(ctx, observer=make(cfg.observer, target, plan))
+        ctx = replace(ctx, observer=make(cfg, "observer", target, plan))
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
         chip, _ = target.quantize(net, plan)
@@ -252,9 +255,10 @@ def keywords(node: DictConfig, without: tuple[str, ...] = ()) -> dict[str, Any]:
     return {str(key): value for key, value in plain.items() if key not in ("_target_", *without)}
 
 
-def make(node: DictConfig, *given: Any) -> Any:
-    """Call what a config node names, with its keys as keywords; with its ``name`` where it takes one."""
-    function = fence.locate(node._target_)
+def make(cfg: DictConfig, group: str, *given: Any) -> Any:
+    """Call what a group of a checked config names, its keys as keywords; with its ``name`` where it takes one."""
+    node = cfg[group]
+    function = fence.locate(group, node._target_, cfg.extensions)
     return function(*given, **keywords(node, without=() if options.takes(function, "name") else ("name",)))
 
 

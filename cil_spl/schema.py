@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -56,8 +56,12 @@ MAY_BE_NULL = ("test_dataset", "observer")
 FITTING = {"cnn": "cnn, qat_cnn", "snn": "bptt_snn"}  # models by family, for messages
 
 
-def check_config(cfg: DictConfig) -> DictConfig:
+def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
     """The config with every group typed and in range, and its groups fit for each other.
+
+    Args:
+        cfg: as it was composed, or as a run left it.
+        extensions: modules whose functions it may name. Its own list has to be among them, and becomes this one.
 
     Raises:
         RequestError: names the key, its value and what is allowed.
@@ -65,34 +69,35 @@ def check_config(cfg: DictConfig) -> DictConfig:
     resolved = _resolve(cfg)
     _check_finite(resolved, "")
     out = _top(resolved)
+    out["extensions"] = named = fence.check_extensions(resolved.get("extensions"), extensions)
     nodes = {group: _node(resolved, group) for group in (*GROUPS, *CALLED)}
     for group in GROUPS:
         out[group] = _group(group, nodes[group] or {})
     called = {group: node for group in CALLED if (node := nodes[group]) is not None}
     for group, node in called.items():
-        _check_called(group, node, out["extensions"])
+        _check_called(group, node, named)
     for group in ("dataset", "test_dataset"):
-        out[group] = _dataset(group, called[group]) if group in called else None
+        out[group] = _dataset(group, called[group], named) if group in called else None
     _check_neurons(out["model"]["neuron"], called["target"].get("name"))
     for group in ("method", "observer", "target", "task"):  # from here on torch is imported
-        out[group] = _signature(group, called[group]) if group in called else None
+        out[group] = _signature(group, called[group], named) if group in called else None
     checked = OmegaConf.create(out)
     _check_together(checked)
     _check_device(checked.trainer.device)
     return checked
 
 
-def requires(method: Mapping[str, Any]) -> Any:
-    """What a method needs: ``REQUIRES`` beside its function."""
+def requires(cfg: DictConfig) -> Any:
+    """What a config's method needs: ``REQUIRES`` beside its function."""
     from cil_spl.training.options import Requires
 
-    function = fence.locate(method["_target_"])
+    function = fence.locate("method", cfg.method._target_, cfg.extensions)
     return getattr(sys.modules.get(getattr(function, "__module__", "")), "REQUIRES", Requires())
 
 
 def check_experiences(cfg: DictConfig, n: int) -> None:
     """Refuse a method that trains on another number of experiences than the data set has."""
-    needed = requires(cfg.method).experiences
+    needed = requires(cfg).experiences
     if needed is not None and n != needed:
         raise RequestError(
             f"dataset={cfg.dataset.name}: it has {n} experiences, but method={cfg.method.name} trains on {needed}"
@@ -161,30 +166,26 @@ def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _check_called(group: str, node: dict[str, Any], extensions: list[str]) -> None:
+def _check_called(group: str, node: dict[str, Any], extensions: Sequence[str]) -> None:
     """Whether what a group names may be called; where it lay in an earlier version it is called by its new name."""
     target = node.get("_target_")
     if target is None and group in MAY_BE_NULL:
         choice = "observer=chip" if group == "observer" else "dataset@test_dataset=NAME"
         raise RequestError(f"{group}.{next(iter(node))}: there is no {group} to set it of; add {choice}")
-    if isinstance(target, str) and target in fence.MOVED:
-        target = node["_target_"] = fence.MOVED[target]
-    fence.check_target(group, target, extensions)
+    node["_target_"] = fence.check_target(group, target, extensions)
     if not isinstance(node.get("name"), str) or not node["name"]:
         raise RequestError(f"{group}.name={shown(node.get('name'))}: needs text, what results call it")
 
 
-def _dataset(group: str, node: dict[str, Any]) -> dict[str, Any]:
+def _dataset(group: str, node: dict[str, Any], extensions: Sequence[str]) -> dict[str, Any]:
     from cil_spl.data import datasets
 
-    return datasets.check_dataset(node, group)
+    return datasets.check_dataset(node, group, extensions)
 
 
-def _signature(group: str, node: dict[str, Any]) -> dict[str, Any]:
+def _signature(group: str, node: dict[str, Any], extensions: Sequence[str]) -> dict[str, Any]:
     """The keys of a group that is called, as the signature of what it names has them."""
-    function = fence.locate(node["_target_"])
-    if not isinstance(function, Callable):  # type: ignore[arg-type]
-        raise RequestError(f"{group}._target_={node['_target_']}: it cannot be called; name a function or a class")
+    function = fence.locate(group, node["_target_"], extensions)
     own = {
         key: value for key, value in node.items() if key in options.names(function) or key not in ("_target_", "name")
     }
@@ -212,7 +213,7 @@ def _check_neurons(neuron: Mapping[str, Any], target: Any) -> None:
 def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together."""
     method, model, target = cfg.method.name, cfg.model, cfg.target.name
-    needs = requires(cfg.method)
+    needs = requires(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
             f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"

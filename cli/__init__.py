@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Sequence
@@ -80,10 +81,24 @@ def _guarded(word: str, rest: list[str]) -> int:
 
 
 def complain(text: str) -> None:
-    """A message to the user, on stderr; of several ranks only from the first."""
+    """A message to the user, on stderr, never with a password in it; of several ranks only from the first."""
     if (os.environ.get("RANK") or "0") != "0":
         return
-    print(f"cilspl: {text}", file=sys.stderr)
+    from cil_spl.results.store import redact
+
+    print(f"cilspl: {redact(text)}", file=sys.stderr)
+
+
+def extensions_option(parser: argparse.ArgumentParser) -> None:
+    """``--extensions``, for commands that call what the config of a run or of a data set names."""
+    parser.add_argument(
+        "--extensions",
+        metavar="MODULE",
+        action="extend",
+        default=[],
+        type=lambda text: text.strip("[]").split(","),
+        help="modules of your own whose functions the config may name; several with commas",
+    )
 
 
 def _unknown(word: str) -> int:

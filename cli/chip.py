@@ -6,7 +6,9 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.cli import extensions_option
 
 if TYPE_CHECKING:
     from cil_spl.results.mismatch import Mismatch
@@ -35,6 +37,7 @@ def main(argv: list[str]) -> int:
     apart.add_argument("--test", action="store_true", help="on the test recordings instead of the validation ones")
     apart.add_argument("--recordings", type=int, default=300, metavar="N", help="at most so many (default 300)")
     apart.add_argument("--seed", type=int, default=0, help="of the orders that are drawn (default 0)")
+    extensions_option(apart)
     apart.add_argument("--out", metavar="DIR", help="for the tables and the picture (default: the run's figures)")
     given = parser.parse_args(argv)
     if given.verb == "show":
@@ -66,7 +69,6 @@ def _show(name: str) -> int:
 
 def _mismatch(given: argparse.Namespace) -> int:
     import os
-    import sys
     from pathlib import Path
 
     if given.recordings < 1 or given.seed < 0:
@@ -78,7 +80,6 @@ def _mismatch(given: argparse.Namespace) -> int:
     bins, settings = _settings(given.settings)
     config = _changed(run.config(), settings)
 
-    sys.path.append(os.getcwd())  # a person's own modules
     import numpy as np
 
     from cil_spl import load as predict
@@ -86,9 +87,10 @@ def _mismatch(given: argparse.Namespace) -> int:
     from cil_spl.data import datasets
     from cil_spl.results import mismatch, report
 
-    network = predict.load(run)
+    fence.look_in(os.getcwd(), given.extensions)
+    network = predict.load(run, given.extensions)
     chip = interchange.load(run.path("chip.npz"))
-    splits = datasets.load(config.dataset, config.get("test_dataset"), seed=int(config.seed))[-1]
+    splits = datasets.load(config.dataset, config.get("test_dataset"), int(config.seed), given.extensions)[-1]
     recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")
     if len(recordings) > given.recordings:  # evenly spread over the split
         recordings = recordings.subset(np.arange(given.recordings) * len(recordings) // given.recordings)

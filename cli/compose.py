@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
 
 if TYPE_CHECKING:
@@ -17,9 +18,12 @@ def composed(overrides: Sequence[str], config_dir: str | None = None, config_nam
 
     Raises:
         hydra.errors.HydraException: it cannot be composed.
+        RequestError: a file from elsewhere sets what Hydra would import or run.
     """
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
+
+    from cil_spl.cli.hydra_fence import fenced
 
     search = []
     if config_dir is not None:
@@ -27,7 +31,7 @@ def composed(overrides: Sequence[str], config_dir: str | None = None, config_nam
             raise RequestError(f"--config-dir {config_dir}: no such folder")
         search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     GlobalHydra.instance().clear()
-    with initialize_config_module("cil_spl.conf", version_base="1.3", job_name="cilspl"):
+    with fenced(), initialize_config_module("cil_spl.conf", version_base="1.3", job_name="cilspl"):
         return compose(config_name, overrides=[*search, *overrides])
 
 
@@ -42,3 +46,30 @@ def every(overrides: Sequence[str], config_dir: str | None = None) -> list[list[
 
     parsed = OverridesParser.create().parse_overrides(list(overrides))
     return BasicSweeper.split_arguments(parsed, None)[0]
+
+
+def extensions_of(cfg: DictConfig, words: Sequence[str], folder: str) -> list[str]:
+    """The modules of the user's own whose functions a config may name; from here on they are found in ``folder``, too.
+
+    Args:
+        cfg: a composed config.
+        words: the overrides that were typed.
+        folder: where the user stands.
+
+    Raises:
+        RequestError: the config lists a module that was neither typed nor is in ``conf/local/default.yaml``, or there
+            is no such module.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from omegaconf import OmegaConf
+
+    parsed = OverridesParser.create().parse_overrides(list(words))
+    typed: Any = next((o.value() for o in reversed(parsed) if o.key_or_group == "extensions" and not o.is_delete()), [])
+    if not isinstance(typed, list):
+        return fence.check_extensions(typed)
+    named = [*typed, *fence.local_extensions()]
+    listed = OmegaConf.select(cfg, "extensions")
+    listed = OmegaConf.to_container(listed, resolve=True) if OmegaConf.is_config(listed) else listed
+    fence.look_in(folder, named)
+    allowed = fence.check_extensions(listed, named)
+    return [module for module in allowed if module in (listed or ())]

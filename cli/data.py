@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.cli import extensions_option
 
 SPLITS = ("train", "val", "test")
 
@@ -27,6 +30,7 @@ def main(argv: list[str]) -> int:
         verb.add_argument("dataset", help="one of `cilspl ls datasets`")
         verb.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="of the data set, for example root=DIR")
         verb.add_argument("--config-dir", "-cd", metavar="DIR", help="your own YAML groups besides")
+        extensions_option(verb)
         if name == "picture":
             verb.add_argument("--out", metavar="FILE", help="default: DATASET-SPLIT-INDEX.png here")
             verb.add_argument("--split", choices=SPLITS, default="test")
@@ -38,12 +42,15 @@ def main(argv: list[str]) -> int:
     if given.verb in ("cache", "clear"):
         return _cache(given.verb)
     config = _config(given)
+    extensions = list(dict.fromkeys([*given.extensions, *fence.local_extensions()]))
+    fence.look_in(os.getcwd(), extensions)
+    fence.check_extensions(None, extensions)
     from cil_spl.data import datasets
 
     if given.verb != "fetch" and "download" in config and not any(s.startswith("download=") for s in given.settings):
         config["download"] = False  # looking at a set fetches nothing
-    datasets.check_dataset(config)
-    splits = datasets.load(config)[0]
+    datasets.check_dataset(config, "dataset", extensions)
+    splits = datasets.load(config, extensions=extensions)[0]
     if given.verb == "picture":
         return _picture(given, splits)
     _print(given.dataset, splits)

@@ -91,17 +91,17 @@ def samna() -> tuple[str, str]:
 
 
 def tracking() -> Iterator[Line]:
-    from cil_spl.results.store import connect, sqlite_path, store_uri
+    from cil_spl.results.store import connect, redact, sqlite_path, store_uri
 
     uri = store_uri()
     path = sqlite_path(uri)
     if path is not None and not path.exists():
-        yield _folder("tracking", path.parent, f"{uri}, not there yet; the first run makes it")
+        yield _folder("tracking", path.parent, f"{redact(uri)}, not there yet; the first run makes it")
         return
     try:
         client = connect(uri)
         runs = len(client.search_runs([e.experiment_id for e in client.search_experiments()], max_results=1000))
-        yield OK, "tracking", f"{uri}, {runs}{'+' if runs == 1000 else ''} runs"
+        yield OK, "tracking", f"{redact(uri)}, {runs}{'+' if runs == 1000 else ''} runs"
     except RequestError as error:
         yield WRONG, "tracking", str(error)
 

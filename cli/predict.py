@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
+
+from cil_spl.base import fence
+from cil_spl.cli import extensions_option
 
 
 def main(argv: list[str]) -> int:
@@ -15,6 +17,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
     parser.add_argument("files", metavar="FILE", nargs="+", help="recordings")
+    extensions_option(parser)
     given = parser.parse_args(argv)
 
     from cil_spl.data.files import read_recording
@@ -25,10 +28,10 @@ def main(argv: list[str]) -> int:
     size = (int(width), int(height), int(polarities))
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
-    sys.path.append(os.getcwd())  # a person's own modules
     from cil_spl import load as predict
 
-    network = predict.load(run)
+    fence.look_in(os.getcwd(), given.extensions)
+    network = predict.load(run, given.extensions)
     for path, events in zip(given.files, recordings, strict=True):
         answer = network.predict(events)
         if len(given.files) > 1:

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from cil_spl.base.errors import RequestError
+from cil_spl.cli import DONE, WRONG, complain
+
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
@@ -13,20 +16,23 @@ def main(argv: list[str]) -> int:
         "Runs that the store still has are left alone.",
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or a folder of runs")
-    parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else that of the run)")
+    parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
     given = parser.parse_args(argv)
 
     from cil_spl.results import runs
     from cil_spl.results.record import RUN_FILE
     from cil_spl.results.restore import restore
-    from cil_spl.results.store import anchor
 
+    code = DONE
     for name in given.runs:
         path = Path(name)
         below = runs.scan(path) if path.is_dir() and not (path / RUN_FILE).exists() else [runs.find(name)]
         for run in below:
             if run.status == "running" or run.info.get("refused"):
                 continue
-            uri = anchor(given.uri) if given.uri else None
-            print(f"{restore(run.folder, uri)}  {run.folder}")
-    return 0
+            try:
+                print(f"{restore(run.folder, given.uri)}  {run.folder}")
+            except RequestError as error:  # the others may still be copied
+                complain(str(error))
+                code = WRONG
+    return code

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging.config
 import os
-import sys
 from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -39,21 +38,22 @@ def asked_for(argv: Sequence[str]) -> str | None:
 
 def main(name: str, argv: Sequence[str]) -> int:
     """Go on with the run ``name``; ``argv`` are the words of the command line. Returns the exit code."""
+    from cil_spl.cli.compose import extensions_of
     from cil_spl.cli.run import carry_out, show
     from cil_spl.results import runs
 
     run = runs.find(name)
-    typed = _typed([word for word in argv if not word.lstrip("+").startswith(WORD)])
+    words = [word for word in argv if not word.lstrip("+").startswith(WORD)]
+    typed = _typed(words)
     cfg = _config_of(run, typed)
+    extensions = extensions_of(cfg, words, os.getcwd())  # the folder's own list allows nothing by itself
     if run.status == "finished" and "trainer.epochs" not in typed:
         epochs = run.info["params"].get("trainer.epochs")
         print(f"{run.folder} is finished; trainer.epochs=N with more than {epochs} epochs extends it")
         show(run.folder)
         return 0
-    if os.getcwd() not in sys.path:
-        sys.path.append(os.getcwd())  # the user's own modules
     _log_to(run.folder)
-    return carry_out(cfg, run.folder, resume=True)
+    return carry_out(cfg, run.folder, extensions, resume=True)
 
 
 def _config_of(run: Run, typed: dict[str, Any]) -> Any:

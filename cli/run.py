@@ -22,9 +22,11 @@ from omegaconf.errors import OmegaConfBaseException
 from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
+from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
+from cil_spl.cli.hydra_fence import fenced
 from cil_spl.results.record import RUN_FILE, Terminated, describe, read_metrics, refuse
-from cil_spl.results.store import anchor, store_uri
+from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 from cil_spl.results.sweep import close_sweep, open_sweep
 
 RUN_DIR = "CILSPL_RUN_DIR"
@@ -67,13 +69,11 @@ def task(cfg: DictConfig) -> float | None:
     job = HydraConfig.get()
     here = Path(job.runtime.output_dir)
     start = job.runtime.cwd
-    if start not in sys.path:
-        sys.path.append(start)  # a person's own modules, named by `extensions`
     _Now.folder = here
     cfg.tracking.uri = store_uri(cfg.tracking.uri, Path(start))
     single = job.mode == RunMode.RUN
     try:
-        _run(cfg, here)
+        _run(cfg, here, extensions_of(cfg, list(job.overrides.task), start))
     except Exception as error:
         code = _tell(error)
         if code == WRONG and single:
@@ -89,21 +89,21 @@ def task(cfg: DictConfig) -> float | None:
     return max(scores) if scores else None
 
 
-def _run(cfg: DictConfig, folder: Path, *, resume: bool = False) -> None:
+def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> None:
     from cil_spl import schema
 
-    schema.check_config(cfg)  # tells in half a second what the pipeline, with torch, would tell in five
+    schema.check_config(cfg, extensions)  # tells in half a second what the pipeline, with torch, would tell in five
     from cil_spl import pipeline
 
-    pipeline.run(cfg, folder, resume=resume)
+    pipeline.run(cfg, folder, resume=resume, extensions=extensions)
 
 
-def carry_out(cfg: DictConfig, folder: Path, *, resume: bool = False) -> int:
+def carry_out(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> int:
     """Run without Hydra around it; returns the exit code."""
     _Now.code, _Now.folder, _Now.sweep = DONE, folder, None
     cfg.tracking.uri = store_uri(cfg.tracking.uri)
     try:
-        _run(cfg, folder, resume=resume)
+        _run(cfg, folder, extensions, resume=resume)
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except Exception as error:
@@ -145,7 +145,7 @@ def _trace(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno is not None:  # a full disk, a lost mount: no fault of the code
         complain(f"the run failed: {error}")
     else:
-        traceback.print_exception(error)
+        sys.stderr.write(redact("".join(traceback.format_exception(error))))
         complain(f"the run failed: {describe(error)}")
     return FAILED
 
@@ -195,12 +195,16 @@ def hydra_main(argv: list[str], program: str) -> int:
     """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
     _Now.code, _Now.folder, _Now.sweep = DONE, None, None
     started = time.time()
-    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    if any(word.startswith("--e") for word in argv):
+        complain("--experimental-rerun: it unpickles a file, which can run anything; give the overrides of that run")
+        return WRONG
+    before, full, store = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(URI_VARIABLE)
     handlers = list(logging.getLogger().handlers)
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
     try:
-        hydra.main(config_path="pkg://cil_spl.conf", config_name="config", version_base="1.3")(task)()
+        with fenced():
+            hydra.main(config_path="pkg://cil_spl.conf", config_name="config", version_base="1.3")(task)()
     except JobError:
         pass
     except KeyboardInterrupt as error:
@@ -216,6 +220,8 @@ def hydra_main(argv: list[str], program: str) -> int:
     finally:
         sys.argv = before
         logging.getLogger().handlers[:] = handlers  # Hydra's write to the run's folder, which may be gone
+        if store is None:
+            os.environ.pop(URI_VARIABLE, None)  # set where a password was typed
         if full is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 
 def main(argv: list[str]) -> int:
@@ -23,10 +22,9 @@ def main(argv: list[str]) -> int:
     from omegaconf.errors import OmegaConfBaseException
 
     from cil_spl.base.errors import RequestError
-    from cil_spl.cli.compose import composed, every
+    from cil_spl.cli.compose import composed, every, extensions_of
     from cil_spl.cli.explain import explain
 
-    sys.path.append(os.getcwd())  # a person's own modules
     try:
         configs = [
             (words, composed(words, given.config_dir, given.config_name))
@@ -37,12 +35,13 @@ def main(argv: list[str]) -> int:
 
     from cil_spl import schema
 
-    for _, cfg in configs:
-        schema.check_config(cfg)  # all of them before torch is imported for the first
+    named = [extensions_of(cfg, words, os.getcwd()) for words, cfg in configs]
+    for (_, cfg), extensions in zip(configs, named, strict=True):
+        schema.check_config(cfg, extensions)  # all of them before torch is imported for the first
     from cil_spl import pipeline
 
-    for words, cfg in configs:
-        checked, _, warnings = pipeline.validate(cfg)
+    for (words, cfg), extensions in zip(configs, named, strict=True):
+        checked, _, warnings = pipeline.validate(cfg, extensions)
         names = [f"{group}={checked[group].name}" for group in ("method", "model", "dataset", "target")]
         print(f"valid: {' '.join(names)} seed={checked.seed}" + (f"   ({' '.join(words)})" if words else ""))
         for text in warnings:

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 import numpy as np
 from annotated_types import Ge, MinLen
 
-from cil_spl.base import options
+from cil_spl.base import fence, options
 from cil_spl.base.errors import RequestError
 from cil_spl.base.hints import Keys, Says
 from cil_spl.base.words import nearest
@@ -166,12 +166,13 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
 
-def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> dict[str, Any]:
+def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions: Sequence[str] = ()) -> dict[str, Any]:
     """Refuse a config of a data set whose keys or values make no sense, before any file is opened.
 
     Args:
         dataset: the keys of the config group.
         group: what messages call it.
+        extensions: modules besides cil_spl whose functions it may name.
 
     Returns:
         The keys in their types, with their defaults.
@@ -180,7 +181,7 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset") -> dict[st
         RequestError: names the key, its value and what is allowed.
     """
     config = _plain(dataset)
-    function = _function(config, group)
+    function = fence.locate(group, config.get("_target_"), extensions)
     known = [*COMMON, *options.names(function)]
     for key, value in config.items():
         if key not in known and key != "_target_" and not options.takes_any(function):
@@ -210,7 +211,10 @@ def preprocessed_sensor_size(dataset: Mapping[str, Any]) -> tuple[int, int, int]
 
 
 def load(
-    dataset: Mapping[str, Any], test_dataset: Mapping[str, Any] | None = None, seed: int = 0
+    dataset: Mapping[str, Any],
+    test_dataset: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    extensions: Sequence[str] = (),
 ) -> tuple[Splits, ...]:
     """The experiences that a config asks for, one as a rule, ready for training.
 
@@ -220,17 +224,18 @@ def load(
         dataset: a config of group ``dataset``.
         test_dataset: another one, whose ``split`` becomes the test set.
         seed: of the validation split.
+        extensions: modules besides cil_spl whose functions the configs may name.
 
     Raises:
         RequestError: a config that makes no sense, files that are missing or damaged, a split without recordings, or
             training recordings of a digit that is also in the test set.
     """
-    config = check_dataset(dataset)
-    sets = _call(config, "dataset")
+    config = check_dataset(dataset, "dataset", extensions)
+    sets = _call(config, "dataset", extensions)
     experiences = sets if isinstance(sets, tuple) else (sets,)
     test = None
     if test_dataset is not None:
-        test = _test_from(check_dataset(test_dataset, "test_dataset"), config)
+        test = _test_from(check_dataset(test_dataset, "test_dataset", extensions), config, extensions)
     return tuple(_ready(splits, test, config, seed) for splits in experiences)
 
 
@@ -257,7 +262,7 @@ def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed
     return Splits(train, val, test)
 
 
-def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
+def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Recordings:
     own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
     if own not in (stage.Preprocess(), theirs):
         raise RequestError(
@@ -266,7 +271,7 @@ def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
     for key, value in (("sensor_size", config["sensor_size"]), ("n_classes", config["n_classes"])):
         if value != training[key]:
             raise RequestError(f"test_dataset.{key}={value}: dataset.{key} is {training[key]}; they must be the same")
-    sets = _call(config, "test_dataset")
+    sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
     split = config.get("split", "test")
@@ -278,8 +283,8 @@ def _test_from(config: dict[str, Any], training: dict[str, Any]) -> Recordings:
     return _joined(list(parts.values()))
 
 
-def _call(config: dict[str, Any], group: str) -> Splits | tuple[Splits, ...]:
-    function = _function(config, group)
+def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Splits | tuple[Splits, ...]:
+    function = fence.locate(group, config.get("_target_"), extensions)
     try:
         sets = function(**_own(config))
     except RequestError as error:  # the function does not know which of the two groups it serves
@@ -293,16 +298,6 @@ def _call(config: dict[str, Any], group: str) -> Splits | tuple[Splits, ...]:
             if len(part.classes) != config["n_classes"] or (len(part) and part.target.max() >= config["n_classes"]):
                 raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
     return sets
-
-
-def _function(config: Mapping[str, Any], group: str) -> Any:
-    from hydra.utils import get_method
-
-    target = config.get("_target_")
-    try:
-        return get_method(str(target))
-    except Exception as error:
-        raise RequestError(f"{group}._target_={target}: no such function ({error})") from error
 
 
 def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:

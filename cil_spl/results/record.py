@@ -222,7 +222,7 @@ class Record:
         if text not in self.info["warnings"]:
             self.info["warnings"].append(text)
             if not self._silent:
-                _log.warning("%s", text)
+                _log.warning("%s", store.redact(text))
 
     def finish(self, metrics: Mapping[str, float], row: Mapping[str, Any], warnings: Sequence[str] = ()) -> None:
         """The final figures: ``metrics`` flat, ``row`` as the results table wants it."""
@@ -237,7 +237,7 @@ class Record:
 
     def _write(self) -> None:
         if not self._silent:
-            write_json(self.folder / RUN_FILE, self.info)
+            write_json(self.folder / RUN_FILE, store.redact(self.info))
 
     def _end(self, status: str, error: str | None) -> None:
         files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
@@ -283,6 +283,7 @@ def open_record(
     tracking = config.get("tracking") or {}
     uri = store.store_uri(tracking.get("uri")) if tracking.get("enabled", True) else None
     client = None if uri is None else store.connect(uri)
+    config = store.redact(config)  # only connecting takes a password
     folder.mkdir(parents=True, exist_ok=True)
     lock = locks.hold(folder)
     if lock is None:
@@ -331,7 +332,7 @@ def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
         "status": "running",
         "started": now(),
         "ended": None,
-        "params": flatten(config),
+        "params": flatten(store.redact(config)),
         "tags": {},
         "metrics": {},
         "row": {},
@@ -401,14 +402,20 @@ def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
             params = flatten(plain(config))
         info = {"format": FORMAT, "run_id": None, "status": "failed", "refused": True, "started": now()}
         rest = {"ended": now(), "params": params, "tags": {}, "metrics": {}, "row": {}, "warnings": []}
-        write_json(folder / RUN_FILE, {**info, **rest, "error": describe(error)})
+        write_json(folder / RUN_FILE, store.redact({**info, **rest, "error": describe(error)}))
 
 
 def artifacts(folder: Path) -> list[Path]:
-    """What the store gets of a folder: config, weights, chip network, figures; no checkpoints, nothing hidden."""
-    own = {folder / RUN_FILE, folder / METRICS_FILE}
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path not in own and not path.relative_to(folder).parts[0].startswith((".", "checkpoints"))
-    ]
+    """What the store gets of a folder: config, weights, chip network, figures; no checkpoints, nothing hidden.
+
+    No symbolic link either, to a file or to a folder: the folder may come from someone else, and a link lead to
+    anything that the user can read.
+    """
+    found = []
+    for here, folders, files in os.walk(folder, followlinks=False):
+        at = Path(here)
+        if at == folder:
+            folders[:] = [name for name in folders if not name.startswith((".", "checkpoints"))]
+            files = [n for n in files if n not in (RUN_FILE, METRICS_FILE) and not n.startswith((".", "checkpoints"))]
+        found += [at / name for name in files if (at / name).is_file() and not (at / name).is_symlink()]
+    return sorted(found)

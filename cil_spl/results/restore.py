@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
+from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.results import runs, store
-from cil_spl.results.record import RUN_FILE, artifacts, read_metrics
+from cil_spl.results.record import METRICS_FILE, RUN_FILE, artifacts, read_metrics
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import millis
 
 
 def restore(folder: Path | str, uri: str | None = None) -> str:
     """Make the tracking copy of a run again from its folder.
+
+    The folder may come from someone else, so it is not asked where the copy goes: that is ``uri``, or the present store
+    (``MLFLOW_TRACKING_URI``, else ``mlflow.db``) where the folder names none other. Symbolic links are left out.
 
     A run that the store still has is left alone. Otherwise it gets a new id, which replaces the old
     one in ``run.json``; the old one stays known as a former id.
@@ -23,7 +27,8 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
         MLflow's run id.
 
     Raises:
-        RequestError: no run in the folder, its record is damaged, it still goes on, or the store cannot be used.
+        RequestError: no run in the folder, its record is damaged, it still goes on, it names another store than the
+            present one, or the store cannot be used.
     """
     folder = Path(folder).resolve()
     path = folder / RUN_FILE
@@ -32,7 +37,7 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     info = runs.read(folder).info
     if info["status"] == "running" or info.get("refused"):
         raise RequestError(f"{folder}: the run is {'refused' if info.get('refused') else 'running'}; nothing to copy")
-    uri = store.store_uri(uri or info["params"].get("tracking.uri"))
+    uri = _present(folder, info["params"].get("tracking.uri")) if uri is None else store.anchor(uri)
     client = store.connect(uri)
     if info["run_id"] is not None:
         with contextlib.suppress(Exception):  # not there
@@ -41,15 +46,29 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
                 return info["run_id"]
     experiment = str(info["params"].get("tracking.experiment") or store.DEFAULT_EXPERIMENT)
     copy = store.MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
-    for line in read_metrics(folder):
+    for line in read_metrics(folder) if not (folder / METRICS_FILE).is_symlink() else ():
         step, when = line.pop("step"), line.pop("time", info["started"])
         copy.metrics(line, step, millis(when))
     for file in artifacts(folder):
         copy.artifact(file)
     copy.end(info)
     if copy.lost is not None:
-        raise RequestError(f"tracking.uri={uri}: the store was lost while the copy was made ({copy.lost}); try again")
+        raise RequestError(
+            f"tracking.uri={store.redact(uri)}: the store was lost while the copy was made ({copy.lost}); try again"
+        )
     info["former_run_ids"] = [*info.get("former_run_ids", []), *([info["run_id"]] if info["run_id"] else [])]
     info["run_id"] = copy.run_id
     write_json(path, info)
     return copy.run_id
+
+
+def _present(folder: Path, named: Any) -> str:
+    """The present store, unless the folder names another."""
+    present = store.store_uri()
+    here = store.redact(present)
+    if named is not None and store.anchor(str(named)) != here:
+        raise RequestError(
+            f"{folder}: the run names another store than the present one, {here}; "
+            f"type `cilspl restore {folder} --uri {store.redact(str(named))}` to write there, or --uri {here} for here"
+        )
+    return present

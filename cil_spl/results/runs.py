@@ -11,7 +11,7 @@ from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
 from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info, read_metrics
-from cil_spl.results.store import sqlite_path, store_uri, stored_runs
+from cil_spl.results.store import redact, sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"
 GONE = "its process is gone"
@@ -152,7 +152,9 @@ def find(name: str | Path, uri: str | None = None) -> Run:
         if info["run_id"] not in known:
             folders.setdefault(Path(info["folder"] or info["run_id"]), Run(Path(info["folder"] or ""), info))
     if not folders:
-        raise RequestError(f"run {text}: no run with this id below {DEFAULT_FOLDER}/ or in {store}; {_some_runs()}")
+        raise RequestError(
+            f"run {text}: no run with this id below {DEFAULT_FOLDER}/ or in {redact(store)}; {_some_runs()}"
+        )
     if len(folders) > 1:
         listed = "\n".join(f"  {run.run_id}  {run.folder}" for run in folders.values())
         raise RequestError(f"run {text}: the beginning of {len(folders)} run ids; give more of it:\n{listed}")

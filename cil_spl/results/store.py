@@ -22,6 +22,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
 
 DEFAULT_URI = "sqlite:///mlflow.db"
+URI_VARIABLE = "MLFLOW_TRACKING_URI"
 DEFAULT_EXPERIMENT = "cilspl"
 MLFLOW_STATUS = {"running": "RUNNING", "finished": "FINISHED", "failed": "FAILED", "killed": "KILLED"}
 _log = logging.getLogger(__name__)
@@ -33,7 +34,35 @@ def store_uri(uri: str | None = None, base: Path | None = None) -> str:
     A relative SQLite path is anchored at ``base`` (default: the current folder), so that a later
     change of folder does not move the store.
     """
-    return anchor(os.environ.get("MLFLOW_TRACKING_URI") or uri or DEFAULT_URI, base)
+    return anchor(os.environ.get(URI_VARIABLE) or uri or DEFAULT_URI, base)
+
+
+_HIDDEN = "***"
+_PASSWORD = re.compile(
+    r"(?P<before>\b[a-z][\w+.-]*://[^\s/?#:@]*:)(?!\d+(?:/|$))[^\s\"]+(?=@)"  # scheme://user:PASSWORD@
+    r"|(?P<option>[?&](?:password|passwd|pwd|token|secret|api_?key|sslpassword)=)[^\s&#]+",
+    re.IGNORECASE,
+)
+
+
+def redact(value: Any) -> Any:
+    """The same without passwords: in a text, or in every text of a mapping or list, ``***`` stands for that of a URI.
+
+    What is printed or written goes through here; only connecting takes the whole address.
+    """
+    if isinstance(value, str):
+        return _PASSWORD.sub(lambda found: (found["before"] or found["option"]) + _HIDDEN, value)
+    if isinstance(value, Mapping):
+        return {key: redact(held) for key, held in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(redact(held) for held in value)
+    return value
+
+
+def with_password(uri: str) -> str:
+    """An address from a file, which has no password in it: the present store's own where it is the same one."""
+    present = store_uri()
+    return present if redact(present) == uri else uri
 
 
 def anchor(uri: str, base: Path | None = None) -> str:
@@ -64,16 +93,20 @@ def connect(uri: str) -> Any:
         RequestError: unreachable, not a tracking store, or of another version.
     """
     path = sqlite_path(uri)
+    if redact(uri) == uri and _HIDDEN in uri:
+        raise RequestError(
+            f"tracking.uri={redact(uri)}: passwords are not kept; set {URI_VARIABLE} to the address with its password"
+        )
     if uri.startswith(("http://", "https://")):
         _probe(uri)
     elif path is None and not re.match(r"[a-z0-9+]+:", uri):
         raise RequestError(
-            f"tracking.uri={uri}: MLflow does not write to plain folders any more; "
+            f"tracking.uri={redact(uri)}: MLflow does not write to plain folders any more; "
             "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
         )
     elif uri.startswith("file:"):
         raise RequestError(
-            f"tracking.uri={uri}: MLflow does not write to folders any more; "
+            f"tracking.uri={redact(uri)}: MLflow does not write to folders any more; "
             "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
         )
     with trouble(uri):
@@ -81,7 +114,7 @@ def connect(uri: str) -> Any:
             from filelock import FileLock
 
             if not path.parent.is_dir():
-                raise RequestError(f"tracking.uri={uri}: there is no folder {path.parent}")
+                raise RequestError(f"tracking.uri={redact(uri)}: there is no folder {path.parent}")
             with FileLock(f"{path}.lock", timeout=120):
                 _set_up(path)
         client = client_of(uri)
@@ -109,7 +142,7 @@ def trouble(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RequestError(
-            f"tracking.uri={uri}: the tracking store cannot be used: {_first_line(error)}\n"
+            f"tracking.uri={redact(uri)}: the tracking store cannot be used: {_first_line(error)}\n"
             "  check MLFLOW_TRACKING_URI and tracking.uri; tracking.enabled=false runs without a store"
         ) from error
 
@@ -126,19 +159,21 @@ def _quiet() -> None:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # with the password in it
     logging.getLogger("alembic").setLevel(logging.WARNING)
 
 
 def _probe(uri: str) -> None:
     """A dead server is told within seconds; any answer at all is an answer."""
+    bare = re.sub(r"://[^/@]*@", "://", redact(uri))  # urllib takes no user and password, and needs none for this
     try:
-        urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=10).close()
+        urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=10).close()
     except urllib.error.HTTPError:
         return
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise RequestError(
-            f"tracking.uri={uri}: no tracking server answers there ({reason})\n"
+            f"tracking.uri={redact(uri)}: no tracking server answers there ({reason})\n"
             "  start it, correct MLFLOW_TRACKING_URI or tracking.uri, or run with tracking.enabled=false"
         ) from error
 
@@ -170,11 +205,11 @@ def _check_schema(path: Path) -> None:
             found = [v for (v,) in database.execute("select version_num from alembic_version")] if known else []
     except sqlite3.Error as error:
         raise RequestError(
-            f"tracking.uri={uri}: not a readable SQLite database ({error}); name another file"
+            f"tracking.uri={redact(uri)}: not a readable SQLite database ({error}); name another file"
         ) from error
     if not known:
         raise RequestError(
-            f"tracking.uri={uri}: a database of something else (no MLflow tables in it); name another file"
+            f"tracking.uri={redact(uri)}: a database of something else (no MLflow tables in it); name another file"
         )
     _quiet()
     import mlflow
@@ -183,7 +218,7 @@ def _check_schema(path: Path) -> None:
     head = getattr(utils, "_get_latest_schema_revision", lambda: None)()
     if head is not None and found != [head]:
         raise RequestError(
-            f"tracking.uri={uri}: written by another version of MLflow (schema {', '.join(found) or 'none'}, "
+            f"tracking.uri={redact(uri)}: written by another version of MLflow (schema {', '.join(found) or 'none'}, "
             f"MLflow {mlflow.__version__} has {head})\n"
             f"  copy the file, then either `mlflow db upgrade {uri}` (it was written by an older MLflow) or install\n"
             "  the newer MLflow that wrote it; or name another file: tracking.uri=sqlite:///FILE.db"
@@ -197,7 +232,7 @@ def experiment_id(client: Any, uri: str, name: str) -> str:
         found = client.get_experiment_by_name(name)
         if found is not None and found.lifecycle_stage == "deleted":
             raise RequestError(
-                f"tracking.experiment={name}: deleted in {uri}; restore it there "
+                f"tracking.experiment={name}: deleted in {redact(uri)}; restore it there "
                 f"(`mlflow experiments restore --experiment-id {found.experiment_id}`) or name another"
             )
         return None if found is None else found.experiment_id
@@ -234,6 +269,7 @@ class MlflowRun:
         folder: Path,
         parent: str | None = None,
     ) -> MlflowRun:
+        info = redact(info)
         tags = {**info["tags"], "folder": str(folder)}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
@@ -274,6 +310,7 @@ class MlflowRun:
 
         Parameters of a run cannot change in MLflow: those that differ now are tags ``resumed.KEY``.
         """
+        info = redact(info)
         self.client.update_run(self.run_id, status=MLFLOW_STATUS["running"])
         data = self.client.get_run(self.run_id).data
         for key in data.metrics:
@@ -298,13 +335,14 @@ class MlflowRun:
     def tags(self, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.tell("log_batch", tags=[RunTag(key, value) for key, value in tags.items()])
+        self.tell("log_batch", tags=[RunTag(key, redact(value)) for key, value in tags.items()])
 
     def artifact(self, path: Path) -> None:
         inside = path.parent.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else "."
         self.tell("log_artifact", str(path), None if inside == "." else inside)
 
     def end(self, info: Mapping[str, Any]) -> None:
+        info = redact(info)
         numbers = {k: v for k, v in info["row"].items() if isinstance(v, int | float) and k != "seed"}
         if info["metrics"] or numbers:
             self.metrics({**numbers, **info["metrics"]}, when=millis(info["ended"]))
@@ -335,7 +373,7 @@ def _safe(name: str) -> str:
 
 
 def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    lines = redact(str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
@@ -347,13 +385,13 @@ def stored_runs(uri: str, experiment: str | None = None) -> list[dict[str, Any]]
     path = sqlite_path(uri)
     if path is not None and not path.exists():  # reading must not make one
         raise RequestError(
-            f"tracking.uri={uri}: no tracking store there yet; `cilspl run` makes one where it is started, "
+            f"tracking.uri={redact(uri)}: no tracking store there yet; `cilspl run` makes one where it is started, "
             "`--from FOLDER` reads run folders"
         )
     client = connect(uri)
     known = {e.name: e.experiment_id for e in client.search_experiments()}
     if experiment is not None and experiment not in known:
-        raise RequestError(f"--experiment {experiment}: not in {uri}; there are: {', '.join(sorted(known))}")
+        raise RequestError(f"--experiment {experiment}: not in {redact(uri)}; there are: {', '.join(sorted(known))}")
     wanted = list(known.values()) if experiment is None else [known[experiment]]
     found: list[dict[str, Any]] = []
     token = None

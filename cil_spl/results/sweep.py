@@ -27,11 +27,12 @@ def open_sweep(config: Any, folder: Path | str, overrides: list[str]) -> None:
     uri = store.store_uri(tracking.get("uri"))
     client = store.connect(uri)
     folder.mkdir(parents=True, exist_ok=True)
-    tags = {"kind": "sweep", "overrides": " ".join(overrides)[:LONGEST_TEXT], "folder": str(folder)}
+    words = store.redact(" ".join(overrides))
+    tags = {"kind": "sweep", "overrides": words[:LONGEST_TEXT], "folder": str(folder)}
     with store.trouble(uri):
         experiment = store.experiment_id(client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT))
-        run = client.create_run(experiment, tags=tags | git_tags(), run_name=f"sweep {' '.join(overrides)}"[:200])
-    write_json(folder / SWEEP_FILE, {"format": FORMAT, "run_id": run.info.run_id, "uri": uri})
+        run = client.create_run(experiment, tags=tags | git_tags(), run_name=f"sweep {words}"[:200])
+    write_json(folder / SWEEP_FILE, {"format": FORMAT, "run_id": run.info.run_id, "uri": store.redact(uri)})
 
 
 def close_sweep(folder: Path | str, status: str) -> None:
@@ -43,7 +44,7 @@ def close_sweep(folder: Path | str, status: str) -> None:
     path = Path(folder) / SWEEP_FILE
     if path.exists():
         sweep = _read(path)
-        store.MlflowRun(store.client_of(sweep["uri"]), sweep["run_id"], Path(folder)).tell(
+        store.MlflowRun(store.client_of(store.with_password(sweep["uri"])), sweep["run_id"], Path(folder)).tell(
             "set_terminated", store.MLFLOW_STATUS[status]
         )
 
@@ -53,7 +54,7 @@ def parent_of(folder: Path, uri: str) -> str | None:
         path = above / SWEEP_FILE
         if path.exists():
             sweep = _read(path)
-            return sweep["run_id"] if sweep["uri"] == uri else None
+            return sweep["run_id"] if sweep["uri"] == store.redact(uri) else None
     return None
 
 

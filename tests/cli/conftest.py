@@ -74,7 +74,7 @@ def pipeline(monkeypatch):
     stand_in = types.ModuleType("cil_spl.pipeline")
     stand_in.ran = []
 
-    def run(cfg, folder, *, resume=False):
+    def run(cfg, folder, *, resume=False, extensions=()):
         stand_in.ran.append(cfg)
         if cfg.name == "refuse":
             raise RequestError("dataset.root=/nope: no such folder")
@@ -117,7 +117,7 @@ def pipeline(monkeypatch):
             )
         return record.info["row"]
 
-    def validate(cfg):
+    def validate(cfg, extensions=()):
         return cfg, None, ["conv1: an odd map"]
 
     stand_in.run, stand_in.validate = run, validate
