@@ -332,7 +332,7 @@ def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
         "status": "running",
         "started": now(),
         "ended": None,
-        "params": flatten(store.redact(config)),
+        "params": flatten(config),
         "tags": {},
         "metrics": {},
         "row": {},

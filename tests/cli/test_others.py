@@ -175,6 +175,7 @@ def tiny(monkeypatch, tmp_path):
         train = from_list(recordings, [0, 1] * 5, (34, 34, 2), ["zero", "one"])
         return Splits(train=train, val=train.subset([]), test=train)
 
+    load.__module__ = "tiny_set"
     module.load = load
     monkeypatch.setitem(sys.modules, "tiny_set", module)
     folder = tmp_path / "mine" / "dataset"
@@ -183,7 +184,7 @@ def tiny(monkeypatch, tmp_path):
         "# Ten recordings.\n_target_: tiny_set.load\nname: tiny\nsensor_size: [34, 34, 2]\nn_classes: 2\n"
         "val_fraction: 0.2\nsplit: test\nexclude_indices: null\npreprocess: {}\naugment: {}\n"
     )
-    return ("--config-dir", str(tmp_path / "mine"))
+    return ("--config-dir", str(tmp_path / "mine"), "--extensions", "tiny_set")
 
 
 def test_describe(cilspl, here, tiny):
@@ -240,7 +241,7 @@ def network(pipeline, monkeypatch):
     def predict(events):
         return types.SimpleNamespace(label="one", counts=np.array([2.0, 7.0]), decision_us=12_500)
 
-    stand_in.load = lambda run: types.SimpleNamespace(predict=predict, classes=("zero", "one"))
+    stand_in.load = lambda run, extensions: types.SimpleNamespace(predict=predict, classes=("zero", "one"))
     monkeypatch.setitem(sys.modules, "cil_spl.load", stand_in)
     monkeypatch.setattr(cil_spl, "load", stand_in, raising=False)
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,9 @@ from omegaconf import OmegaConf
 from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, datasets
 from cil_spl.data.events import EVENT, Splits, from_list
+
+# The sets that this module holds are named as a user's own module is.
+load = partial(datasets.load, extensions=[__name__])
 
 CONF = Path(__file__).parents[2] / "conf" / "dataset"
 
@@ -97,31 +101,31 @@ def own_config(function="own", **changes):
 
 def test_nmnist_is_read_split_and_cached(tmp_path, here):
     root = write_nmnist(tmp_path / "data" / "NMNIST", {"Train": range(1, 201), "Test": range(1, 31)}).parent
-    (splits,) = datasets.load(config("nmnist", root=str(root)), seed=3)
+    (splits,) = load(config("nmnist", root=str(root)), seed=3)
     assert [len(splits.train), len(splits.val), len(splits.test)] == [180, 20, 30]
     assert np.bincount(splits.val.target).tolist() == [2] * 10
     assert len(entries(here)) == 1
-    (again,) = datasets.load(config("nmnist", root=str(root)), seed=3)
+    (again,) = load(config("nmnist", root=str(root)), seed=3)
     assert again.val.name.tolist() == splits.val.name.tolist()
     assert len(entries(here)) == 1
-    (other,) = datasets.load(config("nmnist", root=str(root)), seed=4)
+    (other,) = load(config("nmnist", root=str(root)), seed=4)
     assert other.val.name.tolist() != splits.val.name.tolist()
     assert len(entries(here)) == 1  # the seed parts the set, it does not change it
 
 
 def test_changed_files_and_settings_are_read_anew(tmp_path, here):
     root = write_nmnist(tmp_path / "data", {"Train": range(1, 31), "Test": range(1, 11)})
-    datasets.load(config("nmnist", root=str(root)))
+    load(config("nmnist", root=str(root)))
     write_nmnist(root, {"Train": range(31, 41)})
-    (splits,) = datasets.load(config("nmnist", root=str(root)))
+    (splits,) = load(config("nmnist", root=str(root)))
     assert len(splits.train) + len(splits.val) == 40
     assert len(entries(here)) == 2
-    datasets.load(config("nmnist", root=str(root), test_digits_from="test"))
+    load(config("nmnist", root=str(root), test_digits_from="test"))
     assert len(entries(here)) == 3
-    datasets.load(config("nmnist", root=str(root), preprocess={"pool": 2}))
-    datasets.load(config("nmnist", root=str(root), preprocess={"pool": 2}))
+    load(config("nmnist", root=str(root), preprocess={"pool": 2}))
+    load(config("nmnist", root=str(root), preprocess={"pool": 2}))
     assert len(entries(here)) == 4
-    datasets.load(config("nmnist", root=str(root), preprocess={"pool": 2, "mirror_x": True}))
+    load(config("nmnist", root=str(root), preprocess={"pool": 2, "mirror_x": True}))
     assert len(entries(here)) == 5
 
 
@@ -129,8 +133,8 @@ def test_preprocessing_reaches_every_split(tmp_path):
     stage = {"pool": 2, "polarity": "merge"}
     root = write_nmnist(tmp_path / "data", {"Train": range(1, 41), "Test": range(1, 11)})
     chosen = config("nmnist", root=str(root), preprocess=stage)
-    (splits,) = datasets.load(chosen)
-    (plain,) = datasets.load(config("nmnist", root=str(root)))
+    (splits,) = load(chosen)
+    (plain,) = load(config("nmnist", root=str(root)))
     for part, whole in ((splits.train, plain.train), (splits.val, plain.val), (splits.test, plain.test)):
         assert part.sensor_size == datasets.preprocessed_sensor_size(chosen) == (17, 17, 1)
         assert part.name.tolist() == whole.name.tolist()
@@ -144,11 +148,11 @@ def test_bad_files_leave_nothing_in_the_cache(tmp_path, here):
     whole = bad.read_bytes()
     bad.write_bytes(whole[:-1])
     with pytest.raises(RequestError) as caught:
-        datasets.load(config("nmnist", root=str(root)))
+        load(config("nmnist", root=str(root)))
     assert str(bad) in str(caught.value)
     assert entries(here) == []
     bad.write_bytes(whole)
-    datasets.load(config("nmnist", root=str(root)))
+    load(config("nmnist", root=str(root)))
 
 
 @pytest.mark.parametrize("state", ["missing", "empty", "foreign"])
@@ -160,7 +164,7 @@ def test_a_folder_without_the_set_is_named(tmp_path, here, name, state):
     if state == "foreign":
         (root / "photo.jpg").touch()
     with pytest.raises(RequestError, match=r"dataset\.download=true") as caught:
-        datasets.load(config(name, root=str(root), download=False))
+        load(config(name, root=str(root), download=False))
     assert f"dataset.root={root}" in str(caught.value)
     assert entries(here) == []
 
@@ -168,15 +172,13 @@ def test_a_folder_without_the_set_is_named(tmp_path, here, name, state):
 def test_a_missing_test_set_is_named_as_such(tmp_path):
     training = write_nmnist(tmp_path / "data", {"Train": range(1, 21), "Test": range(1, 11)})
     with pytest.raises(RequestError, match=r"test_dataset\.root=.* test_dataset\.download=true"):
-        datasets.load(
-            config("nmnist", root=str(training)), config("nmnist", root=str(tmp_path / "none"), download=False)
-        )
+        load(config("nmnist", root=str(training)), config("nmnist", root=str(tmp_path / "none"), download=False))
 
 
 @pytest.mark.parametrize("name", ["nmnist", "dvs_gesture", "cifar10_dvs"])
 def test_download_without_a_network_says_so_and_leaves_nothing(tmp_path, here, name):
     with pytest.raises(RequestError, match="could not be downloaded") as caught:
-        datasets.load(config(name, root=str(tmp_path / "data"), download=True))
+        load(config(name, root=str(tmp_path / "data"), download=True))
     assert f"dataset.root={tmp_path / 'data'}" in str(caught.value)
     left = [p.name for p in (tmp_path / "data").iterdir() if not p.name.endswith(".lock")]
     assert left == []
@@ -198,12 +200,12 @@ def test_download_goes_through_tonic_and_is_kept_whole_or_not_at_all(tmp_path, m
     monkeypatch.setattr(tonic.datasets.NMNIST, "download", download)
     chosen = config("nmnist", root=str(tmp_path / "data"))
     with pytest.raises(RequestError, match="cut off"):
-        datasets.load(chosen)
+        load(chosen)
     assert not (tmp_path / "data" / "NMNIST").exists()
-    (splits,) = datasets.load(chosen)
+    (splits,) = load(chosen)
     assert calls == ["Train", "Test", "Train", "Test"]
     assert [len(splits.train) + len(splits.val), len(splits.test)] == [20, 20]
-    datasets.load(chosen)
+    load(chosen)
     assert len(calls) == 4
 
 
@@ -211,15 +213,15 @@ def test_leaks_are_refused_with_the_way_out(tmp_path):
     # A number above 10,000 in Test: cut from the training set, so 31 to 40 are the same digits on both sides.
     root = write_nmnist(tmp_path / "data", {"Train": range(1, 41), "Test": [*range(31, 41), 12_000]})
     with pytest.raises(RequestError) as caught:
-        datasets.load(config("nmnist", root=str(root)))
+        load(config("nmnist", root=str(root)))
     for words in ("10 of 40", "mnist/train/39", "Train/0/00040.bin", "Test/0/00040.bin"):
         assert words in str(caught.value)
     assert "dataset.exclude_indices=test_dataset" in str(caught.value)
-    (splits,) = datasets.load(config("nmnist", root=str(root), exclude_indices="test_dataset"))
+    (splits,) = load(config("nmnist", root=str(root), exclude_indices="test_dataset"))
     kept = [*splits.train.origin, *splits.val.origin]
     assert sorted(kept, key=lambda o: int(o.rpartition("/")[2])) == [f"mnist/train/{i}" for i in range(30)]
     # The same numbers where Test is of the test set: no leak.
-    datasets.load(config("nmnist", root=str(root), test_digits_from="test"))
+    load(config("nmnist", root=str(root), test_digits_from="test"))
 
 
 def test_leaks_through_test_dataset(tmp_path):
@@ -227,14 +229,14 @@ def test_leaks_through_test_dataset(tmp_path):
     other = write_nmnist(tmp_path / "other", {"Train": range(11, 31), "Test": range(5, 8)})
     training = config("nmnist", root=str(root), split="test")
     with pytest.raises(RequestError, match="10 of 20"):
-        datasets.load(training, config("nmnist", root=str(other), split="train"))
-    (test_only,) = datasets.load(training, config("nmnist", root=str(other)))
+        load(training, config("nmnist", root=str(other), split="train"))
+    (test_only,) = load(training, config("nmnist", root=str(other)))
     assert len(test_only.test) == 3
     chosen = config("nmnist", root=str(root), exclude_indices="test_dataset")
-    (splits,) = datasets.load(chosen, config("nmnist", root=str(other), split="all"))
+    (splits,) = load(chosen, config("nmnist", root=str(other), split="all"))
     assert [len(splits.train) + len(splits.val), len(splits.test)] == [10, 23]
     assert splits.test.origin.tolist()[-1] == "mnist/test/6"
-    whole = datasets.load(config("nmnist", root=str(other)))[0]
+    whole = load(config("nmnist", root=str(other)))[0]
     known = {str(n): part[i].tolist() for part in (whole.train, whole.val, whole.test) for i, n in enumerate(part.name)}
     for i in range(23):
         assert splits.test[i].tolist() == known[str(splits.test.name[i])]
@@ -254,7 +256,7 @@ def test_exclude_indices(tmp_path, exclude, left):
     if exclude == "file":
         (tmp_path / "list.txt").write_text("# digits\n3\n\nscene/4\n")
         exclude = str(tmp_path / "list.txt")
-    (splits,) = datasets.load(own_config(exclude_indices=exclude))
+    (splits,) = load(own_config(exclude_indices=exclude))
     assert len(splits.train) + len(splits.val) == left
     assert len(splits.test) == 8  # never touched
 
@@ -262,25 +264,25 @@ def test_exclude_indices(tmp_path, exclude, left):
 @pytest.mark.parametrize("exclude", ["nofile.txt", {"a": 1}, [1.5], 7, [True]])
 def test_exclude_indices_of_another_kind(exclude):
     with pytest.raises(RequestError, match=r"dataset\.exclude_indices="):
-        datasets.load(own_config(exclude_indices=exclude))
+        load(own_config(exclude_indices=exclude))
 
 
 def test_a_set_of_ones_own():
-    (splits,) = datasets.load(own_config(n=80))
+    (splits,) = load(own_config(n=80))
     assert np.bincount(splits.val.target).tolist() == [2, 2, 2, 2]
-    (splits,) = datasets.load(own_config(val_fraction=0))
+    (splits,) = load(own_config(val_fraction=0))
     assert [len(splits.train), len(splits.val)] == [40, 0]
-    (splits,) = datasets.load(own_config(val=12, origin="", val_fraction=0.5))
+    (splits,) = load(own_config(val=12, origin="", val_fraction=0.5))
     assert [len(splits.train), len(splits.val)] == [40, 12]  # its own validation set stays
-    (splits,) = datasets.load(own_config(preprocess={"crop": [0, 0, 4, 6]}))
+    (splits,) = load(own_config(preprocess={"crop": [0, 0, 4, 6]}))
     assert splits.test.sensor_size == (4, 6, 2)
 
 
 def test_several_experiences():
-    splits = datasets.load(own_config("two", sizes=3))
+    splits = load(own_config("two", sizes=3))
     assert [len(s.train) + len(s.val) for s in splits] == [20, 40, 60]
     with pytest.raises(RequestError, match="several experiences"):
-        datasets.load(own_config(), own_config("two"))
+        load(own_config(), own_config("two"))
 
 
 @pytest.mark.parametrize(
@@ -309,7 +311,7 @@ def test_several_experiences():
 )
 def test_bad_configs_name_the_key(changes, names):
     with pytest.raises(RequestError, match=names):
-        datasets.load(own_config(**changes))
+        load(own_config(**changes))
 
 
 @pytest.mark.parametrize(
@@ -324,12 +326,12 @@ def test_bad_configs_name_the_key(changes, names):
 )
 def test_bad_test_sets_name_the_key(changes, names):
     with pytest.raises(RequestError, match=names):
-        datasets.load(own_config(), own_config(test_origin="third", **changes))
+        load(own_config(), own_config(test_origin="third", **changes))
 
 
 def test_needed_keys():
     with pytest.raises(RequestError, match=r"dataset\.root=null: needs the folder"):
-        datasets.load(config("nmnist", root=None))
+        load(config("nmnist", root=None))
     with pytest.raises(RequestError, match="test_digits_from=both"):
         datasets.check_dataset(config("nmnist", test_digits_from="both"))
 
@@ -388,7 +390,7 @@ def write_gestures(root: Path) -> Path:
 def test_dvs_gesture(tmp_path):
     root = write_gestures(tmp_path / "data" / "DVSGesture").parent
     chosen = config("dvs_gesture", root=str(root), preprocess={"pool": 1})
-    (splits,) = datasets.load(chosen)
+    (splits,) = load(chosen)
     assert [len(splits.train) + len(splits.val), len(splits.test)] == [22, 11]
     assert splits.test.target.tolist() == [0, 1, 10, *range(2, 10)]  # in the order of the files' names
     e = some(30, 3 * 20 + 1, 128)
@@ -397,12 +399,12 @@ def test_dvs_gesture(tmp_path):
     assert splits.test[1]["p"].tolist() == e["p"].tolist()
     ms = e["t"] // 1000
     assert splits.test[1]["t"].tolist() == ((ms - ms[0]) * 1000).tolist()
-    (pooled,) = datasets.load(config("dvs_gesture", root=str(root / "DVSGesture")))
+    (pooled,) = load(config("dvs_gesture", root=str(root / "DVSGesture")))
     assert pooled.train.sensor_size == (32, 32, 2)
     bad = root / "DVSGesture" / "ibmGestureTrain" / "user01_led" / "3.npy"
     bad.write_bytes(bad.read_bytes()[:-9])
     with pytest.raises(RequestError) as caught:
-        datasets.load(chosen)
+        load(chosen)
     assert str(bad) in str(caught.value)
 
 
@@ -410,7 +412,7 @@ def test_dvs_gesture_with_a_foreign_file(tmp_path):
     root = write_gestures(tmp_path / "data")
     np.save(root / "ibmGestureTrain" / "user01_led" / "notes.npy", np.zeros(3))
     with pytest.raises(RequestError, match="notes"):
-        datasets.load(config("dvs_gesture", root=str(root)))
+        load(config("dvs_gesture", root=str(root)))
 
 
 def test_cifar10_dvs(tmp_path, monkeypatch):
@@ -436,7 +438,7 @@ def test_cifar10_dvs(tmp_path, monkeypatch):
             yield {"stream_id": 0, "events": out}
 
     monkeypatch.setitem(sys.modules, "aedat", types.SimpleNamespace(Decoder=Decoder))
-    (splits,) = datasets.load(config("cifar10_dvs", root=str(root), preprocess={"pool": 1}))
+    (splits,) = load(config("cifar10_dvs", root=str(root), preprocess={"pool": 1}))
     assert [len(splits.train) + len(splits.val), len(splits.test)] == [180, 20]
     assert splits.test.name.tolist()[:3] == [
         "airplane/cifar10_airplane_9.aedat4",
@@ -456,4 +458,4 @@ def test_cifar10_dvs_without_its_reader(tmp_path, monkeypatch):
     (tmp_path / "cat" / "a_1.aedat4").touch()
     monkeypatch.setitem(sys.modules, "aedat", None)
     with pytest.raises(RequestError, match="pip install aedat"):
-        datasets.load(config("cifar10_dvs", root=str(tmp_path)))
+        load(config("cifar10_dvs", root=str(tmp_path)))
