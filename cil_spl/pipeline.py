@@ -29,7 +29,8 @@ from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
-from cil_spl.results.record import Record, open_record, read_metrics
+from cil_spl.results.metrics import read_metrics
+from cil_spl.results.record import Record, open_record
 from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint

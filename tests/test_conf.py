@@ -93,7 +93,7 @@ def own_values(group: str, name: str) -> dict:
 def test_the_yaml_repeats_the_signature(choice):
     group, _, name = choice.partition("/")
     node = composed(f"{group}={name}")[group]
-    function = fence.locate(node._target_)
+    function = fence.locate(group, node._target_)
     given = schema.CALLED[group]
     said = own_values(group, name)
     expected = options.defaults(function, given)

@@ -7,7 +7,7 @@ a layer that returns to zero is refused.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -135,8 +135,6 @@ def read_float(path: Path | str, min_v_mem: float = -1.0) -> tuple[list[FloatLay
             pool = _pair(node.kernel_size)
             if pool != _pair(node.stride) or np.any(np.asarray(node.padding) != 0):
                 refuse("pooling windows must not overlap or reach over the edge")
-            from dataclasses import replace
-
             layers[-1] = replace(layers[-1], pool=pool)
             height, width = height // pool[0], width // pool[1]
         else:

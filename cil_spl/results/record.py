@@ -23,20 +23,18 @@ from cil_spl.base.files import (
     file_digest,
     json_line,
     read_checked,
-    read_json_line,
-    unchecked,
-    warn_once,
     write_json,
     write_text,
 )
 from cil_spl.base.version import __version__
 from cil_spl.results import store
+from cil_spl.results.metrics import METRICS_FILE, read_metrics, same_but_for_time, write_metrics
+from cil_spl.results.mlflow_run import MlflowRun
 from cil_spl.results.sweep import parent_of
-from cil_spl.results.values import finite, flatten, git_tags, is_timing, now, plain
+from cil_spl.results.values import finite, flatten, git_tags, now, plain
 
 FORMAT = 2  # 1 had no checksums; it is read as well
 RUN_FILE = "run.json"
-METRICS_FILE = "metrics.jsonl"
 CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
 
@@ -68,38 +66,6 @@ def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
     return info, checked
 
 
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The lines of ``metrics.jsonl``.
-
-    A last line torn by a kill is left out; so is a damaged one, with a warning.
-    """
-    path = folder / METRICS_FILE
-    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    found, damaged, old = [], [], False
-    for number, line in enumerate([*lines, torn] if torn else lines, 1):
-        try:
-            content, checked = read_json_line(line)
-            # Earlier versions wrote no checksum. Their values are numbers, so any other text is one that was hit.
-            if not checked and any(isinstance(value, str) for key, value in content.items() if key != "time"):
-                raise ValueError
-        except ValueError:
-            if number <= len(lines):
-                damaged.append(number)
-            continue
-        found.append(content)
-        old = old or not checked
-    if old:
-        warn_once(unchecked(path))
-    if damaged:
-        warn_once(f"{path}: damaged lines are left out: {', '.join(map(str, damaged))}")
-    return found
-
-
-def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    """``metrics.jsonl`` with these lines and no others."""
-    write_text(folder / METRICS_FILE, "".join(json_line(line) + "\n" for line in lines))
-
-
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
     part = config.get(group)
     return part.get("name") if isinstance(part, Mapping) else None
@@ -115,15 +81,6 @@ def _tags(config: Mapping[str, Any]) -> dict[str, str]:
     return {key: str(value) for key, value in tags.items() if value is not None} | git_tags()
 
 
-def same_but_for_time(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two lines of metrics say the same; how long something took may differ."""
-
-    def plain_of(line: Mapping[str, Any]) -> dict[str, Any]:
-        return {k: v for k, v in line.items() if k != "time" and not is_timing(k)}
-
-    return plain_of(a) == plain_of(b)
-
-
 class Record:
     """One run while it goes on.
 
@@ -136,7 +93,7 @@ class Record:
         self,
         folder: Path,
         info: dict[str, Any],
-        copy: store.MlflowRun | None,
+        copy: MlflowRun | None,
         silent: bool = False,
         known: Sequence[dict[str, Any]] = (),
     ) -> None:
@@ -186,10 +143,10 @@ class Record:
         """
         try:
             with store.trouble(uri):
-                known = None if fresh else store.MlflowRun.of(client, self.info, self.folder)
+                known = None if fresh else MlflowRun.of(client, self.info, self.folder)
                 if known is None:
                     parent = parent_of(self.folder, uri)
-                    self._copy = store.MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
+                    self._copy = MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
                 else:
                     self._copy = known
                     known.take_up(self.info)

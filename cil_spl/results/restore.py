@@ -9,7 +9,9 @@ from typing import Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.results import runs, store
-from cil_spl.results.record import METRICS_FILE, RUN_FILE, artifacts, read_metrics
+from cil_spl.results.metrics import METRICS_FILE, read_metrics
+from cil_spl.results.mlflow_run import MlflowRun
+from cil_spl.results.record import RUN_FILE, artifacts
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import millis
 
@@ -45,7 +47,7 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
             if known.info.lifecycle_stage == "active" and known.info.status == store.MLFLOW_STATUS[info["status"]]:
                 return info["run_id"]
     experiment = str(info["params"].get("tracking.experiment") or store.DEFAULT_EXPERIMENT)
-    copy = store.MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
+    copy = MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
     for line in read_metrics(folder) if not (folder / METRICS_FILE).is_symlink() else ():
         step, when = line.pop("step"), line.pop("time", info["started"])
         copy.metrics(line, step, millis(when))

@@ -10,7 +10,8 @@ from typing import Any
 from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
-from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info, read_metrics
+from cil_spl.results.metrics import read_metrics
+from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info
 from cil_spl.results.store import redact, sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"

@@ -8,6 +8,7 @@ from typing import Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, without_checksum, write_json
 from cil_spl.results import store
+from cil_spl.results.mlflow_run import MlflowRun
 from cil_spl.results.values import LONGEST_TEXT, git_tags, plain
 
 SWEEP_FILE = "sweep.json"
@@ -44,7 +45,7 @@ def close_sweep(folder: Path | str, status: str) -> None:
     path = Path(folder) / SWEEP_FILE
     if path.exists():
         sweep = _read(path)
-        store.MlflowRun(store.client_of(store.with_password(sweep["uri"])), sweep["run_id"], Path(folder)).tell(
+        MlflowRun(store.client_of(store.with_password(sweep["uri"])), sweep["run_id"], Path(folder)).tell(
             "set_terminated", store.MLFLOW_STATUS[status]
         )
 

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 from cil_spl.base import locks
+from cil_spl.base.files import write_json
 from cil_spl.results import runs
 from cil_spl.results.store import client_of, store_uri
 from cil_spl.results.values import flatten
@@ -98,10 +99,10 @@ def test_what_cannot_go_on_is_named(cilspl, here, pipeline, run):
     folder = run(OFF, "name=interrupt")
     lock = locks.hold(folder)
     path = folder / "run.json"
-    path.write_text(json.dumps({**info(folder), "status": "running"}))
+    write_json(path, {**info(folder), "status": "running"})
     assert "the run is still going on" in cilspl("run", f"resume={folder}").err
     lock.release()
-    path.write_text(json.dumps({**info(folder), "refused": True}))
+    write_json(path, {**info(folder), "refused": True})
     assert "refused before it began" in cilspl("run", f"resume={folder}").err
     assert "no run in this folder" in cilspl("run", f"resume={here}").err
     assert "resume=null: name a run" in cilspl("run", "resume=null").err
@@ -111,7 +112,7 @@ def test_it_goes_on_in_the_same_mlflow_run(cilspl, store, pipeline, run):
     folder = run("name=interrupt")
     first = info(folder)
     path = folder / "run.json"
-    path.write_text(json.dumps({**first, "status": "running"}))  # as a SIGKILL leaves it
+    write_json(path, {**first, "status": "running"})  # as a SIGKILL leaves it
     (folder / "config.yaml").write_text((folder / "config.yaml").read_text().replace("interrupt", "done"))
     assert cilspl("run", f"resume={folder}", "trainer.threads=1").code == 0
     client = client_of(store_uri())

@@ -1,0 +1,137 @@
+"""One run in the tracking store, while it goes on or when it is made again from its folder."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from cil_spl.results.store import MLFLOW_STATUS, experiment_id, first_line, redact
+from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
+
+_log = logging.getLogger(__name__)
+
+
+class MlflowRun:
+    """One MLflow run. A store that is lost on the way costs the copy, never the training."""
+
+    def __init__(self, client: Any, run_id: str, folder: Path) -> None:
+        self.client, self.run_id, self.folder = client, run_id, folder
+        self.lost: str | None = None
+        self.told: dict[tuple[str, int], float] = {}  # by metric and step
+
+    @classmethod
+    def start(
+        cls,
+        client: Any,
+        uri: str,
+        experiment: str,
+        info: Mapping[str, Any],
+        folder: Path,
+        parent: str | None = None,
+    ) -> MlflowRun:
+        info = redact(info)
+        tags = {**info["tags"], "folder": str(folder)}
+        if parent is not None:
+            tags["mlflow.parentRunId"] = parent
+        run = client.create_run(
+            experiment_id(client, uri, experiment),
+            start_time=millis(info["started"]),
+            tags=tags,
+            run_name=info["params"].get("name") or folder.name,
+        )
+        copy = cls(client, run.info.run_id, folder)
+        copy._log_params({_safe(key): as_text(value) for key, value in info["params"].items()})
+        return copy
+
+    def _log_params(self, texts: Mapping[str, str]) -> None:
+        from mlflow.entities import Param
+
+        params = [Param(key, text) for key, text in texts.items()]
+        for at in range(0, len(params), 100):  # the most that one batch may hold
+            self.client.log_batch(self.run_id, params=params[at : at + 100])
+
+    @classmethod
+    def of(cls, client: Any, info: Mapping[str, Any], folder: Path) -> MlflowRun | None:
+        """The copy that a run has in the store already; None where the store has none."""
+        if info["run_id"] is not None:
+            with contextlib.suppress(Exception):  # not there
+                found = client.get_run(info["run_id"])
+                if found.info.lifecycle_stage == "active":
+                    return cls(client, info["run_id"], folder)
+            return None
+        # Killed between the start of the copy and the note of its id.
+        experiments = [e.experiment_id for e in client.search_experiments()]
+        where = "tags.folder = '" + str(folder).replace("'", "\\'") + "'"
+        found = client.search_runs(experiments, filter_string=where, max_results=1)
+        return cls(client, found[0].info.run_id, folder) if found else None
+
+    def take_up(self, info: Mapping[str, Any]) -> None:
+        """Go on with a run: it is running again, and what it has been told is not told twice.
+
+        Parameters of a run cannot change in MLflow: those that differ now are tags ``resumed.KEY``.
+        """
+        info = redact(info)
+        self.client.update_run(self.run_id, status=MLFLOW_STATUS["running"])
+        data = self.client.get_run(self.run_id).data
+        for key in data.metrics:
+            for point in self.client.get_metric_history(self.run_id, key):
+                self.told[key, point.step] = point.value
+        texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
+        self._log_params({key: text for key, text in texts.items() if key not in data.params})
+        self.tags({f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
+
+    def metrics(self, metrics: Mapping[str, float | None], step: int = 0, when: int | None = None) -> None:
+        from mlflow.entities import Metric
+
+        when = int(datetime.now(UTC).timestamp() * 1000) if when is None else when
+        points = {_safe(k): float(v) for k, v in metrics.items() if v is not None}
+        new = {k: v for k, v in points.items() if self.told.get((k, step)) != v}
+        new = {k: v for k, v in new.items() if not (is_timing(k) and (k, step) in self.told)}
+        self.told |= {(k, step): v for k, v in new.items()}
+        batch = [Metric(k, v, when, step) for k, v in new.items()]
+        for at in range(0, len(batch), 1000):
+            self.tell("log_batch", metrics=batch[at : at + 1000])
+
+    def tags(self, tags: Mapping[str, str]) -> None:
+        from mlflow.entities import RunTag
+
+        self.tell("log_batch", tags=[RunTag(key, redact(value)) for key, value in tags.items()])
+
+    def artifact(self, path: Path) -> None:
+        inside = path.parent.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else "."
+        self.tell("log_artifact", str(path), None if inside == "." else inside)
+
+    def end(self, info: Mapping[str, Any]) -> None:
+        info = redact(info)
+        numbers = {k: v for k, v in info["row"].items() if isinstance(v, int | float) and k != "seed"}
+        if info["metrics"] or numbers:
+            self.metrics({**numbers, **info["metrics"]}, when=millis(info["ended"]))
+        words = {k: str(v) for k, v in info["row"].items() if isinstance(v, str)}
+        if info["error"]:
+            words["error"] = info["error"][:LONGEST_TEXT]
+        if words:
+            self.tags(words)
+        self.tell("set_terminated", MLFLOW_STATUS[info["status"]], millis(info["ended"]))
+
+    def tell(self, what: str, *args: Any, **kwargs: Any) -> None:
+        if self.lost is not None:
+            return
+        try:
+            getattr(self.client, what)(self.run_id, *args, **kwargs)
+        except Exception as error:
+            self.lost = first_line(error)
+            _log.warning(
+                "the tracking store was lost (%s); the run goes on, and `cilspl restore %s` makes the copy again",
+                self.lost,
+                self.folder,
+            )
+
+
+def _safe(name: str) -> str:
+    """A name that MLflow takes; the folder keeps the true one."""
+    return re.sub(r"[^\w\-. :/]", "_", name)[:250]
