@@ -2,6 +2,8 @@
 
     python benchmarks/chip/bench.py              measure and print, about three minutes
     python benchmarks/chip/bench.py --write      also record results.json, the tables of README.md and linear.png
+    python benchmarks/chip/bench.py --against COMMIT    in turn with another commit, some five minutes; exit code 1 if
+                                                        a figure is more than 5 % slower
 
 Inputs are fixed: layers, networks and recordings come from seeds, the trained network lies beside this file, and its
 recordings are the first test recordings of event_digits. The events of each layer must be those of expected.json. The
@@ -24,36 +26,24 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cil_spl.chip.interchange import load
-from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer, simulate
-from cil_spl.data.events import EVENT
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "chip"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import reference
+from against import compare
+from cases import SEED, Case, best, case, layers, one_layer, quickstarts, recording, trained
+from markdown import table
 
 HERE = Path(__file__).resolve().parent
-SEED = 1
-RECORDINGS = 256
 SINABS_RECORDINGS = 2  # one event a step takes sinabs seconds a recording
-
-
-@dataclass(frozen=True)
-class Case:
-    """A network and its recordings, and what is asked of it: a share of the limit, or ms a recording on two threads."""
-
-    name: str
-    network: ChipNetwork
-    events: np.ndarray
-    offsets: np.ndarray
-    share: float | None = None
-    ms: float | None = None
 
 
 def main() -> None:
@@ -62,7 +52,10 @@ def main() -> None:
     parser.add_argument("--network", type=Path, help="chip.npz to measure in place of the networks kept here")
     parser.add_argument("--repeats", type=int, default=15)
     parser.add_argument("--write", action="store_true", help="record results.json, README.md's tables and linear.png")
+    parser.add_argument("--against", metavar="COMMIT", help="measure another commit too, in turn")
     options = parser.parse_args()
+    if options.against:
+        sys.exit(compare(options.against, HERE / "worker.py", ["--repeats", str(options.repeats)]))
     if options.write and options.network:
         parser.error("--write records the networks kept here; leave --network out")
     limit, by = max(streaming_limit(options.repeats) for _ in range(3))
@@ -160,16 +153,6 @@ def checked(case: Case, found: dict[str, list[int]]) -> ChipAnswer:
     return answer
 
 
-def best(call: Callable[[], object], repeats: int, clock: Callable[[], float] = time.thread_time) -> float:
-    """The shortest of ``repeats`` times, in seconds, by default of this thread alone on its processor."""
-    times = []
-    for _ in range(repeats):
-        start = clock()
-        call()
-        times.append(clock() - start)
-    return min(times)
-
-
 def streaming_limit(repeats: int) -> tuple[float, str]:
     """Additions a second of limit.c, or of the same loop in numba where there is no compiler."""
     compiler = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
@@ -199,93 +182,6 @@ def streaming_limit(repeats: int) -> tuple[float, str]:
         function = ctypes.CDLL(str(library)).stream
         function.argtypes, function.restype = [ctypes.c_int64, ctypes.c_int16, ctypes.c_int16], ctypes.c_int64
         return passes * n / best(lambda: function(passes, -100, 100), repeats), "C, -O3 -march=native"
-
-
-def layers() -> list[Case]:
-    """One layer each, with the activity of a trained one or more: an event out for two to ten in and 16 features."""
-    found = []
-    for name, f, k, s, p, size, share in (
-        ("8 features, 3 x 3, map 34", 8, 3, 1, 1, 34, 0.20),
-        ("16 features, 3 x 3, map 34", 16, 3, 1, 1, 34, 0.20),
-        ("64 features, 3 x 3, map 32", 64, 3, 1, 1, 32, 0.30),
-        ("128 features, 3 x 3, map 16", 128, 3, 1, 1, 16, 0.30),
-        ("16 features, 3 x 3, stride 2, map 34", 16, 3, 2, 1, 34, 0.15),
-        ("64 features, 3 x 3, stride 2, map 32", 64, 3, 2, 1, 32, 0.15),
-        ("64 features, 5 x 5, stride 4, map 32", 64, 5, 4, 1, 32, 0.15),
-        ("linear, 16 x 4 x 4 to 256", 256, 4, 1, 0, 4, 0.15),
-    ):
-        network, rng = one_layer(f, k, s, p, (16 if size == 4 else 4, size, size))
-        found.append(case(name, network, [recording(rng, network.input_shape, 10_000) for _ in range(20)], share=share))
-    return found
-
-
-def one_layer(
-    f: int, kernel: int, stride: int, padding: int, shape: tuple[int, int, int]
-) -> tuple[ChipNetwork, np.random.Generator]:
-    """A layer with random weights and the generator behind them."""
-    rng = np.random.default_rng(SEED)
-    weight = rng.integers(-60, 61, (f, shape[0], kernel, kernel)).astype(np.int8)
-    layer = ChipLayer("layer", weight, (stride, stride), (padding, padding), shape, 1000, -1000)
-    return ChipNetwork((layer,), shape), rng
-
-
-def quickstarts() -> list[Case]:
-    """The quickstart network with fixed random weights at two activities."""
-    found = []
-    for name, thresholds, ms in (
-        ("quickstart at 1 million", (900, 1500, 1000, 400), 0.2),
-        ("quickstart at 8 million", (240, 430, 450, 400), 0.8),
-    ):
-        rng = np.random.default_rng(SEED)
-        network = quickstart(rng, thresholds)
-        found.append(case(name, network, [recording(rng, (2, 34, 34), 4000) for _ in range(RECORDINGS)], ms=ms))
-    return found
-
-
-def trained(path: Path) -> Case:
-    """A trained network on test recordings of event_digits, or on random ones if its sensor is another."""
-    network = load(path)
-    if network.input_shape == (2, 34, 34):
-        from cil_spl.data.datasets import event_digits
-
-        return Case(f"trained, {path.name}", network, *event_digits().test.gather(np.arange(RECORDINGS)))
-    rng = np.random.default_rng(SEED)
-    return case(path.name, network, [recording(rng, network.input_shape, 4000) for _ in range(RECORDINGS)])
-
-
-def case(name: str, network: ChipNetwork, recordings: list[np.ndarray], **aims: float) -> Case:
-    offsets = np.concatenate([[0], np.cumsum([len(r) for r in recordings])]).astype(np.int64)
-    return Case(name, network, np.concatenate(recordings), offsets, **aims)
-
-
-def quickstart(rng: np.random.Generator, thresholds: tuple[int, ...]) -> ChipNetwork:
-    """The vendor's four layers with random weights."""
-
-    def layer(k: int, f: int, shape: tuple[int, int, int], kernel: int, s: int, p: int, pool: int) -> ChipLayer:
-        weight = rng.integers(-100, 128, (f, shape[0], kernel, kernel)).astype(np.int8)
-        onward = (Destination(k + 1, (pool, pool)),) if k < 3 else ()
-        low = -thresholds[k]
-        return ChipLayer(f"l{k}", weight, (s, s), (p, p), shape, thresholds[k], low, destinations=onward)
-
-    return ChipNetwork(
-        (
-            layer(0, 8, (2, 34, 34), 3, 1, 1, 2),
-            layer(1, 16, (8, 17, 17), 3, 1, 1, 2),
-            layer(2, 16, (16, 8, 8), 3, 2, 1, 1),
-            layer(3, 10, (16, 4, 4), 4, 1, 0, 1),
-        ),
-        (2, 34, 34),
-    )
-
-
-def recording(rng: np.random.Generator, shape: tuple[int, int, int], n: int) -> np.ndarray:
-    """``n`` events over the middle of the map."""
-    events = np.zeros(n, EVENT)
-    for field, size in (("y", shape[1]), ("x", shape[2])):
-        events[field] = np.clip(np.round(rng.normal(size / 2, size / 5, n)), 0, size - 1)
-    events["p"] = rng.integers(0, min(shape[0], 128), n)
-    events["t"] = np.sort(rng.integers(0, 300_000, n))
-    return events
 
 
 def others(case: Case, ours: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -428,18 +324,6 @@ def plot(rows: list[dict[str, Any]]) -> None:
         axis.plot(x, y, "o")
         axis.set(xlabel=name, ylabel="ms" if name == names[0] else "", xlim=0, ylim=0)
     figure.savefig(HERE / "linear.png", dpi=100)
-
-
-def table(title: str, rows: list[dict[str, Any]]) -> str:
-    """Rows as a table in Markdown, the first column headed by the title."""
-    keys = list(rows[0])
-    cells = [
-        [title if i == 0 else key for i, key in enumerate(keys)],
-        *([str(row[key]) for key in keys] for row in rows),
-    ]
-    widths = [max(len(line[i]) for line in cells) for i in range(len(keys))]
-    text = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in cells]
-    return "\n".join([text[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *text[1:]])
 
 
 def write_readme(answer: dict[str, Any], tables: list[str]) -> None:

@@ -1,6 +1,8 @@
 """What a training step costs: chip in the loop against plain BPTT, and the fused neurons against the same step by step.
 
     python benchmarks/training/bench.py [--bins 1 10] [--threads 1 2] [--start RUN] [--repeats 20] [override ...]
+    python benchmarks/training/bench.py --against COMMIT [...]    in turn with another commit, one thread; exit code 1
+                                                                  if a figure is more than 5 % slower
 
 All sides take turns on the same batch within one process, and the figures are the medians of their times and of the
 ratios within a turn. The network is trained for an epoch first (its activity decides what the chip costs), or taken
@@ -11,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -30,6 +33,8 @@ from cil_spl.methods import bptt
 from cil_spl.models import fused
 from cil_spl.models.forward import forward
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -38,7 +43,15 @@ def main() -> None:
     parser.add_argument("--start", help="a run to take the weights from; its layers must be those of the overrides")
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("overrides", nargs="*", help="of the config, for example experiment=nmnist8 dataset.root=DIR")
+    parser.add_argument("--against", metavar="COMMIT", help="measure another commit too, in turn")
     given = parser.parse_args()
+    if given.against:
+        from against import compare
+
+        bins = [str(n) for n in given.bins]
+        arguments = ["--repeats", str(given.repeats), *(["--start", given.start] if given.start else [])]
+        arguments += ["--bins", *bins, "--", *given.overrides]
+        sys.exit(compare(given.against, Path(__file__).with_name("worker.py"), arguments))
     for threads in given.threads:
         for bins in given.bins:
             measure(bins, threads, given)

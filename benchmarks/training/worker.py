@@ -1,0 +1,57 @@
+"""One turn of ``bench.py --against``: the figures of the bench.py that lies in the tree given, as JSON.
+
+That file brings its own ``measure`` and ``taken``; the latter is replaced, so that both sides are timed alike: the
+shortest of the processor times, which other work on the machine disturbs least.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("tree", type=Path)
+    parser.add_argument("--bins", type=int, nargs="+", required=True)
+    parser.add_argument("--start")
+    parser.add_argument("--repeats", type=int, required=True)
+    parser.add_argument("overrides", nargs="*")
+    given = parser.parse_args()
+    spec = importlib.util.spec_from_file_location("bench", given.tree / "benchmarks" / "training" / "bench.py")
+    assert spec is not None
+    assert spec.loader is not None
+    bench = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(bench)
+    found: dict[str, float] = {}
+    for bins in given.bins:
+
+        def taken(sides: dict[str, Callable[[], None]], repeats: int, bins: int = bins) -> dict[str, list[float]]:
+            times = processor_times(sides, repeats)
+            found.update({f"{bins} windows, {name}, ms": 1e3 * min(values) for name, values in times.items()})
+            return times
+
+        bench.taken = taken
+        bench.measure(bins, 1, given)
+    sys.stdout.flush()
+    print(json.dumps(found))
+
+
+def processor_times(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 2):  # the first two warm up
+        for name, side in sides.items():
+            began = time.process_time()
+            side()
+            if turn >= 2:
+                times[name].append(time.process_time() - began)
+    return times
+
+
+if __name__ == "__main__":
+    main()
