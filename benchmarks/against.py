@@ -1,8 +1,8 @@
 """Two commits in turn: what has become slower.
 
-Each side is a copy of its tree in a temporary folder. A turn is one process that measures with that tree's own sources
-and prints its figures, times by name, as one line of JSON. The compiled code of a side lies in its copy, and is made
-in a process that is not counted. A figure is the median of five turns.
+Each side is a copy of its tree in a temporary folder. In a turn, a process of each side measures with that tree's own
+sources, both figure by figure by turns, so that what else the machine does meets both alike. The compiled code of a
+side lies in its copy, and is made in a turn that is not counted. A figure is the median of five turns.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,9 @@ def compare(commit: str, worker: Path, arguments: Sequence[str] = (), root: Path
         script = sides["this"] / worker.resolve().relative_to(root)
         times: dict[str, dict[str, list[float]]] = {name: {} for name in sides}
         for turn in range(TURNS + 1):  # the first one compiles
-            for name in list(sides) if turn % 2 else list(sides)[::-1]:
-                for figure, value in figures(sides[name], script, arguments).items():
-                    if turn > 0:
-                        times[name].setdefault(figure, []).append(value)
+            for name, figure, value in in_turn(sides, script, arguments):
+                if turn > 0:
+                    times[name].setdefault(figure, []).append(value)
             print(f"turn {turn} of {TURNS}" if turn else "compiled", file=sys.stderr, flush=True)
     rows, slower = judge(times["other"], times["this"])
     print(table(f"this tree against {commit}", rows))
@@ -101,18 +101,49 @@ def importable(tree: Path) -> Path:
     return tree
 
 
-def figures(tree: Path, script: Path, arguments: Sequence[str]) -> dict[str, float]:
-    """What one process measures with the sources of ``tree``, on one thread.
+def in_turn(sides: dict[str, Path], script: Path, arguments: Sequence[str]) -> Iterator[tuple[str, str, float]]:
+    """Side, figure and value, as one process of each side finds them, on one thread.
 
     Raises:
-        SystemExit: it failed.
+        SystemExit: one failed.
     """
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(started(tree, script, arguments)) for name, tree in sides.items()}
+        while running:
+            for name, process in list(running.items()):
+                line = asked(process)
+                if line:
+                    yield name, *json.loads(line)
+                elif process.wait():
+                    sys.exit(f"{script.name} failed with the sources of {sides[name]}")
+                else:
+                    del running[name]
+
+
+def started(tree: Path, script: Path, arguments: Sequence[str]) -> subprocess.Popen[str]:
     environment = {**os.environ, "PYTHONPATH": str(tree), **dict.fromkeys(THREADS, "1")}
     for shared in ("NUMBA_CACHE_DIR", "PYTHONDONTWRITEBYTECODE"):
         environment.pop(shared, None)
     command = [sys.executable, str(script), str(tree), *arguments]
-    done = subprocess.run(command, cwd=tree, env=environment, stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        sys.exit(f"{script.name} failed with the sources of {tree}")
-    found: dict[str, float] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
+    pipes: Any = dict.fromkeys(("stdin", "stdout"), subprocess.PIPE)
+    return subprocess.Popen(command, cwd=tree, env=environment, text=True, **pipes)
+
+
+def asked(process: subprocess.Popen[str]) -> str:
+    """The next figure's line; empty at the end. Lines that are no figure are left out."""
+    assert process.stdin is not None
+    assert process.stdout is not None
+    with suppress(BrokenPipeError):
+        process.stdin.write("next\n")
+        process.stdin.flush()
+    return next((line for line in process.stdout if line.startswith("[")), "")
+
+
+def answer(figures: Iterable[tuple[str, float]]) -> None:
+    """In a worker: measure each figure (a name and a time) when asked for it."""
+    found = iter(figures)
+    for _ in sys.stdin:
+        figure = next(found, None)
+        if figure is None:
+            return
+        print(json.dumps(figure), flush=True)

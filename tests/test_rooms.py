@@ -18,16 +18,13 @@ FILE_LINES, FUNCTION_LINES = 400, 60
 REASON = f"longer than {FILE_LINES} lines because"  # in the docstring of a file that has one
 # Larger than they should be today, and how large: each may only shrink, and goes off the list once it fits.
 LONG_FILES = {
-    "cil_spl/chip/kernels.py": 878,
-    "cil_spl/chip/simulator.py": 613,
-    "cil_spl/data/datasets.py": 442,
+    "cil_spl/data/datasets.py": 416,
     "cil_spl/results/mismatch.py": 427,
-    "cil_spl/targets/devkit.py": 563,
+    "cil_spl/targets/devkit.py": 560,
 }
 LONG_FUNCTIONS = {
     "cil_spl/chip/nirfile.py::read_float": 74,
-    "cil_spl/chip/simulator.py::compiled": 70,
-    "cil_spl/chip/simulator.py::simulate": 74,
+    "cil_spl/chip/simulator.py::simulate": 72,
     "cil_spl/methods/cil_bptt.py::train": 67,
     "cil_spl/methods/cil_conversion.py::train": 63,
     "cil_spl/tasks/evaluation.py::evaluate": 67,

@@ -1,4 +1,4 @@
-"""One turn of ``bench.py --against``: figures of the simulator in the tree given, as JSON.
+"""One turn of ``bench.py --against``: figures of the simulator in the tree given.
 
 Besides the cases of bench.py: exact steps, dies, branches, records, and small batches, where making the tables counts.
 Both sides are measured by this file, which therefore takes the simulator under its earlier name too.
@@ -7,13 +7,17 @@ Both sides are measured by this file, which therefore takes the simulator under 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from against import answer
 from cases import Case, best, branches, layers, quickstarts, trained
 
 from cil_spl.chip import simulator
@@ -38,26 +42,28 @@ def main() -> None:
     parser.add_argument("tree", type=Path)
     parser.add_argument("--repeats", type=int, required=True)
     given = parser.parse_args()
-    n = given.repeats
-    found = {}
+    answer(figures(given.repeats))
+
+
+def figures(n: int) -> Iterator[tuple[str, float]]:
+    """Names and times, each of them the shortest of ``n``."""
     for one in layers():
         hidden = replace(one, network=replace(one.network, readout=(0,)))
-        found[f"{one.name}, ns/event"] = 1e9 * seconds(hidden, n) / len(one.events)
+        yield f"{one.name}, ns/event", 1e9 * seconds(hidden, n) / len(one.events)
     few, many = quickstarts()
     real = trained(HERE / "quickstart.npz")
     for one, recordings in ((few, 128), (many, 16), (real, 64), (branches(), 32)):
-        found[f"{one.name}, ms"] = per_recording(one, recordings, n)
-    found["trained, neurons in another order, ms"] = per_recording(real, 64, n, order_seed=1)
+        yield f"{one.name}, ms", per_recording(one, recordings, n)
+    yield "trained, neurons in another order, ms", per_recording(real, 64, n, order_seed=1)
     for name in ("counts", "v_mem", "events"):
         bins = np.linspace(0, 300_000, 11, dtype=np.int64)[None].repeat(64, axis=0)
-        found[f"trained, {name} recorded, ms"] = per_recording(real, 64, n, edges_us=bins, record=(name,))
+        yield f"trained, {name} recorded, ms", per_recording(real, 64, n, edges_us=bins, record=(name,))
     for name, settings in DIES.items():
-        found[f"trained, die with {name}, ms"] = per_recording(real, 16, n, die=Die(seed=1, **settings))
-    found["branches, die with all, ms"] = per_recording(branches(), 16, n, die=Die(seed=1, **DIES["all"]))
-    found["4 recordings of one network, ms"] = 4 * per_recording(real, 4, 3 * n)
-    found["4 recordings of one network on a die, ms"] = 4 * per_recording(real, 4, 3 * n, die=Die(dead=0.1))
-    found["4 recordings of a new network, ms"] = 1e3 * new_networks(first(real, 4), 3 * n)
-    print(json.dumps(found))
+        yield f"trained, die with {name}, ms", per_recording(real, 16, n, die=Die(seed=1, **settings))
+    yield "branches, die with all, ms", per_recording(branches(), 16, n, die=Die(seed=1, **DIES["all"]))
+    yield "4 recordings of one network, ms", 4 * per_recording(real, 4, 3 * n)
+    yield "4 recordings of one network on a die, ms", 4 * per_recording(real, 4, 3 * n, die=Die(dead=0.1))
+    yield "4 recordings of a new network, ms", 1e3 * new_networks(first(real, 4), 3 * n)
 
 
 def first(one: Case, n: int) -> Case:

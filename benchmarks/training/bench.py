@@ -49,8 +49,13 @@ def main() -> None:
         from against import compare
 
         bins = [str(n) for n in given.bins]
-        arguments = ["--repeats", str(given.repeats), *(["--start", given.start] if given.start else [])]
-        arguments += ["--bins", *bins, "--", *given.overrides]
+        arguments = [
+            *given.overrides,
+            "--repeats",
+            str(given.repeats),
+            *(["--start", given.start] if given.start else []),
+        ]
+        arguments += ["--bins", *bins]
         sys.exit(compare(given.against, Path(__file__).with_name("worker.py"), arguments))
     for threads in given.threads:
         for bins in given.bins:

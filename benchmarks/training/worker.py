@@ -1,4 +1,4 @@
-"""One turn of ``bench.py --against``: the figures of the bench.py that lies in the tree given, as JSON.
+"""One turn of ``bench.py --against``: the figures of the bench.py that lies in the tree given.
 
 That file brings its own ``measure`` and ``taken``; the latter is replaced, so that both sides are timed alike: the
 shortest of the processor times, which other work on the machine disturbs least.
@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from against import answer
 
 
 def main() -> None:
@@ -28,18 +31,24 @@ def main() -> None:
     assert spec.loader is not None
     bench = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(bench)
-    found: dict[str, float] = {}
-    for bins in given.bins:
+    answer(figures(bench, given))
 
-        def taken(sides: dict[str, Callable[[], None]], repeats: int, bins: int = bins) -> dict[str, list[float]]:
-            times = processor_times(sides, repeats)
-            found.update({f"{bins} windows, {name}, ms": 1e3 * min(values) for name, values in times.items()})
-            return times
+
+def figures(bench: Any, given: argparse.Namespace) -> Iterator[tuple[str, float]]:
+    """Names and times in milliseconds."""
+    for bins in given.bins:
+        found: dict[str, list[float]] = {}
+
+        def taken(
+            sides: dict[str, Callable[[], None]], repeats: int, found: dict[str, list[float]] = found
+        ) -> dict[str, list[float]]:
+            found |= processor_times(sides, repeats)
+            return found
 
         bench.taken = taken
         bench.measure(bins, 1, given)
-    sys.stdout.flush()
-    print(json.dumps(found))
+        for name, times in found.items():
+            yield f"{bins} windows, {name}, ms", 1e3 * min(times)
 
 
 def processor_times(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_sealed, without_checksum, write_sealed
-from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 
 FORMAT = 2  # 1 had no checksum; it is read as well
 KIND = "cilspl chip network"
@@ -61,8 +61,6 @@ def load(path: Path | str) -> ChipNetwork:
         raise RequestError(f"{path}: no such file; a run writes its chip network as chip.npz") from None
     except (OSError, EOFError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise RequestError(f"{path}: not a chip network, or cut short ({error})") from None
-    from cil_spl.chip.simulator import check_network
-
     try:
         check_network(network)
     except RequestError as error:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
+
 
 @dataclass(frozen=True)
 class Destination:
@@ -84,3 +86,46 @@ class ChipNetwork:
     def is_chain(self) -> bool:
         """Whether every layer sends to the next one alone, and the last one nowhere."""
         return self.branch is None
+
+
+def check_network(network: ChipNetwork) -> None:
+    """Refuse what no chip could run: wiring, shapes and number ranges (what fits a core is placement's matter).
+
+    Raises:
+        RequestError: names the layer, its value and what is allowed.
+    """
+    for k, layer in enumerate(network.layers):
+
+        def refuse(what: str, name: str = layer.name) -> None:
+            raise RequestError(f"chip network: layer {name}: {what}")
+
+        if layer.weight.dtype != np.int8 or layer.weight.ndim != 4:
+            refuse(f"weight is {layer.weight.dtype} {layer.weight.shape}; a chip holds int8 [f, c, ky, kx]")
+        if layer.weight.shape[1] != layer.input_shape[0]:
+            refuse(f"weight takes {layer.weight.shape[1]} features, input_shape has {layer.input_shape[0]}")
+        if min(layer.output_shape) < 1:
+            refuse(f"its map would be {layer.output_shape}")
+        if not 1 <= layer.threshold <= 32767:
+            refuse(f"threshold={layer.threshold}; allowed is 1..32767")
+        if not -32768 <= layer.min_v_mem <= 0:
+            refuse(f"min_v_mem={layer.min_v_mem}; allowed is -32768..0")
+        if layer.reset not in ("subtract", "zero"):
+            refuse(f"reset={layer.reset}; allowed are subtract and zero")
+        if len(layer.destinations) > 2:
+            refuse(f"{len(layer.destinations)} destinations; a core feeds at most 2")
+        if k == len(network.layers) - 1 and layer.destinations:
+            refuse("the last layer is read out and feeds no other")
+        for destination in layer.destinations:
+            if not k < destination.layer < len(network.layers):
+                refuse(f"feeds layer {destination.layer}; allowed is {k + 1}..{len(network.layers) - 1}")
+            if not set(destination.pool) <= {1, 2, 4}:
+                refuse(f"pool={destination.pool}; allowed are 1, 2 and 4")
+            _, height, width = layer.output_shape
+            pooled = (height // destination.pool[0], width // destination.pool[1])
+            target = network.layers[destination.layer]
+            if pooled != target.input_shape[1:]:
+                refuse(f"its pooled map is {pooled}, layer {target.name} takes {target.input_shape[1:]}")
+    if network.layers[0].input_shape != network.input_shape:
+        raise RequestError(
+            f"chip network: input {network.input_shape} is not layer 0's {network.layers[0].input_shape}"
+        )

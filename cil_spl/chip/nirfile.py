@@ -14,9 +14,8 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
+from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 from cil_spl.chip.rounding import to_integers
-from cil_spl.chip.simulator import check_network
 
 MIN_V_MEM = "min_v_mem"
 

@@ -46,9 +46,10 @@ import filelock
 import numpy as np
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip.network import ChipNetwork
+from cil_spl.chip.network import ChipNetwork, check_network
 from cil_spl.chip.placement import CORES, assign, need_of, place_network
-from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output, Program, check_network, compiled
+from cil_spl.chip.program import Program, program_of
+from cil_spl.chip.simulator import EVENT16, ChipAnswer, LayerEvents, Output
 from cil_spl.targets.board import NOT_REAL, samna_is_real
 
 # Our name of a kind of board (sinabs uses the same): samna's name, and samna's module of its chip.
@@ -192,7 +193,7 @@ class Board:
         valid, message = self._module.validate_configuration(config)
         if not valid:
             raise RequestError(f"{self.key}: samna refuses the configuration: {message}")
-        self.network, self._program = network, compiled(network)
+        self.network, self._program = network, program_of(network)
         self._layer_of = {layer.core: k for k, layer in enumerate(network.layers)}
         last = len(network.layers) - 1
         self.monitored = tuple(k for k in range(last + 1) if monitor == "all" or k == last)
@@ -468,21 +469,20 @@ def _within(values: np.ndarray, size: int) -> np.ndarray:
 
 def _synops(program: Program, by_source: dict[int, np.ndarray]) -> np.ndarray:
     """Additions in each layer, from the events of the sensor (-1) and the layers; NaN where a source is not known."""
-    from cil_spl.chip import kernels as kn
-
-    layers = program.network.layers
-    synops, table = np.zeros(len(layers)), program.pixel.reshape(-1, kn.PIXEL_COLUMNS)
-    sources = [(-1, 0)] + [(k, int(e)) for k, edges in enumerate(program.fan_out) for e in edges if e >= 0]
+    layers, tables = program.network.layers, program.tables
+    synops = np.zeros(len(layers))
+    sources = [(-1, 0)] + [(k, int(e)) for k, edges in enumerate(tables.fan_out) for e in edges if e >= 0]
     for source, edge in sources:
-        target, at, *_, shift, channels = program.edges[edge]
+        wiring = tables.edges[edge]
+        target = wiring["target"]
         if source not in by_source:
             synops[target] = np.nan
             continue
         events = by_source[source]
         _, _, width = program.network.input_shape if source < 0 else layers[source].output_shape
-        reaches = events["p" if source < 0 else "f"].astype(np.int64) + shift < channels
-        pixel = at + events["y"].astype(np.int64) * width + events["x"]
-        synops[target] += table[pixel[reaches], kn.ADDS].sum()
+        reaches = events["p" if source < 0 else "f"].astype(np.int64) + wiring["shift"] < wiring["channels"]
+        pixel = wiring["pixels"] + events["y"].astype(np.int64) * width + events["x"]
+        synops[target] += tables.pixels["adds"][pixel[reaches]].sum()
     return synops
 
 

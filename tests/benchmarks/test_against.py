@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,15 +12,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "benchmarks"))
 import against
 
-WORKER = """import json, os, sys
+WORKER = """import os, sys
 from cil_spl import TIMES
 from pathlib import Path
+from against import answer
 turns = Path(sys.argv[1]) / "turns"
 turn = len(turns.read_text()) if turns.exists() else 0
 turns.write_text("x" * (turn + 1))
 assert "NUMBA_CACHE_DIR" not in os.environ and os.environ["OMP_NUM_THREADS"] == "1"
 print("chatter")
-print(json.dumps({name: values[turn] for name, values in TIMES.items()}))
+answer((name, values[turn]) for name, values in TIMES.items())
 """
 
 
@@ -30,6 +32,8 @@ def project(tmp_path: Path) -> Path:
     (root / "cil_spl").mkdir(parents=True)
     (root / "benchmarks").mkdir()
     (root / "benchmarks" / "worker.py").write_text(WORKER)
+    for name in ("against.py", "markdown.py"):
+        shutil.copy(against.ROOT / "benchmarks" / name, root / "benchmarks")
     # The first turn compiles; the others are in disorder, with medians of 100 and 10.
     write(root, same=[9999, 100, 300, 1, 99, 101], gone=[1] * 6, slow=[9999, 10, 9, 11, 10, 10])
     for command in (["init"], ["add", "."], ["commit", "-m", "one"], ["tag", "before"]):

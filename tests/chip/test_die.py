@@ -19,8 +19,8 @@ import reference
 from test_simulator import assert_answers_equal
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip import kernels
 from cil_spl.chip.die import DECIMATION, Die, die_of
+from cil_spl.chip.kernels import compiled
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.events import EVENT
@@ -109,7 +109,7 @@ def check_both_paths(seed: int, n: int, lost: float, decimate: int, spread: floa
         with pytest.MonkeyPatch.context() as patch:
             if forced:
                 patch.setattr(ChipNetwork, "is_chain", False)
-            patch.setattr(kernels, unused, None)  # neither path stands in for the other
+            patch.setattr(compiled, unused, None)  # neither path stands in for the other
             answers.append(simulate(network, events, offsets, edges, record=(*RECORD, "output"), die=die))
     assert_answers_equal(*answers)
     return answers[0]
