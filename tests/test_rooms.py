@@ -28,7 +28,6 @@ LONG_FUNCTIONS = {
     "cil_spl/methods/cil_bptt.py::train": 67,
     "cil_spl/methods/cil_conversion.py::train": 63,
     "cil_spl/tasks/evaluation.py::evaluate": 67,
-    "cil_spl/training/epochs.py::fit": 64,
 }
 
 

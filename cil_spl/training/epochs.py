@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
@@ -105,16 +106,11 @@ def fit(
             fitted.best_score, fitted.best_epoch = metrics[f"val/{monitor}"], fitted.epochs
             _save(best_file, {"keep": _states(keep)})
         fitted.stopped = _reason_to_stop(fitted, trainer)
-        made = generators.state()
-        _save(
-            last_file,
-            {"keep": _states(keep), "generators": made, "fitted": vars(fitted), "after": [list(a) for a in after]},
-        )
+        content = {"keep": _states(keep), "generators": generators.state(), "fitted": vars(fitted)}
+        _save(last_file, content | {"after": [list(a) for a in after]})
     ranks.gather(None)  # rank 0 has written
     if best_file.exists() and fitted.best_epoch:
-        best = read_checkpoint(best_file)
-        for name, thing in keep.items():
-            thing.load_state_dict(best["keep"][name])
+        _put_back(keep, read_checkpoint(best_file))
     return fitted
 
 
@@ -126,8 +122,7 @@ def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[
     if [tuple(a) for a in saved.get("after", after)] != list(after):
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
         return Fitted()
-    for name, thing in keep.items():
-        thing.load_state_dict(saved["keep"][name])
+    _put_back(keep, saved)
     generators.load_state(saved["generators"] if "generators" in saved else saved["rng"])
     return Fitted(**saved["fitted"])
 
@@ -161,6 +156,11 @@ def _reason_to_stop(fitted: Fitted, trainer: Trainer) -> str:
     if trainer.patience is not None and fitted.epochs - fitted.best_epoch >= trainer.patience:
         return f"no better for {trainer.patience} epochs"
     return ALL_DONE
+
+
+def _put_back(keep: Mapping[str, Stateful], saved: Mapping[str, Any]) -> None:
+    for name, thing in keep.items():
+        thing.load_state_dict(saved["keep"][name])
 
 
 def _states(keep: Mapping[str, Stateful]) -> dict[str, object]:
