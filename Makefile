@@ -1,4 +1,4 @@
-# Every target is a few commands that a person could type. `make run` and `make test` need Python >= 3.11, nothing else.
+# Every target is a few commands that could be typed. `make run` and `make test` need Python >= 3.11, nothing else.
 #
 #   make run ARGS="method=conversion seed=1"     make test ARGS="tests/chip -x"     make run PYTHON=python3.12
 

@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _guarded(word: str, rest: list[str]) -> int:
-    """Run a subcommand; a person's mistake is one message, not a traceback."""
+    """Run a subcommand; a user's mistake is one message, not a traceback."""
     try:
         return int(import_module(f"cil_spl.cli.{word}").main(rest))
     except RequestError as error:

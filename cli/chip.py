@@ -144,7 +144,7 @@ def _print_mismatch(found: Mismatch) -> None:
 
     per_recording = report.amount(found.chip.events.sum() / found.chip.n)
     print("8-bit network in time steps against the chip, per cent")
-    print(f"Sum of |steps - chip| over the chip's {per_recording} events a recording, by layer:")
+    print(f"Sum of |steps - chip| over the chip's {per_recording} events per recording, by layer:")
     print(
         _table(
             [
@@ -153,7 +153,7 @@ def _print_mismatch(found: Mismatch) -> None:
             ]
         )
     )
-    print("\nAll layers; the same with its sign; neurons with just the chip's count:")
+    print("\nAll layers; the same with its sign; neurons with exactly the chip's count:")
     print(
         _table(
             [

@@ -1,4 +1,4 @@
-"""Tab completion: Hydra's, behind the word ``run``."""
+"""Tab completion: Hydra's, after the word ``run``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 from cil_spl.cli import COMMANDS
 
-# Second words that a person may want completed; everything behind `run` is Hydra's.
+# Second words that a user may want completed; everything after `run` is Hydra's.
 WORDS = {
     "ls": ("methods", "models", "datasets", "targets", "experiments"),
     "data": ("describe", "fetch", "picture", "cache", "clear"),
@@ -18,7 +18,7 @@ def main(argv: list[str]) -> int:
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
     fresh = line.endswith(" ") or not words
-    done = words[1:] if fresh else words[1:-1]  # behind `cilspl`, without the word under the cursor
+    done = words[1:] if fresh else words[1:-1]  # after `cilspl`, without the word under the cursor
     if any(word.startswith("query=") for word in argv):
         if not done:
             print(" ".join(COMMANDS))

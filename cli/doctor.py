@@ -114,7 +114,7 @@ def folders() -> Iterator[Line]:
 
 
 def megabytes(size: int) -> str:
-    """Bytes as a person reads them."""
+    """Bytes as they are read."""
     return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB"
 
 

@@ -1,4 +1,4 @@
-"""Hydra's and OmegaConf's complaints in a person's words: key, value, what is allowed."""
+"""Hydra's and OmegaConf's complaints in the user's words: key, value, what is allowed."""
 
 from __future__ import annotations
 

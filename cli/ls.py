@@ -49,7 +49,7 @@ def main(argv: list[str]) -> int:
 
 
 def listing(roots: list[Any], group: str) -> dict[str, str]:
-    """Name and first line of comment of every YAML file of a group; later roots go over earlier ones."""
+    """Name and first line of comment of every YAML file of a group; later roots take precedence."""
     found = {}
     for root in roots:
         folder = root / group

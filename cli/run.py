@@ -152,7 +152,7 @@ def _trace(error: Exception) -> int:
 
 
 def _sweep_up(here: Path) -> None:
-    """A request refused before any work leaves no folder behind."""
+    """A request refused before any work leaves no folder."""
     if {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
         shutil.rmtree(here, ignore_errors=True)
 

@@ -1,4 +1,4 @@
-"""What holds for every test: no network, no samna, nothing written to a person's folders."""
+"""What holds for every test: no network, no samna, nothing written to the user's folders."""
 
 from __future__ import annotations
 

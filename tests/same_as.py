@@ -116,7 +116,7 @@ class Compared:
 
 
 def overrides_of(case: str, digits: Path) -> list[str]:
-    """What both sides are told for a case."""
+    """What both sides are given for a case."""
     data, method = case.split("/")
     root = [f"dataset.root={digits}"] if data == "nmnist8" else []
     restored = [override for where in ("*", case) for override in RESTORED.get(where, {})]

@@ -47,7 +47,7 @@ def known() -> set[str]:
 
 def test_the_keys_are_found(known):
     assert {"method.init_rate", "dataset.root", "test_dataset.root", "target.die.fifo", "observer.v_mem"} <= known
-    assert "model.init_gain" not in known  # what a silent layer once was told to raise
+    assert "model.init_gain" not in known  # what the message of a silent layer once named
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(ROOT)))

@@ -48,7 +48,7 @@ def content(wheel: Path) -> set[str]:
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A clean copy of the tree, with a person's own settings in it."""
+    """A clean copy of the tree, with a user's own settings in it."""
     copy = tmp_path_factory.mktemp("packaging") / "tree"
     for name in tracked("pyproject.toml", "README.md", "LICENSE", *PLACES):
         (copy / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""What a config must not say, and what a person is told then."""
+"""What a config must not say, and the message then."""
 
 from __future__ import annotations
 

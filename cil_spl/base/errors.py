@@ -1,4 +1,4 @@
-"""The one error that a person can cause."""
+"""The one error that a user can cause."""
 
 
 class RequestError(ValueError):

@@ -11,7 +11,7 @@ What happens to an event on its way, in this order; an event that reaches no neu
 3. The core handles one event at a time and needs ``additions / synops_per_second`` for each, in whole nanoseconds. An
    event that finds it busy waits in the core's input queue, first in, first out. Where ``fifo`` events wait already the
    congestion balancer drops it, and it is counted; without ``fifo`` the queue has no end, which is the stalling core.
-   The vendor publishes neither rate nor depth nor what an event costs: rate and depth are the person's, the cost is
+   The vendor publishes neither rate nor depth nor what an event costs: rate and depth are the user's, the cost is
    taken to be its additions, and a core that stalls does not hold up the cores before it.
 4. Its neurons add and fire at the moment at which the core takes it up. Of what they fire the core's decimator lets
    one event in ``decimate`` pass; where it stands when a recording begins is chance. What it holds back is not among
@@ -57,7 +57,7 @@ class Die:
             cannot be early: the mean is the same); an event of a core may pass others.
         reorder_us: an event is held up on its way into a core by less than this, in microseconds (uniform): events
             less than this far apart may change places, others keep theirs.
-        synops_per_second: rate of a core, synaptic operations a second; None for no limit.
+        synops_per_second: rate of a core, synaptic operations per second; None for no limit.
         fifo: events that wait at a core's input before the congestion balancer drops more; None for no end.
         decimate: of this many events of a core one passes: 1, 2, 4, 8, 16, 32, 128, 256 or 512.
         leak: what every neuron's state takes at a tick of the slow clock, in the chip's integers (16 bit).

@@ -11,7 +11,7 @@ from cil_spl.base.errors import RequestError
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a core sends its events: the layer's number, behind a sum pooling of its own."""
+    """Where a core sends its events: the layer's number, after a sum pooling of its own."""
 
     layer: int
     pool: tuple[int, int] = (1, 1)

@@ -96,7 +96,7 @@ def read_float(path: Path | str, min_v_mem: float = -1.0) -> tuple[list[FloatLay
             continue
         if kind in ("Conv2d", "Linear", "Affine"):
             if pending is not None:
-                refuse("weights behind weights; the chip needs neurons between")
+                refuse("weights after weights; the chip needs neurons between")
             if np.any(getattr(node, "bias", np.zeros(1)) != 0):
                 refuse("has a bias; on the chip that is a leak driven by a slow clock. Train without")
             weight = np.asarray(node.weight, np.float32)
@@ -119,7 +119,7 @@ def read_float(path: Path | str, min_v_mem: float = -1.0) -> tuple[list[FloatLay
                 continue
             threshold, r = np.ravel(node.v_threshold), np.ravel(node.r)
             if np.ptp(threshold) or np.any(r != 1):
-                refuse("the chip has one threshold a layer and no resistance; fold them into the weights")
+                refuse("the chip has one threshold per layer and no resistance; fold them into the weights")
             low = float(np.ravel((node.metadata or {}).get(MIN_V_MEM, min_v_mem))[0])
             layers.append(
                 FloatLayer(
@@ -130,7 +130,7 @@ def read_float(path: Path | str, min_v_mem: float = -1.0) -> tuple[list[FloatLay
             pending = None
         elif kind == "SumPool2d":
             if not layers or pending is not None or layers[-1].pool != (1, 1):
-                refuse("pooling must stand behind neurons")
+                refuse("pooling must stand after neurons")
             pool = _pair(node.kernel_size)
             if pool != _pair(node.stride) or np.any(np.asarray(node.padding) != 0):
                 refuse("pooling windows must not overlap or reach over the edge")

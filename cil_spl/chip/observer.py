@@ -1,7 +1,7 @@
-"""A chip in the loop: it does the forward pass of a batch, and a method is told what it saw.
+"""A chip in the loop: it does the forward pass of a batch, and a method learns what it saw.
 
-To a method this is just where values come from (``Setting.observer``); it knows nothing of chips. The chip is given the
-network's present weights, rounded by its rule, and runs the same events from which the batch's frames were made.
+To a method this is only where values come from (``TrainingContext.observer``); it knows nothing of chips. The chip is
+given the network's present weights, rounded by its rule, and runs the events from which the batch's frames were made.
 """
 
 from __future__ import annotations

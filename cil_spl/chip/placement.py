@@ -60,7 +60,7 @@ class Need:
 
 @dataclass(frozen=True)
 class Placement:
-    """Which core holds which layer, and what a person should know about it."""
+    """Which core holds which layer, and what the user should know about it."""
 
     needs: tuple[Need, ...]
     cores: tuple[int, ...]
@@ -205,7 +205,7 @@ def assign(needs: Sequence[Need], what: str) -> Placement:
     core_of = {layer: core for core, layer in held_by.items()}
     warnings = [
         f"layer {need.name}: its map of {need.output_map[0]} x {need.output_map[1]} does not divide by the pooling "
-        f"{pool[0]} x {pool[1]} behind it; events of the last row or column are dropped (an assumption: the chip's "
+        f"{pool[0]} x {pool[1]} after it; events of the last row or column are dropped (an assumption: the chip's "
         "behaviour there is not documented)"
         for need in needs
         for pool in need.pools

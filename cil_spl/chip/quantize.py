@@ -2,7 +2,7 @@
 
 The rule itself is :mod:`cil_spl.chip.rounding`.
 
-Average pooling does not exist on the chip: it becomes sum pooling, and the weights behind it are divided by its area
+Average pooling does not exist on the chip: it becomes sum pooling, and the weights after it are divided by its area
 before they are scaled.
 """
 
@@ -22,7 +22,7 @@ from cil_spl.chip.rounding import to_integers
 from cil_spl.models import neurons
 from cil_spl.models.plan import Plan, Stage, pair, stages
 
-# A sum of integers is often just the threshold; in float32 it may come out a hair below, and a spike is lost.
+# A sum of integers is often exactly the threshold; in float32 it may come out a hair below, and a spike is lost.
 NUDGE = 1e-6
 
 
@@ -60,7 +60,7 @@ def bake(net: nn.Module) -> None:
 
 
 def quantize(net: nn.Sequential, plan: Plan, *, leaky: bool = False) -> tuple[ChipNetwork, list[str]]:
-    """The chip network of a float network, and what a person should be told about it.
+    """The chip network of a float network, and what the user should know about it.
 
     Args:
         leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.

@@ -178,7 +178,7 @@ def _layer(  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _at_threshold(v, at, threshold, fires, m):  # type: ignore[no-untyped-def]
-    """Note the neurons that fire, of those from ``at`` on, behind the ``m`` that are noted."""
+    """Note the neurons that fire, of those from ``at`` on, after the ``m`` that are noted."""
     for i in range(len(v)):
         if v[i] >= threshold:
             fires[m] = at + i
@@ -188,7 +188,7 @@ def _at_threshold(v, at, threshold, fires, m):  # type: ignore[no-untyped-def]
 
 @numba.njit(cache=True, nogil=True)
 def _fire(v, fires, m, threshold, most, to_zero, spikes, n):  # type: ignore[no-untyped-def]
-    """Let the first ``m`` of ``fires`` fire; their spikes go behind the ``n`` that there are."""
+    """Let the first ``m`` of ``fires`` fire; their spikes come after the ``n`` that there are."""
     for i in fires[:m]:
         s = min(v[i] // threshold, most)
         v[i] = 0 if to_zero else v[i] - s * threshold

@@ -33,7 +33,7 @@ class Replay:
 
     @property
     def exact(self) -> float:
-        """Fraction of neurons with just the chip's count."""
+        """Fraction of neurons with exactly the chip's count."""
         return float((self.ours == self.chip).mean())
 
     def one(self, i: int) -> Replay:

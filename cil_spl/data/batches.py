@@ -37,7 +37,7 @@ class Batch:
         events: flat array of dtype ``EVENT``, after augmentation. Shape ``[N]``.
         offsets: recording ``b`` is ``events[offsets[b]:offsets[b + 1]]``. int64 ``[B + 1]``.
         edges_us: bin edges in microseconds. int64 ``[B, T + 1]``.
-        frames: counts of just these events. float32 ``[T, B, C, H, W]``.
+        frames: counts of these events and no others. float32 ``[T, B, C, H, W]``.
         target: class numbers, 0 where padded. int64 ``[B]``.
         mask: False marks padding, a recording without events that does not count. bool ``[B]``.
         index: place of each recording in the set, -1 where padded. int64 ``[B]``.
@@ -63,7 +63,7 @@ class Batches:
 
     Args:
         recordings: the set.
-        batch_size: recordings a batch, on each rank.
+        batch_size: recordings per batch, on each rank.
         frames: bins, by and duration_us of ``bin_edges``.
         shuffle: draw a new order each epoch, from (seed, epoch); otherwise the order of the set.
         seed: of the order and of the augmentation.
@@ -73,7 +73,7 @@ class Batches:
         pad: fill the last batch up to ``batch_size`` with padding.
         rank, world: this process takes every ``world``-th recording of the order from ``rank``. All ranks make
             the same number of equally large batches, so some may end with one padded recording, whatever ``pad``.
-        limit: at most so many batches an epoch; None for all.
+        limit: at most so many batches per epoch; None for all.
 
     Raises:
         RequestError: the set is empty, or a size makes no sense.
@@ -113,7 +113,7 @@ class Batches:
             )
 
     def __len__(self) -> int:
-        """Batches an epoch."""
+        """Batches per epoch."""
         if self.drop_last:
             n = len(self.recordings) // self.world // self.batch_size
         else:

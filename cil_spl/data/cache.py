@@ -203,7 +203,7 @@ def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) 
 
 
 def _packed(recordings: Recordings) -> dict[str, np.ndarray]:
-    """The arrays to keep, with just these recordings' events, in order and without gaps."""
+    """The arrays to keep, with only these recordings' events, in order and without gaps."""
     stop = np.cumsum(recordings.stop - recordings.start, dtype=np.int64)
     start = stop - (recordings.stop - recordings.start)
     arrays = {field: np.asarray(getattr(recordings, field)) for field in _ARRAYS} | {"start": start, "stop": stop}

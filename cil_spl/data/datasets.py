@@ -152,7 +152,7 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     """CIFAR10-DVS, 128 x 128 x 2, ten classes; every tenth recording of a class is a test recording.
 
     Args:
-        root: holds a folder a class, or a folder ``CIFAR10DVS`` that does.
+        root: holds a folder per class, or a folder ``CIFAR10DVS`` that does.
         download: fetch it through tonic if it is absent.
 
     Raises:

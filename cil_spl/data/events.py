@@ -26,7 +26,7 @@ class Recordings:
         start, stop: where recording ``i`` lies: ``events[start[i]:stop[i]]``. Shape ``[R]``.
         target: what the task asks for, here class numbers. Shape ``[R]``, int64.
         name: what messages and figures call a recording. Shape ``[R]``, str.
-        origin: identity of the digit or scene behind it, for example ``mnist/train/17``; empty
+        origin: identity of the digit or scene that it shows, for example ``mnist/train/17``; empty
             where unknown. Two recordings of one origin show the same thing. Shape ``[R]``, str.
         sensor_size: (width, height, polarities), as tonic has it.
         classes: the names of the classes, in the order of their numbers.

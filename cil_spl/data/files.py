@@ -1,6 +1,6 @@
-"""One recording from a person's own file.
+"""One recording from the user's own file.
 
-Formats: ``.bin`` (N-MNIST, 5 bytes an event), ``.npy`` (structured array with fields x, y, t, p), ``.npz`` (such an
+Formats: ``.bin`` (N-MNIST, 5 bytes per event), ``.npy`` (structured array with fields x, y, t, p), ``.npz`` (such an
 array as ``events``, or arrays x, y, t, p), ``.csv`` (columns x, y, t, p, in the order of a header or in this one).
 Times are microseconds.
 """

@@ -83,7 +83,7 @@ def read_cifar10_dvs(folder: Path) -> dict[str, Recordings]:
     recording.
 
     Args:
-        folder: holds one folder a class, with ``.aedat4`` files.
+        folder: holds one folder per class, with ``.aedat4`` files.
 
     Returns:
         ``train`` and ``test``.

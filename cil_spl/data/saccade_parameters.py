@@ -1,4 +1,4 @@
-"""What the saccade simulator can be told: the node ``dataset.simulator``. Without numba, to be checked at once."""
+"""Parameters of the saccade simulator: the node ``dataset.simulator``. Without numba, to be checked at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NotNegative = Annotated[float, Ge(0)]
 
 @dataclass(frozen=True)
 class Parameters:
-    """What the simulator can be told. Pixels are sensor pixels, x to the right and y down.
+    """Parameters of the simulator. Pixels are sensor pixels, x to the right and y down.
 
     Attributes:
         path_ms, path_x_px, path_y_px: knots of the image's motion on the sensor; between them
@@ -35,7 +35,7 @@ class Parameters:
         threshold_on, threshold_off: change of log light that makes an event.
         threshold_spread: standard deviation between the pixels of a sensor, relative.
         threshold_jitter: standard deviation from event to event in one pixel, relative.
-        start_spread: how much of the way to an event, ON or OFF, a pixel may have behind it at
+        start_spread: how much of the way to an event, ON or OFF, a pixel may have passed at
             the start, drawn evenly; 0 starts every pixel as after an event.
         refractory_us: time after an event during which a pixel is blind.
         noise_on_hz, noise_off_hz: rate of a pixel's events without cause. Real ones are nearly all

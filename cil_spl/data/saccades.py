@@ -184,7 +184,7 @@ def _record(image: np.ndarray, index: int, seed: int, scene: _Scene, out: np.nda
 
     count = 0
     for step in range(len(path)):
-        # A saccade's lateness holds at its middle and goes over into the next one's.
+        # A saccade's lateness holds at its middle and passes into the next one's.
         between = max(step * dt_us / (_SACCADE_MS * 1000) - 0.5, 0.0)
         s = int(between)
         at = step - late[s] * (1 + s - between) - late[s + 1] * (between - s)

@@ -18,7 +18,7 @@ Events are summed into T frames, the network is unrolled over them, and psi stan
     psi      surrogate_grad_fn      derivative used in the backward pass
     alpha    exp(-1 / tau_mem)      1 for integrate-and-fire
 
-Differences from the paper: several spikes a step by default; the reset is not detached; output neurons hand their
+Differences from the paper: several spikes per step by default; the reset is not detached; output neurons hand their
 gradient straight through (psi = 1, no clip), because an output that never fires would otherwise lose its class.
 """
 

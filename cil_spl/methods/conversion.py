@@ -10,9 +10,9 @@ such that its activations fit the rates that a neuron can reach:
     W_l <- W_l lambda_{l-1} / lambda_l,   lambda_0 = 1 / gain
 
     symbol     name here       meaning
-    lambda_l   activation      what counts as full activity of layer l, one number a layer
+    lambda_l   activation      what counts as full activity of layer l, one number per layer
     p          percentile      99 by default: outliers may saturate
-    gain       gains           how many events a recording a fully active neuron makes; chosen on validation data
+    gain       gains           how many events per recording a fully active neuron makes; chosen on validation data
 
 The frame sums a whole recording, so that a CNN's activation corresponds to a count, and the gain says how many events
 "fully active" is. With a small gain rounding costs, with a large one the order of events and saturation: the best is
@@ -60,7 +60,7 @@ def train(
         ctx: the run.
         lr: learning rate.
         percentile: of the activations, that becomes full activity.
-        gains: events a recording of a fully active neuron, to choose from.
+        gains: events per recording of a fully active neuron, to choose from.
         normalize_batches: batches of training recordings on which the percentiles are taken.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
     """
@@ -137,7 +137,7 @@ def activations(
 
 @torch.no_grad()
 def convert(ctx: TrainingContext, ann: nn.Sequential, activation: dict[str, float], gain: float) -> nn.Sequential:
-    """The spiking network whose fully active neurons make ``gain`` events a recording."""
+    """The spiking network whose fully active neurons make ``gain`` events per recording."""
     net = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
     threshold = float(ctx.neuron["spike_threshold"])
     before = 1.0  # events per unit of the layer's input in the CNN

@@ -45,7 +45,7 @@ def stepped_answer(net: nn.Sequential, plan: Plan, device: torch.device | None =
 
 
 def cnn_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of a CNN on one frame a recording; its synaptic operations are multiply-accumulates, zeros included."""
+    """Answers of a CNN on one frame per recording; its synaptic operations are multiply-accumulates, zeros included."""
     device = device or torch.device("cpu")
     net = net.to(device)
     macs = {stage.weight.name: float(fan_out(stage).sum()) * stage.input_shape[0] for stage in stages(plan)}

@@ -20,8 +20,8 @@ def plan_from(
 ) -> Plan:
     """The plan of a config's ``model.layers``.
 
-    Each block is ``{conv: features, kernel, stride, padding, pool}`` or ``{linear: features}``; behind each
-    stand neurons, then the pooling. ``linear: classes`` means one output a class.
+    Each block is ``{conv: features, kernel, stride, padding, pool}`` or ``{linear: features}``; after each
+    stand neurons, then the pooling. ``linear: classes`` means one output per class.
 
     Raises:
         RequestError: an unknown key or an impossible shape; the message names the block.
@@ -54,7 +54,7 @@ def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bo
     """Make the network of a chain, with fresh weights and no biases.
 
     Args:
-        family: ``snn`` puts sinabs neurons behind the weights, ``cnn`` rectifiers.
+        family: ``snn`` puts sinabs neurons after the weights, ``cnn`` rectifiers.
         neuron: options of :class:`cil_spl.models.options.Neuron`.
         output_relu: whether a CNN's output is rectified. Off while it is trained: a rectified output that
             is never positive gets no gradient, and its class is lost.

@@ -28,7 +28,7 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
     steps, batch = frames.shape[:2]
     x = frames
     modules = list(net.children())
-    for module, behind in zip(modules, [*modules[1:], None], strict=True):
+    for module, following in zip(modules, [*modules[1:], None], strict=True):
         if neurons.is_spiking(module):
             x, _ = neurons.step(module, x)
             continue
@@ -41,7 +41,7 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
                 weighted: Any = module
                 aware = parametrize.is_parametrized(module, "weight")
                 weight = weighted.parametrizations.weight.original if aware else weighted.weight
-                weight.mul_(spread / std / _gain(behind))
+                weight.mul_(spread / std / _gain(following))
                 out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))
         x = out
 

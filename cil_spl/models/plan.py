@@ -48,7 +48,7 @@ class Plan:
         return (self.layers[i - 1].name,) if i else (INPUT,)
 
     def is_chain(self) -> bool:
-        """Whether every layer reads just the one before it."""
+        """Whether every layer reads only the one before it."""
         names = [INPUT, *(layer.name for layer in self.layers)]
         return all(self.inputs(i) == (names[i],) for i in range(len(self.layers)))
 
@@ -66,12 +66,12 @@ class Plan:
 
 @dataclass(frozen=True)
 class Stage:
-    """What one core of the chip would hold: weights, the neurons behind them, the pooling.
+    """What one core of the chip would hold: weights, the neurons after them, the pooling.
 
     Attributes:
         weight: the conv or linear layer.
-        neuron: name of the neuron layer behind it.
-        pool: (y, x) of the pooling behind the neurons; (1, 1) where there is none.
+        neuron: name of the neuron layer after it.
+        pool: (y, x) of the pooling after the neurons; (1, 1) where there is none.
         fold: area of the average pooling in front, by which the weights are divided on a chip.
         input_shape, output_shape: (C, H, W) into the weights and out of the neurons.
         sources: names of the weight layers that feed it; empty for the sensor.
@@ -118,7 +118,7 @@ def stages(plan: Plan) -> tuple[Stage, ...]:
                 "on a chip every core is weights, then neurons, then pooling"
             )
         if i == len(plan.layers) or plan.layers[i].kind != "neuron":
-            raise RequestError(f"model {plan.name}: layer {layer.name} has no neurons behind it; add a neuron layer")
+            raise RequestError(f"model {plan.name}: layer {layer.name} has no neurons after it; add a neuron layer")
         neuron = plan.layers[i].name
         i += 1
         out = _map3(shapes[layer.name])

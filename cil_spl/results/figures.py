@@ -50,7 +50,7 @@ def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
 
 
 def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
-    """The same as a table: a row a class, a column an answer."""
+    """The same as a table: a row per class, a column per answer."""
     lines = [["class", *classes, "none"], *([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))]
     write_text(path, "".join(",".join(map(str, line)) + "\n" for line in lines))
 
@@ -85,13 +85,13 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
 
 
 def activity(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
-    """Events and synaptic operations of each layer, one bar a network; mean a recording."""
+    """Events and synaptic operations of each layer, one bar per network; mean per recording."""
     figure = _figure(8, 3)
     shown = {stage: m for stage, m in metrics.items() if any(key.startswith("events/") for key in m)}
     for axes, quantity, label in zip(
         figure.subplots(1, 2),
         ("events", "synops"),
-        ("events a recording", "synaptic operations a recording"),
+        ("events per recording", "synaptic operations per recording"),
         strict=True,
     ):
         width = 0.8 / max(1, len(shown))

@@ -45,7 +45,7 @@ NO_BOUND = -32768
 # Each link changes one thing; from "lower clip" on, the events of a bin come in an order drawn at random.
 LINKS = {
     "float": "the trained network, in time steps",
-    "pooling": "sums behind the neurons; an odd map loses its edge, as before",
+    "pooling": "sums after the neurons; an odd map loses its edge, as before",
     "weight rounding": "8-bit weights, whole thresholds",
     "lower clip": "the bound holds at every input event, not at a bin's end",
     "binning": "a neuron may fire at every input event, not at a bin's end",
@@ -63,7 +63,7 @@ class Agreement:
         absolute: sum of the absolute differences over neurons and recordings. int64 ``[L]``.
         signed: sum of the differences. int64 ``[L]``.
         events: spikes of the other one; what differences are a fraction of. int64 ``[L]``.
-        equal, neurons: neurons with just the same count, and all; each recording counts anew. int64 ``[L]``.
+        equal, neurons: neurons with exactly the same count, and all; each recording counts anew. int64 ``[L]``.
         same: recordings with the same answer; no answer is one too.
         right: recordings that the first network has right.
         n: recordings.
@@ -93,7 +93,7 @@ class Agreement:
         return self._share(self.signed, self.events, layer)
 
     def exact(self, layer: int | None = None) -> float:
-        """Fraction of neurons with just the same count."""
+        """Fraction of neurons with exactly the same count."""
         return self._share(self.equal, self.neurons, layer)
 
     @property
@@ -398,7 +398,7 @@ def picture(found: Mismatch) -> Figure:
     left.axvline(found.bins, color="0.6", linestyle=":", linewidth=1)
     left.annotate("the run's bins", (found.bins, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
                   textcoords="offset points", fontsize=7, color="0.4")  # fmt: skip
-    left.set(xscale="log", yscale="log", xlabel="time bins a recording", ylabel="difference from the chip (%)")
+    left.set(xscale="log", yscale="log", xlabel="time bins per recording", ylabel="difference from the chip (%)")
     left.set_title("8-bit network in time steps against the chip", fontsize=9)
     left.grid(alpha=0.3, which="both", linewidth=0.5)
     left.legend(frameon=False, fontsize=8)

@@ -71,7 +71,7 @@ class MlflowRun:
         return cls(client, found[0].info.run_id, folder) if found else None
 
     def take_up(self, info: Mapping[str, Any]) -> None:
-        """Go on with a run: it is running again, and what it has been told is not told twice.
+        """Go on with a run: it is running again, and what the store has is not sent twice.
 
         Parameters of a run cannot change in MLflow: those that differ now are tags ``resumed.KEY``.
         """

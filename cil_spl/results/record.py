@@ -175,7 +175,7 @@ class Record:
             self._copy.artifact(path)
 
     def warn(self, text: str) -> None:
-        """Tell the person, and keep it with the run; the same words once only."""
+        """Tell the user, and keep it with the run; the same words once only."""
         if text not in self.info["warnings"]:
             self.info["warnings"].append(text)
             if not self._silent:
@@ -325,7 +325,7 @@ def _unclaimed(folder: Path) -> None:
 
 
 def describe(error: BaseException) -> str:
-    """An error in words; that of a person without the name of the class."""
+    """An error in words; a user's mistake without the name of the class."""
     return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
 
 

@@ -1,4 +1,4 @@
-"""What a person sees in the terminal; NO_COLOR and the terminal's width are kept."""
+"""What the user sees in the terminal; NO_COLOR and the terminal's width are kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def where(target: object, backend: object) -> str:
 
 
 def shortened(path: Path | str) -> str:
-    """A path as it reads from where the person stands."""
+    """A path as it reads from where the user stands."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

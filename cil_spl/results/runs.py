@@ -119,7 +119,7 @@ def scan(folder: Path | str) -> list[Run]:
 
 
 def find(name: str | Path, uri: str | None = None) -> Run:
-    """The run that a person names.
+    """The run that the user names.
 
     Args:
         name: output folder (or its ``run.json``), MLflow run id, or a unique prefix of the id.

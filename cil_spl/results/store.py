@@ -1,6 +1,6 @@
 """The tracking store: runs in MLflow, a copy of what the run folders hold.
 
-MLflow is told things through its client, never through its global state, so that runs may go on side by side in one
+MLflow is addressed through its client, never through its global state, so that runs may go on side by side in one
 process.
 """
 
@@ -134,7 +134,7 @@ def check_store(tracking: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def trouble(uri: str) -> Iterator[None]:
-    """Errors of MLflow, SQLAlchemy, requests and the file system: to a person all say the same."""
+    """Errors of MLflow, SQLAlchemy, requests and the file system: to the user all say the same."""
     try:
         yield
     except RequestError:
@@ -154,7 +154,7 @@ def client_of(uri: str) -> Any:
 
 
 def _quiet() -> None:
-    """Settings that MLflow reads when it is imported; those of the person stay."""
+    """Settings that MLflow reads when it is imported; those of the user stay."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_LOGGING_LEVEL", "WARNING")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")  # its own 7 take minutes
@@ -163,7 +163,7 @@ def _quiet() -> None:
 
 
 def _probe(uri: str) -> None:
-    """A dead server is told within seconds; any answer at all is an answer."""
+    """A dead server is reported within seconds; any answer at all is an answer."""
     bare = re.sub(r"://[^/@]*@", "://", redact(uri))  # urllib takes no user and password, and needs none for this
     try:
         urllib.request.urlopen(f"{bare.rstrip('/')}/health", timeout=10).close()

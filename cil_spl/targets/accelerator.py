@@ -63,7 +63,7 @@ class _Rounding(nn.Module):
 def int8_twin(
     net: nn.Sequential, calibration: Batches, n_batches: int = 4, percentile: float = 0.9999
 ) -> nn.Sequential:
-    """A copy with 8-bit weights (symmetric, one step a layer) and 8-bit activations (step from calibration data)."""
+    """A copy with 8-bit weights (symmetric, one step per layer) and 8-bit activations (step from calibration data)."""
     twin = nn.Sequential()
     samples = [batch.frames.sum(dim=0) for i, batch in enumerate(calibration.epoch(0)) if i < n_batches]
     x = torch.cat(samples)  # T B C H W -> B C H W

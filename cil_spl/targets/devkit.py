@@ -210,7 +210,7 @@ class Board:
         """Send recordings through the chip in real time, each from zeroed states.
 
         Args and answer as :func:`cil_spl.chip.simulator.simulate`. What a board cannot tell is NaN: ``saturations`` and
-        ``dropped``; ``events_per_layer`` of layers that are not monitored; ``synops`` of the layers behind them (these
+        ``dropped``; ``events_per_layer`` of layers that are not monitored; ``synops`` of the layers after them (these
         are counted from the events and their fan-out). ``v_mem`` cannot be recorded, and more than the output only
         where all layers are monitored.
 
@@ -279,7 +279,7 @@ class Board:
         return spikes
 
     def _zero_events(self) -> list[Any]:
-        """A write of zero to every address that a neuron could have, and behind them a read of each core's last one."""
+        """A write of zero to every address that a neuron could have, and after them a read of each core's last one."""
         writes, reads = [], []
         for layer in self.network.layers:
             assert layer.core is not None

@@ -31,7 +31,7 @@ class Software:
         self.name = name
 
     def place(self, plan: Plan) -> list[str]:
-        """Nothing to place; warnings for the person."""
+        """Nothing to place; warnings for the user."""
         return []
 
     def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:

@@ -86,7 +86,7 @@ class Speck:
             self.board.close()
 
     def place(self, plan: Plan) -> list[str]:
-        """Place the plan on cores before a weight exists; warnings for the person.
+        """Place the plan on cores before a weight exists; warnings for the user.
 
         Raises:
             RequestError: it does not fit; naming layer, need and the nearest core. A setting of the die is for a
@@ -205,11 +205,11 @@ class Speck:
         dropped = {k.rpartition("/")[2]: v for k, v in metrics.items() if k.startswith("dropped/") and v > 0}
         found = self._judge_board(metrics)
         found += [
-            f"layer {name}: the congestion balancer dropped {n:.3g} events a recording (target.die.fifo)"
+            f"layer {name}: the congestion balancer dropped {n:.3g} events per recording (target.die.fifo)"
             for name, n in dropped.items()
         ]
         found += [
-            f"layer {name}: {rate:.3g} synaptic operations a second on its core, above "
+            f"layer {name}: {rate:.3g} synaptic operations per second on its core, above "
             f"target.max_synops_per_second={limit:g}; there the chip stalls or drops events. Use fewer features, or "
             "pool earlier"
             for name, rate in rates.items()
@@ -234,11 +234,11 @@ class Speck:
             )
         if share["stray"]:
             found.append(
-                f"{share['stray']:.3g} events a recording came from the board that belong to no neuron or time in it"
+                f"{share['stray']:.3g} events per recording came from the board that belong to no neuron or time in it"
             )
         if share["lost"] > 0.05 * (share["received"] + share["lost"]):
             found.append(
-                f"the board returned {share['received']:.4g} events a recording, {share['lost']:.4g} fewer than the "
+                f"the board returned {share['received']:.4g} events per recording, {share['lost']:.4g} fewer than the "
                 "ideal chip; lost on the way, or a chip that differs"
             )
         return found

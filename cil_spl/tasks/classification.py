@@ -31,7 +31,7 @@ class Task:
 
 
 def classification(*, name: str = "classification", label_smoothing: Annotated[float, Ge(0), Le(1)] = 0.0) -> Task:
-    """One class a recording: the one with most output events; a tie or silence is no answer, and wrong."""
+    """One class per recording: the one with most output events; a tie or silence is no answer, and wrong."""
     return Task(
         name=name,
         loss=lambda outputs, target: F.cross_entropy(outputs, target, label_smoothing=label_smoothing),

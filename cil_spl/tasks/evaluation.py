@@ -59,9 +59,9 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
 
     Metrics: those of the task; ``n`` recordings; ``accuracy_low`` and ``accuracy_high``, a 95 % Wilson interval;
     ``silent`` and ``ties``, fractions without an output event and without a strict winner (both count as wrong);
-    ``synops`` and ``events``, means a recording, in total and by layer (nothing of a layer that is not known, then no
-    total); ``decision_ms``, the mean time to decision; ``dropped``, events that congestion dropped, a mean a recording
-    in total and by layer, only if there were any; and the means of what the network tells besides.
+    ``synops`` and ``events``, mean per recording, in total and by layer (nothing of a layer that is not known, then no
+    total); ``decision_ms``, the mean time to decision; ``dropped``, events that congestion dropped, mean per
+    recording, in total and by layer, only if there were any; and the means of what the network tells besides.
     """
     outputs, targets, index, times, duration = [], [], [], [], []
     events: dict[str, list[np.ndarray]] = {}

@@ -29,7 +29,7 @@ from cil_spl.training.options import Trainer
 
 
 class Observer(Protocol):
-    """Another machine that does the forward pass; to a method it is just where values come from."""
+    """Another machine that does the forward pass; to a method it is only where values come from."""
 
     def load(self, net: nn.Sequential) -> None:
         """Give it the network's present weights."""
@@ -59,7 +59,7 @@ class Trained:
     notes: Mapping[str, float] | None = None
 
 
-MASTER = ".parametrizations.weight.original"  # torch's name of the float weight behind a rounded one
+MASTER = ".parametrizations.weight.original"  # torch's name of the float weight that a rounded one is made of
 
 
 def begin(net: nn.Module, start: Mapping[str, Tensor]) -> list[str]:

@@ -24,7 +24,7 @@ DTYPE = np.dtype([("x", int), ("y", int), ("t", int), ("p", int)])
 
 
 def rebuild(source: Path, rng: np.random.Generator) -> bytes:
-    """One recording, 5 bytes an event: x, y, polarity bit and 23-bit time in microseconds."""
+    """One recording, 5 bytes per event: x, y, polarity bit and 23-bit time in microseconds."""
     events = Denoise(filter_time=10_000)(read_mnist_file(str(source), dtype=DTYPE))
     frames = ToFrame(sensor_size=(34, 34, 2), time_window=1_000)(events)  # T P Y X
     ms, p, y, x = np.nonzero(frames)

@@ -152,7 +152,7 @@ def describe(s: Set) -> dict[str, str]:
     t_ms, p = s.events["t"] / 1000, s.events["p"]
     rate = np.convolve(np.histogram(t_ms, np.arange(0, 341))[0] / len(s), np.ones(5) / 5, "same")
     row = {
-        "events a recording, mean ± sd": f"{n.mean():.0f} ± {n.std():.0f}",
+        "events per recording, mean ± sd": f"{n.mean():.0f} ± {n.std():.0f}",
         "fewest and most": f"{n.min()}, {n.max()}",
     }
     for k in range(10):
@@ -195,7 +195,7 @@ def describe(s: Set) -> dict[str, str]:
 def pair(real: Set, sim: Set) -> dict[str, str]:
     """What compares the two recordings of one digit."""
     a, b = np.diff(real.offsets), np.diff(sim.offsets)
-    row = {"correlation of events a recording": f"{np.corrcoef(a, b)[0, 1]:.3f}"}
+    row = {"correlation of events per recording": f"{np.corrcoef(a, b)[0, 1]:.3f}"}
     other = of_another(sim)
     for name, edges, merge in (
         ("count map", (0, 400_000), True),

@@ -5,8 +5,8 @@
 What is compared, real with simulated recordings of the same digits (``cost``):
  - counts in bins of 10 ms, by polarity and pixel (blurred by 0.7 px): squared distance. Two simulations with
    different seeds, (real - a) * (real - b), so that the simulator's own randomness costs nothing on average;
- - intervals between a pixel's events, by polarities, and events a pixel: distance of the histograms;
- - events a recording, and the ON share.
+ - intervals between a pixel's events, by polarities, and events per pixel: distance of the histograms;
+ - events per recording, and the ON share.
 Then plain searches: the knots of the motion (every fourth at once, since a knot acts on the bins beside it), and
 the scalar parameters one by one.
 """

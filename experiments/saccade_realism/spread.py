@@ -26,7 +26,7 @@ SACCADE_BINS = ((0, 18), (20, 40), (45, 62))
 
 
 def pixel_spread(real: Set, sim: Set) -> list[float]:
-    """Of OFF and ON, over pixels with at least 3 simulated events a recording."""
+    """Of OFF and ON, over pixels with at least 3 simulated events per recording."""
     count = np.zeros((2, 2, 34, 34))
     for side, s in enumerate((real, sim)):
         np.add.at(count[side], (s.events["p"], s.events["y"], s.events["x"]), 1)

@@ -29,7 +29,7 @@ ROWS = {
     "CIL-SPL (BPTT)": ["method=cil_bptt"],
     "CIL-SPL (conversion)": ["method=cil_conversion"],
 }
-# The methods of one frame a recording have no windows.
+# The methods of one frame per recording have no windows.
 WITHOUT_WINDOWS = ("CNN", "QAT-CNN", "CIL-SPL (conversion)")
 DATA = {
     "event_digits": ["trainer.epochs=20"],
@@ -47,7 +47,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--only", nargs="+", choices=ROWS, default=list(ROWS), help="rows to make")
     parser.add_argument("--out", type=Path, default=Path("runs/table1"))
-    parser.add_argument("overrides", nargs="*", help="for every run, behind --: for example -- trainer.threads=1")
+    parser.add_argument("overrides", nargs="*", help="for every run, after --: for example -- trainer.threads=1")
     given = parser.parse_args()
     if given.data == "nmnist8" and given.root is None:
         parser.error("--data nmnist8 needs --root: the folder of the recordings (experiments/README.md)")

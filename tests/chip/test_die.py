@@ -164,7 +164,7 @@ def batch(network: ChipNetwork, n: int = 300) -> tuple[np.ndarray, np.ndarray]:
 
 
 def pixels(weight: int, threshold: int, events: int, size: int = 40) -> tuple[ChipNetwork, np.ndarray, np.ndarray]:
-    """size x size neurons, each behind a pixel of its own; every pixel sends ``events`` events."""
+    """size x size neurons, each fed by a pixel of its own; every pixel sends ``events`` events."""
     network = networks.single([[[[weight]]]], (1, size, size), threshold=threshold, min_v_mem=-threshold)
     one = np.zeros(size * size * events, EVENT)
     one["y"], one["x"] = np.divmod(np.arange(len(one)) % (size * size), size)
@@ -292,7 +292,7 @@ def test_a_core_that_is_far_too_slow_drops_all_but_its_queue(fifo: int) -> None:
 
 
 def test_a_core_that_stalls_drops_nothing_and_lags() -> None:
-    """8 neurons at 4 million additions a second: an event every 2 us, however fast they come."""
+    """8 neurons at 4 million additions per second: an event every 2 us, however fast they come."""
     network = networks.single(np.full((8, 1, 1, 1), 9), (1, 1, 1), threshold=9)
     events = burst(6)
     events["t"] = [0, 0, 0, 5, 20, 21]

@@ -57,7 +57,7 @@ def test_memory_of_the_quickstart_network_by_hand() -> None:
     assert "conv1" in str(placement)
     assert len(str(placement).splitlines()) == 5
     assert placement.warnings == (
-        "layer conv2: its map of 17 x 17 does not divide by the pooling 2 x 2 behind it; events of the last row or "
+        "layer conv2: its map of 17 x 17 does not divide by the pooling 2 x 2 after it; events of the last row or "
         "column are dropped (an assumption: the chip's behaviour there is not documented)",
     )
 
@@ -162,7 +162,7 @@ def wide_graph(chosen: list[tuple[int, int, int]], residual: bool) -> ChipNetwor
 @settings(max_examples=60, deadline=None)
 @given(st.lists(sizes, min_size=3, max_size=6), st.booleans())
 def test_branches_are_placed_whenever_they_can_be(chosen: list[tuple[int, int, int]], residual: bool) -> None:
-    """What feeds what is no matter of memory: a graph fits just where its layers do, each on a core of its own."""
+    """What feeds what is no matter of memory: a graph fits exactly where its layers do, each on a core of its own."""
     network = wide_graph(chosen, residual)
     needs = [need_of(network, k) for k in range(len(chosen))]
     if not brute_force(needs):

@@ -89,7 +89,7 @@ def test_average_pooling_is_folded_into_the_weights_behind_it() -> None:
     assert chip.layers[1].scale == pytest.approx(float(127.5 / largest.detach()), rel=0.01)
     expected = torch.round(net.conv2.weight.detach() / 4 * chip.layers[1].scale)
     assert torch.equal(torch.from_numpy(chip.layers[1].weight).float(), expected)
-    # Sum pooling is what the chip does anyway: nothing to fold behind it.
+    # Sum pooling is what the chip does anyway: nothing to fold after it.
     assert chip.layers[2].scale == pytest.approx(float(127.5 / net.linear3.weight.detach().abs().max()), rel=0.01)
 
 

@@ -1,4 +1,4 @@
-"""A person at the command line, in this process; the pipeline behind it is a stand-in."""
+"""A user at the command line, in this process; the pipeline is a stand-in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``cilspl chip`` as a person calls it."""
+"""``cilspl chip`` as a user calls it."""
 
 from __future__ import annotations
 

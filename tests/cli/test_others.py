@@ -160,7 +160,7 @@ def test_doctor_marks_what_is_wrong(cilspl, here, monkeypatch):
 
 @pytest.fixture
 def tiny(monkeypatch, tmp_path):
-    """A data set of one's own: two classes, five recordings a class and split."""
+    """A data set of one's own: two classes, five recordings per class and split."""
     module = types.ModuleType("tiny_set")
 
     def load(**_):

@@ -55,7 +55,7 @@ def test_the_config_asks_for_itself(cilspl, here, pipeline):
         "cilspl run -m",
     ):
         assert piece in said.out
-    assert not list(here.iterdir())  # looking leaves nothing behind
+    assert not list(here.iterdir())  # looking leaves nothing
 
 
 def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):

@@ -67,7 +67,7 @@ def entries(here):
     return [p for p in here.iterdir() if p.name != "locks"] if here.is_dir() else []
 
 
-# Two small sets of one's own, as a person would write them, named by this module's import path.
+# Two small sets of one's own, as a user would write them, named by this module's import path.
 
 
 def own(*, n: int = 40, origin: str = "scene", test_origin: str = "other", empty: str = "", val: int = 0) -> Splits:

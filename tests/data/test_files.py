@@ -1,4 +1,4 @@
-"""A recording from a person's own file: what is read, and that everything else is refused by name."""
+"""A recording from the user's own file: what is read, and that everything else is refused by name."""
 
 from __future__ import annotations
 

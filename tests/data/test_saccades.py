@@ -165,7 +165,7 @@ def test_reversing_the_motion_exchanges_on_and_off() -> None:
     for p in (0, 1):
         counts = [np.bincount(e["x"][e["p"] == p], minlength=SENSOR_SIZE[0]) for e in (mirrored, b)]
         assert np.abs(counts[0] - counts[1]).sum() <= 0.02 * len(a)
-    # In: OFF ahead of the dark ring, ON behind it.
+    # In: OFF ahead of the dark ring, ON after it.
     ahead = a[(a["x"] >= 26) & (a["t"] > 50_000)]
     assert len(ahead) > 0
     assert not ahead["p"].any()

@@ -33,7 +33,7 @@ def weights(net: nn.Module) -> list[nn.Parameter]:
 
 
 class Given:
-    """An observer that says what it is told to: a function of network and batch to observations (T, B, ...)."""
+    """An observer that says what it is given: a function of network and batch to observations (T, B, ...)."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer

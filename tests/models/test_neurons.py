@@ -130,7 +130,7 @@ def test_state_carries_over_a_cut() -> None:
 def test_observing_the_same_changes_nothing(
     kind: dict, straight: bool, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A machine that sees just what the twin does gives the plain gradient, to the bit, at clipped neurons too."""
+    """A machine that sees exactly what the twin does gives the plain gradient, to the bit, at clipped neurons too."""
     if path == "stepwise":
         monkeypatch.setattr(fused, "supports", lambda *_: False)
     layer = neurons.make(**kind)

@@ -122,10 +122,10 @@ def test_the_input_of_a_linear_stage_is_the_map_in_front_of_the_flatten():
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([Layer("c", "conv", {"out_channels": 1, "kernel_size": 1})], "layer c has no neurons behind it"),
+        ([Layer("c", "conv", {"out_channels": 1, "kernel_size": 1})], "layer c has no neurons after it"),
         (
             [Layer("c", "conv", {"out_channels": 1, "kernel_size": 1}), Layer("q", "avgpool", {"kernel_size": 2})],
-            "layer c has no neurons behind it",
+            "layer c has no neurons after it",
         ),
         ([Layer("q", "avgpool", {"kernel_size": 2})], r"layer q \(avgpool\) stands where a chip needs conv or linear"),
         ([Layer("n", "neuron")], r"layer n \(neuron\) stands where a chip needs conv or linear"),

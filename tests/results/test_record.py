@@ -359,7 +359,7 @@ def test_a_sweep_is_a_parent_with_children(here):
     assert len(stored_runs(store_uri())) == 2  # the parent is no run of its own
 
 
-# a store that cannot be used is told at the start
+# a store that cannot be used is reported at the start
 
 
 def refused(uri):

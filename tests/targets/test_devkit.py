@@ -216,7 +216,7 @@ def test_reading_ends_when_it_is_quiet(kit: standin_samna.Standin, opened: devki
     assert last_s + 0.1 + 0.02 <= kit.clock.now - begin < last_s + 0.1 + 0.02 + 0.01  # delay, quiet, a few polls
     assert max(kit.clock.slept) <= 0.001
 
-    kit.faults.latency_us = kit.faults.straggler_us = 15_000  # the last event 30 ms late, 15 behind the one before it
+    kit.faults.latency_us = kit.faults.straggler_us = 15_000  # the last event 30 ms late, 15 after the one before it
     ours, _ = opened.send(events, offsets)
     assert_equal_counts(ours, ideal)
     kit.faults.latency_us = 300
@@ -501,7 +501,7 @@ def test_late_and_unfinished_recordings_are_told() -> None:
     assert [w.partition("; ")[2] or w for w in warnings] == [
         "raise target.start_delay_us",
         "raise target.max_wait_us",
-        "2.5 events a recording came from the board that belong to no neuron or time in it",
+        "2.5 events per recording came from the board that belong to no neuron or time in it",
     ]
 
 

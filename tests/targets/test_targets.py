@@ -169,4 +169,4 @@ def test_accelerator_counts_its_storage() -> None:
     assert Accelerator().storage(PLAN, net)["weight_bytes"] == 4 * parameters
     small = Accelerator(precision="int8").storage(PLAN, net)
     assert (small["parameters"], small["weight_bytes"]) == (parameters, parameters)
-    assert small["map_bytes"] == 2 * 4 * 64  # the first layer before and behind its neurons
+    assert small["map_bytes"] == 2 * 4 * 64  # the first layer before and after its neurons

@@ -7,7 +7,7 @@ from numba import njit
 
 from cil_spl.chip.kernels.tables import FOREVER
 
-# When an event has its turn, in nanoseconds; its number in the queue; the edge it goes over; the source's neuron; and
+# When an event has its turn, in nanoseconds; its number in the queue; the edge it takes; the source's neuron; and
 # where it is then (a stage of depth_first).
 QUEUED = np.dtype([(name, np.int64) for name in ("time", "number", "edge", "neuron", "stage")], align=True)
 
