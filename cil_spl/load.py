@@ -28,7 +28,7 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     """
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
-    config = schema.check_config(run.config(), extensions)
+    config = schema.check_config(schema.known_part(run.config()), extensions)
     target = pipeline.make(config, "target")
     if target.runs != "spikes":
         raise RequestError(

@@ -87,6 +87,12 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
     return checked
 
 
+def known_part(cfg: DictConfig) -> DictConfig:
+    """A run's config without the keys that earlier versions let stand beside the groups and never read (``+foo=3``)."""
+    known = [*options.names(Run), *GROUPS, *CALLED]
+    return OmegaConf.masked_copy(cfg, [key for key in cfg if key in known])
+
+
 def requires(cfg: DictConfig) -> Any:
     """What a config's method needs: ``REQUIRES`` beside its function."""
     from cil_spl.training.options import Requires

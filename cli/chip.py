@@ -82,13 +82,13 @@ def _mismatch(given: argparse.Namespace) -> int:
 
     import numpy as np
 
-    from cil_spl import load as predict
+    from cil_spl import load
     from cil_spl.chip import interchange
     from cil_spl.data import datasets
     from cil_spl.results import mismatch, report
 
     fence.look_in(os.getcwd(), given.extensions)
-    network = predict.load(run, given.extensions)
+    network = load.load(run, given.extensions)
     chip = interchange.load(run.path("chip.npz"))
     splits = datasets.load(config.dataset, config.get("test_dataset"), int(config.seed), given.extensions)[-1]
     recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")

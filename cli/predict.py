@@ -28,10 +28,10 @@ def main(argv: list[str]) -> int:
     size = (int(width), int(height), int(polarities))
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
-    from cil_spl import load as predict
+    from cil_spl import load
 
     fence.look_in(os.getcwd(), given.extensions)
-    network = predict.load(run, given.extensions)
+    network = load.load(run, given.extensions)
     for path, events in zip(given.files, recordings, strict=True):
         answer = network.predict(events)
         if len(given.files) > 1:

@@ -64,11 +64,13 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     """
     from omegaconf import OmegaConf
 
+    from cil_spl import schema
+
     if run.info.get("refused"):
         raise RequestError(f"resume={run.folder}: it was refused before it began; start it anew by `cilspl run`")
     if run.status == "running":
         raise RequestError(f"resume={run.folder}: the run is still going on")
-    cfg = run.config()
+    cfg = schema.known_part(run.config())
     changed = []
     for key, value in typed.items():
         had = OmegaConf.select(cfg, key)

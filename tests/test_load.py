@@ -7,8 +7,7 @@ import csv
 import numpy as np
 import pytest
 
-from cil_spl import load as predict
-from cil_spl import pipeline
+from cil_spl import load, pipeline
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.cli.compose import composed
@@ -27,14 +26,14 @@ def run(tmp_path_factory):
 
 
 def test_it_scores_what_the_run_scored(run):
-    network = predict.load(run)
+    network = load.load(run)
     test = datasets.load(network.config.dataset, None, seed=network.config.seed)[0].test
     right = sum(network.predict(test[i]).decision == test.target[i] for i in range(len(test)))
     assert right / len(test) == pytest.approx(run.info["row"]["deployed/accuracy"], abs=1e-12)
 
 
 def test_what_it_says(run):
-    network = predict.load(run)
+    network = load.load(run)
     silent = network.predict(np.array([(1, 1, 5, 1)], EVENT))
     assert (silent.decision, silent.label, silent.decision_us) == (-1, "none (no output event)", None)
     assert silent.counts.tolist() == [0] * 10
@@ -47,17 +46,26 @@ def test_names_of_classes_come_from_the_run(run, tmp_path):
     with (tmp_path / "confusion.csv").open("w", newline="") as file:
         csv.writer(file).writerow(["class", "cat", "dog", "none"])
     write_json(tmp_path / "run.json", run.info)
-    assert predict._classes(runs.read(tmp_path), 2) == ("cat", "dog")
+    assert load._classes(runs.read(tmp_path), 2) == ("cat", "dog")
 
 
 def test_a_run_without_a_network(run, tmp_path):
     write_json(tmp_path / "run.json", {**run.info, "status": "failed"})
     with pytest.raises(RequestError, match="the run is failed"):
-        predict.load(runs.read(tmp_path))
+        load.load(runs.read(tmp_path))
     write_json(tmp_path / "run.json", run.info)
     (tmp_path / "config.yaml").write_text(run.path("config.yaml").read_text())
     with pytest.raises(RequestError, match=r"left no weights.pt"):
-        predict.load(runs.read(tmp_path))
+        load.load(runs.read(tmp_path))
     (tmp_path / "weights.pt").write_bytes(b"torn")
     with pytest.raises(RequestError, match=r"weights.pt: not a checkpoint"):
-        predict.load(runs.read(tmp_path))
+        load.load(runs.read(tmp_path))
+
+
+def test_keys_that_earlier_versions_never_read_do_no_harm(run, tmp_path):
+    """They let ``+foo=3`` and ``+trainr.epochs=3`` stand in a config."""
+    for name in ("weights.pt", "chip.npz"):
+        (tmp_path / name).write_bytes(run.path(name).read_bytes())
+    (tmp_path / "config.yaml").write_text(run.path("config.yaml").read_text() + "foo: 3\ntrainr:\n  epochs: 3\n")
+    write_json(tmp_path / "run.json", {key: value for key, value in run.info.items() if key != "files"})
+    assert load.load(runs.read(tmp_path)).classes == load.load(run).classes

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cil_spl import load as predict
-from cil_spl import pipeline
+from cil_spl import load, pipeline
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import interchange
 from cil_spl.chip.die import Die
@@ -55,7 +54,7 @@ def recordings(run):
 
 @pytest.fixture(scope="module")
 def found(run, recordings) -> mismatch.Mismatch:
-    return mismatch.take_apart(predict.load(run), interchange.load(run.path("chip.npz")), recordings, (1, 3, 30))
+    return mismatch.take_apart(load.load(run), interchange.load(run.path("chip.npz")), recordings, (1, 3, 30))
 
 
 def agreement(ours: list[Any], theirs: list[Any], a: list[int], b: list[int], target: list[int]) -> mismatch.Agreement:
@@ -97,7 +96,7 @@ def test_a_silent_chip_divides_by_nothing():
 
 
 def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, found):
-    network = predict.load(run)
+    network = load.load(run)
     chip = interchange.load(run.path("chip.npz"))
     integers = integer_twin(chip, network.plan, network.net)
 
@@ -150,13 +149,13 @@ def test_a_link_that_is_not_the_chip_is_a_defect(run, recordings, monkeypatch):
 
     run_chip = mismatch.run_chip
     monkeypatch.setattr(mismatch, "run_chip", other)
-    network = predict.load(run)
+    network = load.load(run)
     with pytest.raises(RuntimeError, match="layer linear2: the budget's last link is not the chip"):
         mismatch.take_apart(network, interchange.load(run.path("chip.npz")), recordings.subset([0]), (1,))
 
 
 def test_one_spike_a_step_and_a_die(run, recordings):
-    network = predict.load(run)
+    network = load.load(run)
     config = network.config.copy()
     config.model.neuron.spike_fn = "single"
     network.target.die = Die(seed=1, threshold_spread=0.2)
@@ -192,7 +191,7 @@ def test_a_folder_that_cannot_be_written_to(found, tmp_path):
 
 
 def test_what_is_refused(run, recordings):
-    network, chip = predict.load(run), interchange.load(run.path("chip.npz"))
+    network, chip = load.load(run), interchange.load(run.path("chip.npz"))
     with pytest.raises(RequestError, match="bins=0"):
         mismatch.take_apart(network, chip, recordings, (1, 0))
     with pytest.raises(RequestError, match="no recordings"):
@@ -202,4 +201,4 @@ def test_what_is_refused(run, recordings):
 def test_a_leaky_network_has_no_chip_to_compare_with(recordings, tmp_path):
     leaky = trained(tmp_path, "target=software", "model.neuron.kind=lif", "model.neuron.tau_mem=4")
     with pytest.raises(RequestError, match="which has no multiplicative leak"):
-        mismatch.take_apart(predict.load(leaky), interchange.load(leaky.path("chip.npz")), recordings, (1,))
+        mismatch.take_apart(load.load(leaky), interchange.load(leaky.path("chip.npz")), recordings, (1,))
