@@ -15,6 +15,7 @@ from cil_spl.chip.kernels import tables as kt
 from cil_spl.chip.kernels.tables import Deviations, Tables
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 
+IDEAL = Die()
 KEPT = 4  # networks whose tables are kept: one that is trained, one that is evaluated, either on a die too
 
 
@@ -70,7 +71,7 @@ def program_of(network: ChipNetwork, die: Die | None = None) -> Program:
 def _program(pickled: bytes) -> Program:
     network, die = pickle.loads(pickled)
     check_network(network)
-    die = die or Die()
+    die = die or IDEAL
     names = [layer.name for layer in network.layers]
     each = bool(die.threshold_spread or die.dead or die.stuck)
     leaks = die.by_layer("leak", names)
@@ -108,20 +109,22 @@ def _part(layer: ChipLayer, must_be_exact: bool) -> _Part:
 
 def _joined(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray]:
     """The table of layers, and the weights of all."""
-    layers = np.zeros(len(parts), kt.LAYER)
+    rows = []
     state = weights = 0
-    for row, part in zip(layers, parts, strict=True):
-        _, height, width = part.layer.output_shape
-        row["state"], row["row"] = state, width * part.geometry.features
-        row["size"] = height * row["row"]
-        row["low"], row["threshold"] = part.layer.min_v_mem, part.layer.threshold
-        row["keep"] = -1 if part.layer.reset == "subtract" else 0
-        row["weights"], row["channel"] = weights, part.weight[0].size
-        row["rows"], row["lanes"] = part.geometry.window
-        row["lead"] = -part.geometry.stride[0] * row["lanes"]
-        row["exact"] = part.exact
-        state, weights = state + int(row["size"]) + kt.SLACK, weights + part.weight.size
-    return layers, _aligned(np.concatenate([part.weight.ravel() for part in parts]))
+    for part in parts:
+        layer, features = part.layer, part.geometry.features
+        _, height, width = layer.output_shape
+        window_rows, lanes = part.geometry.window
+        size = height * width * features
+        row = {
+            "state": state, "size": size, "row": width * features, "low": layer.min_v_mem,
+            "threshold": layer.threshold, "keep": -1 if layer.reset == "subtract" else 0, "weights": weights,
+            "channel": part.weight[0].size, "rows": window_rows, "lanes": lanes,
+            "lead": -layer.stride[0] * lanes, "exact": part.exact,
+        }  # fmt: skip
+        rows.append(tuple(row[name] for name in kt.LAYER.names or ()))
+        state, weights = state + size + kt.SLACK, weights + part.weight.size
+    return np.array(rows, kt.LAYER), _aligned(np.concatenate([part.weight.ravel() for part in parts]))
 
 
 def _wiring(network: ChipNetwork, padded: Sequence[int]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -144,7 +147,8 @@ def _wiring(network: ChipNetwork, padded: Sequence[int]) -> tuple[np.ndarray, np
     for k, layer in enumerate(network.layers):
         for destination in sorted(layer.destinations, key=lambda d: _order(network, d)):
             connect(k, layer.output_shape, padded[k], destination)
-    return np.array(edges, kt.EDGE), fan_out, np.concatenate(tables)
+    plain = np.concatenate([table.view(np.int32) for table in tables])  # numpy is slow with named columns
+    return np.array(edges, kt.EDGE), fan_out, plain.view(kt.PIXEL)
 
 
 def _thresholds(network: ChipNetwork, layers: np.ndarray, padded: Sequence[int], die: Die | None) -> np.ndarray:
