@@ -194,12 +194,21 @@ def _of_several_ranks(argv: list[str]) -> list[str]:
 
 def hydra_main(argv: list[str], program: str) -> int:
     """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
+    store = os.environ.get(URI_VARIABLE)
+    try:
+        return _hydra_main(argv, program)
+    finally:
+        if store is None:
+            os.environ.pop(URI_VARIABLE, None)  # set where a password was typed
+
+
+def _hydra_main(argv: list[str], program: str) -> int:
     _Now.code, _Now.folder, _Now.sweep = DONE, None, None
     started = time.time()
     if any(word.startswith("--e") for word in argv):
         complain("--experimental-rerun: it unpickles a file, which can run anything; give the overrides of that run")
         return WRONG
-    before, full, store = sys.argv, os.environ.get("HYDRA_FULL_ERROR"), os.environ.get(URI_VARIABLE)
+    before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     handlers = list(logging.getLogger().handlers)
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
@@ -221,8 +230,6 @@ def hydra_main(argv: list[str], program: str) -> int:
     finally:
         sys.argv = before
         logging.getLogger().handlers[:] = handlers  # Hydra's write to the run's folder, which may be gone
-        if store is None:
-            os.environ.pop(URI_VARIABLE, None)  # set where a password was typed
         if full is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         else:

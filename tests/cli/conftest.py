@@ -123,4 +123,12 @@ def pipeline(monkeypatch):
     stand_in.run, stand_in.validate = run, validate
     monkeypatch.setitem(sys.modules, "cil_spl.pipeline", stand_in)
     monkeypatch.setattr(cil_spl, "pipeline", stand_in, raising=False)
-    return stand_in
+    _forget_load()
+    yield stand_in
+    _forget_load()
+
+
+def _forget_load():
+    """The module that holds on to the pipeline it was imported with; a test's own stand-in for it stays."""
+    if getattr(sys.modules.get("cil_spl.load"), "__file__", None):
+        del sys.modules["cil_spl.load"], cil_spl.load
