@@ -18,9 +18,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cil_spl.base import fence, options
+from cil_spl.base.annotations import Says, shown
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Says, shown
-from cil_spl.base.words import nearest
+from cil_spl.base.suggestions import nearest
 
 
 @dataclass(frozen=True)
@@ -262,7 +262,7 @@ def _check_observer(cfg: DictConfig, needed: Any) -> None:
 
 
 def _check_surrogate(neuron: DictConfig) -> None:
-    from cil_spl.models.neurons import SURROGATES
+    from cil_spl.models.surrogates import SURROGATES
 
     args = OmegaConf.to_container(neuron.surrogate_args)
     assert isinstance(args, dict)

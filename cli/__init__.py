@@ -10,7 +10,7 @@ from importlib import import_module
 
 from cil_spl import __version__
 from cil_spl.base.errors import RequestError
-from cil_spl.base.words import close
+from cil_spl.base.suggestions import close
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.words import close, nearest
+from cil_spl.base.suggestions import close, nearest
 
 
 def request_behind(error: BaseException | None) -> RequestError | None:

@@ -19,7 +19,7 @@ from importlib.resources import files
 from typing import Any
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.words import nearest
+from cil_spl.base.suggestions import nearest
 
 # What configs of earlier versions name, and where it is now.
 MOVED = {

@@ -24,8 +24,7 @@ from dataclasses import dataclass
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import (
+from cil_spl.base.annotations import (
     Keys,
     Matches,
     Says,
@@ -38,7 +37,8 @@ from cil_spl.base.hints import (
     shown,
     words_of,
 )
-from cil_spl.base.words import nearest
+from cil_spl.base.errors import RequestError
+from cil_spl.base.suggestions import nearest
 
 _MISSING: Any = inspect.Parameter.empty
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from cil_spl.base.hints import Keys
+from cil_spl.base.annotations import Keys
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer

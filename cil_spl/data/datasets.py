@@ -18,9 +18,9 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from cil_spl.base import fence, options
+from cil_spl.base.annotations import Keys, Says
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Keys, Says
-from cil_spl.base.words import nearest
+from cil_spl.base.suggestions import nearest
 from cil_spl.data import cache, recorded
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Len, Lt
 
+from cil_spl.base.annotations import Keys, Says
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Keys, Says
 from cil_spl.base.options import checked
 from cil_spl.data.augment import Augment
 from cil_spl.data.preprocess import Preprocess

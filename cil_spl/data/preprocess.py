@@ -20,8 +20,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from cil_spl.base.annotations import Says
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Says
 from cil_spl.base.options import check_fields, checked
 from cil_spl.data.events import EVENT, Recordings
 

@@ -1,4 +1,4 @@
-"""All time steps of a layer of neurons in one pass over memory, forward and backward, on the CPU.
+"""Spiking neurons on the CPU, all time steps of a layer in one fused pass: spikes, reset, surrogate derivative.
 
 Step by step in torch, a layer of spiking neurons reads and writes its maps a dozen times a step, and that, not the
 convolutions, is what training costs. Here the state of a block of neurons stays in the cache through all steps; forward

@@ -11,8 +11,6 @@ A step of integrate-and-fire (alpha = 1) or leaky (alpha = exp(-1 / tau_mem)) ne
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import sinabs.activation as sina
@@ -23,40 +21,8 @@ from torch import Tensor, nn
 from cil_spl.base.errors import RequestError
 from cil_spl.models import fused
 from cil_spl.models.options import Neuron
+from cil_spl.models.surrogates import SURROGATES, Surrogate
 
-Surrogate = Callable[[Tensor, Tensor], Tensor]
-
-
-@dataclass
-class Triangle:
-    """psi(u) = max(0, 1 - |u - theta| / width) / width, the default of SLTT (Meng et al. 2023)."""
-
-    grad_width: float = 1.0
-
-    def __call__(self, v_mem: Tensor, spike_threshold: Tensor) -> Tensor:
-        return torch.relu(1 - (v_mem - spike_threshold).abs() / self.grad_width) / self.grad_width
-
-
-@dataclass
-class Sigmoid:
-    """Derivative of sigmoid(slope (u - theta)), the default of OTTT (Xiao et al. 2022), slope 4."""
-
-    slope: float = 4.0
-
-    def __call__(self, v_mem: Tensor, spike_threshold: Tensor) -> Tensor:
-        s = torch.sigmoid(self.slope * (v_mem - spike_threshold))
-        return self.slope * s * (1 - s)
-
-
-SURROGATES: dict[str, Callable[..., Surrogate]] = {
-    "periodic_exponential": sina.PeriodicExponential,
-    "single_exponential": sina.SingleExponential,
-    "heaviside": sina.Heaviside,
-    "gaussian": sina.Gaussian,
-    "multi_gaussian": sina.MultiGaussian,
-    "triangle": Triangle,
-    "sigmoid": Sigmoid,
-}
 SPIKE_FNS = {"multi": sina.MultiSpike, "single": sina.SingleSpike}
 RESET_FNS = {"subtract": sina.MembraneSubtract, "zero": sina.MembraneReset}
 

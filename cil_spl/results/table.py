@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.words import close
+from cil_spl.base.suggestions import close
 from cil_spl.results import report
 from cil_spl.results.values import as_text
 

@@ -10,8 +10,8 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 from torch import nn
 
+from cil_spl.base.annotations import Keys
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Keys
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from annotated_types import Ge, Gt, Le
 
-from cil_spl.base.hints import Matches
+from cil_spl.base.annotations import Matches
 
 
 @dataclass(frozen=True)

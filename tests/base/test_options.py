@@ -14,8 +14,8 @@ from annotated_types import Ge, Gt, Interval, Le, Len, Lt, MinLen
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cil_spl.base.annotations import Keys, Matches, Says
 from cil_spl.base.errors import RequestError
-from cil_spl.base.hints import Keys, Matches, Says
 from cil_spl.base.options import check_fields, checked, defaults, names, takes, takes_any
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types as at
 
-from cil_spl.base.words import nearest
+from cil_spl.base.suggestions import nearest
 
 LONGEST = 80  # characters of a value in a message
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cil_spl.base.words import close, nearest
+from cil_spl.base.suggestions import close, nearest
 
 ROOT = Path(__file__).resolve().parents[2]
 
