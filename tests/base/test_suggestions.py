@@ -28,4 +28,4 @@ def test_how_a_message_ends() -> None:
 
 def test_nobody_else_guesses() -> None:
     files = [*ROOT.glob("cil_spl/**/*.py"), *ROOT.glob("cli/**/*.py")]
-    assert [f.name for f in files if re.search(r"\bdifflib\b", f.read_text(encoding="utf-8"))] == ["words.py"]
+    assert [f.name for f in files if re.search(r"\bdifflib\b", f.read_text(encoding="utf-8"))] == ["suggestions.py"]
