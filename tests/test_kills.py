@@ -129,16 +129,18 @@ def test_killed_runs_end_as_if_nothing_had_been(method: str, places: Any, tmp_pa
     assert outcome(recorded(first) or first) == expected
     draw = random.Random(METHODS.index(method))
     kills = KILLS // len(METHODS) + (METHODS.index(method) < KILLS % len(METHODS))
-    cut = 0
     for k in range(kills):
         fresh = k % 4 == 0  # without the data set and without a store, which take time of their own
-        place = places(f"{method}{k}", with_store=not fresh)
-        own_cache = place / "cache" if fresh else cache
-        cut += kill_after(draw.uniform(0.05, 1.0) * life * (1.7 if fresh else 1.0), words, place, own_cache)
+        moment = draw.uniform(0.05, 1.0) * life * (1.7 if fresh else 1.0)
+        while True:  # a kill that comes after the run's end is none
+            place = places(f"{method}{k}", with_store=not fresh)
+            own_cache = place / "cache" if fresh else cache
+            if kill_after(moment, words, place, own_cache):
+                break
+            moment *= 0.7
         folder = recorded(place)
         finish(words if folder is None else ["run", f"resume={folder}"], place, own_cache)
         assert outcome(recorded(place) or place) == expected, f"kill {k}"
-    assert cut >= 0.7 * kills, "most kills came after the run's end"
 
 
 def test_two_ranks_are_killed_and_go_on(places: Any, tmp_path: Path) -> None:

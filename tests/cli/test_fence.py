@@ -503,7 +503,7 @@ def test_uri_takes_precedence_over_the_environment(cilspl, store, pipeline, temp
         ("no answer from http://:secret@host (refused)", "no answer from http://:***@host (refused)"),
         ("http://host:5000/a@b", "http://host:5000/a@b"),
         ("http://me@host", "http://me@host"),
-        ("sqlite:////home/me/mlflow.db", "sqlite:////home/me/mlflow.db"),
+        ("sqlite:////srv/me/mlflow.db", "sqlite:////srv/me/mlflow.db"),
         ("lr:0.5 a@b", "lr:0.5 a@b"),
     ],
 )
