@@ -44,6 +44,8 @@ def parallel(n):
 def in_force():
     return [torch.get_num_threads(), numba.get_num_threads()]
 
+# torch takes its number when it first asks for it; only one taken before numba starts shows whether it stays
+torch.get_num_threads()
 for asked in json.loads(sys.argv[1]):
     said = process.set_threads(asked)
     before = in_force()
@@ -71,11 +73,13 @@ def test_threads_stay_as_they_were_asked_for(
         assert before == after == [torchs, numbas]
 
 
-def run(folder: Path, numba_cache: Path, overrides: Sequence[str]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+def run(
+    folder: Path, numba_cache: Path, overrides: Sequence[str], **more: str
+) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
     """A short run in a process of its own: its weights, and what its record says."""
     short = ["trainer.epochs=1", "trainer.limit_batches=6", "frames.bins=2", "tracking.enabled=false"]
     words = ["-m", "cil_spl.cli", "run", "method=bptt", "target=software", *short, *overrides]
-    python(*words, cwd=folder.parent, NUMBA_CACHE_DIR=str(numba_cache), CILSPL_RUN_DIR=str(folder))
+    python(*words, cwd=folder.parent, NUMBA_CACHE_DIR=str(numba_cache), CILSPL_RUN_DIR=str(folder), **more)
     weights = torch.load(folder / "weights.pt", weights_only=True)["weights"]
     return weights, json.loads((folder / "run.json").read_text())
 
@@ -93,5 +97,6 @@ def test_a_cold_and_a_warm_numba_cache_give_the_same_numbers(tmp_path: Path) -> 
     assert [name for name in cold if cold[name].numpy().tobytes() != warm[name].numpy().tobytes()] == []
     assert first["metrics"] == second["metrics"]
     _, alone = run(tmp_path / "alone", cache, ["trainer.threads=1"])
-    for record, threads in ((first, "2"), (second, "2"), (alone, "1")):
+    _, own = run(tmp_path / "own", cache, ["trainer.threads=null"], OMP_NUM_THREADS="1")
+    for record, threads in ((first, "2"), (second, "2"), (alone, "1"), (own, "1")):
         assert (record["tags"]["threads_torch"], record["tags"]["threads_numba"]) == (threads, threads)
