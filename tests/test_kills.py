@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,14 @@ def kill_after(seconds: float, words: list[str], cwd: Path, cache: Path) -> bool
             started.wait()
             return True
     return False
+
+
+def kill_all_in(cwd: Path) -> None:
+    """SIGKILL to every process that stands in a folder: torchrun's ranks have sessions of their own."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if (process / "cwd").resolve() == cwd.resolve() and int(process.name) != os.getpid():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def recorded(cwd: Path) -> Path | None:
@@ -164,7 +173,7 @@ def test_two_ranks_are_killed_and_go_on(places: Any, tmp_path: Path) -> None:
         deadline = time.monotonic() + 300
         while not list(cut.glob("runs/**/checkpoints/train-last.pt")) and time.monotonic() < deadline:
             time.sleep(0.02)
-        os.killpg(started.pid, signal.SIGKILL)
+        kill_all_in(cut)
         started.wait()
     folder = recorded(cut)
     assert folder is not None
