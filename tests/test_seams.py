@@ -20,6 +20,7 @@ from torch import Tensor
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.data.batches import Batch
 from cil_spl.data.events import EVENT, Splits, from_list
+from cil_spl.methods import sltt as method
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
 from cil_spl.models.forward import forward
@@ -32,40 +33,14 @@ from cil_spl.training.context import Frames, Trained, TrainingContext
 from cil_spl.training.update import Trainer, Update
 
 
-# --- SLTT (Meng et al., ICCV 2023): BPTT without the temporal edges; memory does not grow with T ---
-def sltt(ctx: TrainingContext, *, lr: float = 2e-2, count_scale: float = 0.5) -> Trained:
-    (data,) = ctx.experiences
-    net = ctx.build("snn")
-    batches = ctx.batches(data.train, train=True)
-    scale_to_rate(net, ctx.sample())
-    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=ctx.trainer.epochs * len(batches))
-
-    def step(batch: Batch) -> dict[str, float | Tensor]:
-        total = sltt_gradient(net, batch, ctx, count_scale)
-        update()
-        return {"loss": total}
-
-    keep = {"net": Weights(net), "update": update}
-    ctx.fit(step=step, score=lambda: score(ctx, net), batches=batches, keep=keep)
-    return Trained(ctx.finish(net))
+def sltt(ctx: TrainingContext) -> Trained:
+    return method.train(ctx, lr=2e-2, count_scale=0.5)
 
 
 def sltt_gradient(net: torch.nn.Sequential, batch: Batch, ctx: TrainingContext, count_scale: float) -> float:
-    state: dict[str, Tensor] = {}
-    total = 0.0
-    chip = ctx.observer
-    if chip is not None:  # all it takes for SLTT with a chip in the loop
-        chip.load(net)
-        chip.open(batch)
-    output = [name for name, _ in net.named_children()][-1:]
-    for t, frame in enumerate(batch.frames):
-        detached = {name: v.detach() for name, v in state.items()}
-        seen = chip.window(t) if chip is not None else None
-        out, state, _ = forward(net, frame[None], detached, seen, straight_through=output)
-        loss = ctx.task.loss(count_scale * out[0], batch.target) / len(batch.frames)
-        loss.backward()
-        total += float(loss.detach())
-    return total
+    along = method.gradient(net, ctx, count_scale=count_scale, straight_through_output=True)
+    (step,) = along(batch)
+    return float(step.loss)
 
 
 # --- a toy of two stages: first the output layer alone, then everything ---

@@ -24,18 +24,18 @@ gradient straight through (psi = 1, no clip), because an output that never fires
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
-from torch import Tensor
+from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch
 from cil_spl.models.forward import forward
-from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
-from cil_spl.training.update import Update
 
 REQUIRES = Requires(family="snn", observer=False)
 
@@ -60,30 +60,31 @@ def train(
         init_rate: spread of a layer's input current, in thresholds, that fresh weights are scaled to; see
             :func:`cil_spl.models.init.scale_to_rate`.
     """
-    (data,) = ctx.experiences
     net = ctx.build("snn")
-    batches = ctx.batches(data.train, train=True)
     ctx.scale(net, init_rate)
-    output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
-    steps = ctx.trainer.epochs * len(batches)
-    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
+    along = gradient(net, ctx, loss=loss, count_scale=count_scale, straight_through_output=straight_through_output)
+    learn(ctx, net, along, lr=lr)
+    return Trained(ctx.finish(net))
 
-    def step(batch: Batch) -> dict[str, float | Tensor]:
+
+def gradient(
+    net: nn.Sequential, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
+) -> Gradient:
+    """The gradient of a batch through all its time steps; options as in :func:`train`."""
+    output = output_of(net) if straight_through_output else []
+
+    def of(batch: Batch) -> Iterator[Step]:
         out, _, _ = forward(net, batch.frames.to(ctx.device), straight_through=output)
         value = loss_of(ctx, out, batch, loss, count_scale)
         value.backward()
-        update()
-        right = out.detach().sum(0).argmax(1).cpu() == batch.target
-        return {"loss": value.detach(), "accuracy": right.float().mean()}
+        yield Step(value.detach(), out.detach().sum(0))
 
-    ctx.fit(
-        step=step,
-        score=lambda: ctx.score(net),
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        monitor=ctx.monitor,
-    )
-    return Trained(ctx.finish(net))
+    return of
+
+
+def output_of(net: nn.Sequential) -> list[str]:
+    """The name of the last layer."""
+    return [name for name, _ in net.named_children()][-1:]
 
 
 def loss_of(ctx: TrainingContext, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:

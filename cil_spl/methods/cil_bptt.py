@@ -27,20 +27,20 @@ through.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from torch import Tensor
+from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.methods.bptt import loss_of
+from cil_spl.methods import bptt
 from cil_spl.models.forward import forward
-from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
+from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
-from cil_spl.training.update import Update
 
 REQUIRES = Requires(family="snn", observer=True)
 
@@ -74,41 +74,53 @@ def train(
     """
     if ctx.observer is None:
         raise RequestError("observer=none: method=cil_bptt needs a chip in the loop; use observer=chip")
-    observer = ctx.observer
-    (data,) = ctx.experiences
     net = ctx.build("snn")
-    batches = ctx.batches(data.train, train=True)
     ctx.scale(net, init_rate)
-    output = [name for name, _ in net.named_children()][-1:] if straight_through_output else []
-    steps = ctx.trainer.epochs * len(batches)
-    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
+    options: dict[str, Any] = {
+        "loss": loss,
+        "count_scale": count_scale,
+        "straight_through_output": straight_through_output,
+    }
+    chip_loss = loss_on_chip(net, ctx, **options)
+    gauge = None
+    if meter:
+        batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
+        gauge = Meter(net, lambda batch: chip_loss(batch)[0], batch, meter, ctx.seed)
+    twin, chip = bptt.gradient(net, ctx, **options), gradient(net, ctx, **options)
+    learn(
+        ctx,
+        net,
+        [(plain, twin), (1.0, chip)],
+        lr=lr,
+        score=lambda: ctx.score(net) | (gauge() if gauge else {}),
+    )
+    return Trained(ctx.finish(net))
 
-    def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of a batch on the chip, with the twin's gradient, and the chip's counts (T, B, K)."""
+
+def gradient(net: nn.Sequential, ctx: TrainingContext, **options: Any) -> Gradient:
+    """The twin's gradient of a batch, at what the chip did; options as in :func:`loss_on_chip`."""
+    chip_loss = loss_on_chip(net, ctx, **options)
+
+    def of(batch: Batch) -> Iterator[Step]:
+        value, counts = chip_loss(batch)
+        value.backward()
+        yield Step(value.detach(), counts.sum(0))
+
+    return of
+
+
+def loss_on_chip(
+    net: nn.Sequential, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
+) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    """Loss of a batch on the chip, with the twin's gradient, and the chip's counts (T, B, K)."""
+    assert ctx.observer is not None
+    observer, output = ctx.observer, bptt.output_of(net) if straight_through_output else []
+
+    def of(batch: Batch) -> tuple[Tensor, Tensor]:
         observer.load(net)
         observer.open(batch)
         frames = batch.frames.to(ctx.device)
         out, _, _ = forward(net, frames, observed=observer.windows(), straight_through=output)
-        return loss_of(ctx, out, batch, loss, count_scale), out.detach()
+        return bptt.loss_of(ctx, out, batch, loss, count_scale), out.detach()
 
-    def twin_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        out, _, _ = forward(net, batch.frames.to(ctx.device), straight_through=output)
-        return loss_of(ctx, out, batch, loss, count_scale), out.detach()
-
-    def step(batch: Batch) -> dict[str, float | Tensor]:
-        value, out = (chip_loss if update.steps >= plain * steps else twin_loss)(batch)
-        value.backward()
-        update()
-        right = out.sum(0).argmax(1).cpu() == batch.target
-        return {"loss": value.detach(), "accuracy": right.float().mean()}
-
-    gauge = Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, ctx.seed) if meter else None
-
-    ctx.fit(
-        step=step,
-        score=lambda: ctx.score(net) | (gauge() if gauge else {}),
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        monitor=ctx.monitor,
-    )
-    return Trained(ctx.finish(net))
+    return of

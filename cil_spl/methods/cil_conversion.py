@@ -28,6 +28,7 @@ conversion.py.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import torch
@@ -36,13 +37,13 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
+from cil_spl.methods import conversion
 from cil_spl.models.build import build
 from cil_spl.models.neurons import Observation, substitute
-from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
+from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
-from cil_spl.training.update import Update
 
 REQUIRES = Requires(family="cnn", observer=True)
 
@@ -72,44 +73,54 @@ def train(
     """
     if ctx.observer is None:
         raise RequestError("observer=none: method=cil_conversion needs a chip in the loop; use observer=chip")
-    observer = ctx.observer
-    (data,) = ctx.experiences
     net = ctx.build("cnn")
     spiking = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
-    batches = ctx.batches(data.train, train=True, bins=1)
     ctx.scale(net, init_rate, bins=1)
-    steps = ctx.trainer.epochs * len(batches)
-    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
-
-    def chip_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        """Loss of a batch on the chip, with the CNN's gradient, and the chip's counts (B, K)."""
-        observer.load(share(net, spiking))
-        observer.open(batch)
-        out = forward(net, batch.frames[0].to(ctx.device), observer.window(0))
-        return ctx.loss(count_scale * out, batch), out.detach()
-
-    def cnn_loss(batch: Batch) -> tuple[Tensor, Tensor]:
-        free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
-        out = substitute(free, free.detach().relu())
-        return ctx.loss(count_scale * out, batch), out.detach()
-
-    def step(batch: Batch) -> dict[str, float | Tensor]:
-        value, out = (chip_loss if update.steps >= plain * steps else cnn_loss)(batch)
-        value.backward()
-        update()
-        right = out.argmax(1).cpu() == batch.target
-        return {"loss": value.detach(), "accuracy": right.float().mean()}
-
-    gauge = Meter(net, lambda batch: chip_loss(batch)[0], next(batches.epoch(0)), meter, ctx.seed) if meter else None
-
-    ctx.fit(
-        step=step,
+    chip_loss = loss_on_chip(net, spiking, ctx, count_scale=count_scale)
+    gauge = None
+    if meter:
+        batch = next(ctx.batches(ctx.experiences[0].train, train=True, bins=1).epoch(0))
+        gauge = Meter(net, lambda batch: chip_loss(batch)[0], batch, meter, ctx.seed)
+    learn(
+        ctx,
+        net,
+        [
+            (plain, conversion.gradient(net, ctx, count_scale=count_scale)),
+            (1.0, gradient(net, spiking, ctx, count_scale=count_scale)),
+        ],
+        lr=lr,
+        bins=1,
         score=lambda: ctx.score(share(net, spiking)) | (gauge() if gauge else {}),
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        monitor=ctx.monitor,
     )
     return Trained(share(net, spiking), ann=ctx.finish(net))
+
+
+def gradient(net: nn.Sequential, spiking: nn.Sequential, ctx: TrainingContext, *, count_scale: float) -> Gradient:
+    """The CNN's gradient of a batch, at the chip's counts."""
+    chip_loss = loss_on_chip(net, spiking, ctx, count_scale=count_scale)
+
+    def of(batch: Batch) -> Iterator[Step]:
+        value, counts = chip_loss(batch)
+        value.backward()
+        yield Step(value.detach(), counts)
+
+    return of
+
+
+def loss_on_chip(
+    net: nn.Sequential, spiking: nn.Sequential, ctx: TrainingContext, *, count_scale: float
+) -> Callable[[Batch], tuple[Tensor, Tensor]]:
+    """Loss of a batch on the chip, with the CNN's gradient, and the chip's counts (B, K)."""
+    assert ctx.observer is not None
+    observer = ctx.observer
+
+    def of(batch: Batch) -> tuple[Tensor, Tensor]:
+        observer.load(share(net, spiking))
+        observer.open(batch)
+        out = forward(net, batch.frames[0].to(ctx.device), observer.window(0))  # 1 B C H W -> B C H W
+        return ctx.loss(count_scale * out, batch), out.detach()
+
+    return of
 
 
 def forward(net: nn.Sequential, frame: Tensor, seen: dict[str, Observation]) -> Tensor:

@@ -25,7 +25,7 @@ with it the epoch, by the score of the converted network.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any
 
 import torch
@@ -37,10 +37,9 @@ from cil_spl.models import answers
 from cil_spl.models.build import build
 from cil_spl.models.neurons import substitute
 from cil_spl.tasks import evaluation as ev
-from cil_spl.training.checkpoints import Weights
 from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
-from cil_spl.training.update import Update
 
 REQUIRES = Requires(family="cnn", observer=False)
 
@@ -66,20 +65,7 @@ def train(
     """
     (data,) = ctx.experiences
     net = ctx.build("cnn")
-    batches = ctx.batches(data.train, train=True, bins=1)
     ctx.scale(net, init_rate, bins=1)
-    steps = ctx.trainer.epochs * len(batches)
-    update = Update(net.parameters(), ctx.trainer, lr=lr, total_steps=steps)
-
-    def step(batch: Batch) -> dict[str, float | Tensor]:
-        free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
-        out = substitute(free, free.detach().relu())
-        value = ctx.loss(out, batch)
-        value.backward()
-        update()
-        right = out.detach().argmax(1).cpu() == batch.target
-        return {"loss": value.detach(), "accuracy": right.float().mean()}
-
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
@@ -95,16 +81,23 @@ def train(
         activation = activations(net, ctx.calibration(data.train, bins=1), percentile, normalize_batches, ctx.device)
         return choose_gain(ctx, net, activation, gains)
 
-    ctx.fit(
-        step=step,
-        score=score,
-        batches=batches,
-        keep={"net": Weights(net), "update": update},
-        monitor=ctx.monitor,
-    )
+    learn(ctx, net, gradient(net, ctx), lr=lr, bins=1, score=score)
     ann = ctx.finish(net)
     spiking, notes = converted()
     return Trained(spiking, ann=ann, notes=notes)
+
+
+def gradient(net: nn.Sequential, ctx: TrainingContext, *, count_scale: float = 1.0) -> Gradient:
+    """The CNN's gradient of a batch, its output rectified in the loss; ``count_scale`` is a factor on it."""
+
+    def of(batch: Batch) -> Iterator[Step]:
+        free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
+        out = substitute(free, free.detach().relu())
+        value = ctx.loss(out if count_scale == 1 else count_scale * out, batch)
+        value.backward()
+        yield Step(value.detach(), out.detach())
+
+    return of
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
 from cil_spl.training.context import Frames, TrainingContext
-from cil_spl.training.update import Trainer
+from cil_spl.training.update import Trainer, Update
 from tests.methods.test_methods import NEURON, PLAN, context
 
 NEURONS = [stage.neuron for stage in stages(PLAN)]
@@ -112,7 +112,7 @@ def first_gradient(method: Any, observer: Any, monkeypatch: pytest.MonkeyPatch, 
         found["weights"] = [p.detach().clone() for p in self.params]
         raise Stop
 
-    monkeypatch.setattr(method.Update, "__call__", update)
+    monkeypatch.setattr(Update, "__call__", update)
     opened = observer.open
 
     def remember(batch: Batch) -> None:
