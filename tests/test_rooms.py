@@ -25,8 +25,6 @@ LONG_FILES = {
 LONG_FUNCTIONS = {
     "cil_spl/chip/nirfile.py::read_float": 74,
     "cil_spl/chip/simulator.py::simulate": 72,
-    "cil_spl/methods/cil_bptt.py::train": 67,
-    "cil_spl/methods/cil_conversion.py::train": 63,
     "cil_spl/tasks/evaluation.py::evaluate": 67,
 }
 
