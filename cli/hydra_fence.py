@@ -29,7 +29,8 @@ from cil_spl.results.store import URI_VARIABLE, anchor, redact
 CALLED = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job.env_set")
 LOGGED = ("hydra.job_logging", "hydra.hydra_logging")
 OUTPUT = "${hydra.runtime.output_dir}"
-_LOG_CLASS = re.compile(r"(logging|logging\.handlers|colorlog)\.[A-Z]\w*")
+# To the screen or to the one file that is named; those of logging.handlers send over a network or name files anew.
+_LOG_CLASS = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)|colorlog\.[A-Z]\w*")
 _LOG_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
 _CLASS_KEYS = ("class", "()", "factory", "queue", "listener")
 
@@ -152,7 +153,7 @@ def _harmless(path: str, value: Any, job_name: str) -> bool:
     if path.startswith(CALLED[1:3]) and (value is None or isinstance(value, int | float)):
         return True
     if path.startswith(LOGGED):
-        return _harmless_log(path.rpartition(".")[2], value, job_name)
+        return ".." not in path and _harmless_log(path.rpartition(".")[2], value, job_name)
     return path.startswith("hydra.job.env_set.") and os.environ.get(path.rpartition(".")[2]) == value
 
 

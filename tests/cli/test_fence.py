@@ -187,6 +187,11 @@ WAYS: dict[str, tuple[dict[str, str], tuple[str, ...], str]] = {
         RUN,
         "hydra.job_logging.handlers.x.class=evil.Handler",
     ),
+    "log over a network": (
+        hydra("job_logging:\n  handlers:\n    x:\n      class: logging.handlers.SocketHandler"),
+        RUN,
+        "hydra.job_logging.handlers.x.class=logging.handlers.SocketHandler",
+    ),
     "log handler's factory": (
         hydra("job_logging:\n  handlers:\n    x:\n      (): evil.run"),
         RUN,
@@ -392,7 +397,7 @@ def test_what_is_typed_is_done(files, words, cilspl, canary, pipeline):
     [
         "launcher:\n  n_jobs: 2\nsweeper:\n  params:\n    seed: 0,1\n    +trainer.warmup_steps: '0'",
         "job_logging:\n  formatters:\n    short:\n      format: '%(levelname)s %(message)s'\n  root:\n    level: DEBUG",
-        "job_logging:\n  handlers:\n    file:\n      class: logging.handlers.RotatingFileHandler\n"
+        "job_logging:\n  handlers:\n    file:\n      class: logging.FileHandler\n"
         "      filename: ${hydra.runtime.output_dir}/${hydra.job.name}.log",
         "job:\n  chdir: false\nrun:\n  dir: runs/elsewhere",
     ],
