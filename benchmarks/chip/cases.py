@@ -19,7 +19,7 @@ RECORDINGS = 256
 
 @dataclass(frozen=True)
 class Case:
-    """A network and its recordings, and what is asked of it: a share of the limit, or ms a recording on two threads."""
+    """A network and its recordings, and its aim: a share of the limit, or ms per recording on two threads."""
 
     name: str
     network: ChipNetwork

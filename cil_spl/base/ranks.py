@@ -41,7 +41,7 @@ def start(device: str = "cpu") -> None:
 
 def stop() -> None:
     """Leave the other ranks."""
-    if _together():
+    if together():
         import torch.distributed as dist
 
         dist.destroy_process_group()
@@ -49,7 +49,7 @@ def stop() -> None:
 
 def agree(value: Any) -> Any:
     """What rank 0 has, on every rank: a plain value."""
-    if not _together():
+    if not together():
         return value
     import torch.distributed as dist
 
@@ -60,7 +60,7 @@ def agree(value: Any) -> Any:
 
 def gather(value: Any) -> list[Any]:
     """Every rank's plain value, in the order of ranks, on every rank."""
-    if not _together():
+    if not together():
         return [value]
     import torch.distributed as dist
 
@@ -71,13 +71,14 @@ def gather(value: Any) -> list[Any]:
 
 def average(values: Mapping[str, float]) -> dict[str, float]:
     """Means over ranks, by name; every rank gives the same names."""
-    if not _together():
+    if not together():
         return dict(values)
     parts = gather(dict(values))
     return {name: sum(part[name] for part in parts) / len(parts) for name in values}
 
 
-def _together() -> bool:
+def together() -> bool:
+    """Whether this process has joined others."""
     import sys
 
     if "torch" not in sys.modules:  # whoever has not loaded torch has no process group

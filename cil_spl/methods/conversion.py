@@ -93,7 +93,7 @@ def gradient(net: nn.Sequential, ctx: TrainingContext, *, count_scale: float = 1
     def of(batch: Batch) -> Iterator[Step]:
         free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
         out = substitute(free, free.detach().relu())
-        value = ctx.loss(out if count_scale == 1 else count_scale * out, batch)
+        value = ctx.loss(count_scale * out, batch)
         value.backward()
         yield Step(value.detach(), out.detach())
 

@@ -202,7 +202,7 @@ class Record:
         self.info.update(status=status, ended=now(), error=error, files=digests)
         self._write()
         if self._copy is not None:
-            for path in artifacts(self.folder):
+            for path in files.values():
                 if path not in self._sent:
                     self.artifact(path)
             self._copy.end(self.info)
@@ -357,9 +357,8 @@ def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
         params: dict[str, Any] = {}
         with contextlib.suppress(Exception):
             params = flatten(plain(config))
-        info = {"format": FORMAT, "run_id": None, "status": "failed", "refused": True, "started": now()}
-        rest = {"ended": now(), "params": params, "tags": {}, "metrics": {}, "row": {}, "warnings": []}
-        write_json(folder / RUN_FILE, store.redact({**info, **rest, "error": describe(error)}))
+        ended = {"status": "failed", "refused": True, "ended": now(), "params": params, "error": describe(error)}
+        write_json(folder / RUN_FILE, store.redact(_fresh({}) | ended))
 
 
 def artifacts(folder: Path) -> list[Path]:
