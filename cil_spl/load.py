@@ -9,6 +9,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import load as load_chip
 from cil_spl.models.build import build
 from cil_spl.models.neurons import load_weights
+from cil_spl.models.plan import Plan
 from cil_spl.results.runs import Run
 from cil_spl.targets.deployed import DeployedNetwork
 from cil_spl.training.checkpoints import read_checkpoint
@@ -34,9 +35,11 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
         raise RequestError(
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
         )
-    plan = pipeline.plan_of(config)
+    left = read_checkpoint(run.path("weights.pt"))
+    # A method may have folded a normalisation: then the network is not the config's; earlier versions had no such.
+    plan = Plan.from_dict(left["plan"]) if "plan" in left else pipeline.plan_of(config)
     net = build(plan, family="snn", neuron=config.model.neuron)
-    load_weights(net, read_checkpoint(run.path("weights.pt"))["weights"])
+    load_weights(net, left["weights"])
     target.load(load_chip(run.path("chip.npz")), plan, net)
     task = pipeline.make(config, "task")
     return DeployedNetwork(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))

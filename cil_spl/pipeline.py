@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from omegaconf import DictConfig, OmegaConf
-from torch import nn
 
 from cil_spl import schema
 from cil_spl.base import fence, options, process, ranks
@@ -25,6 +24,7 @@ from cil_spl.data.events import Recordings
 from cil_spl.data.options import Frames
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
+from cil_spl.models.net import Net
 from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
@@ -145,7 +145,7 @@ def context_of(
     if cfg.observer is not None:
         ctx = replace(ctx, observer=make(cfg, "observer", target, plan))
 
-    def deployed(net: nn.Sequential, batches: Batches) -> float:
+    def deployed(net: Net, batches: Batches) -> float:
         chip, _ = target.quantize(net, plan)
         target.load(chip, plan, net)
         return ev.evaluate(target.answer, batches.epoch(0), ctx.task).metrics[ctx.task.monitor]
@@ -181,7 +181,7 @@ def deploy(
     def judge(answer: ev.Answer, bins: int | None = None) -> ev.Evaluation:
         return ev.evaluate(answer, ctx.batches(test, train=False, bins=bins).epoch(0), task)
 
-    write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net)})
+    write_checkpoint(folder / "weights.pt", {"weights": weights_of(trained.net), "plan": trained.net.plan.as_dict()})
     if target.runs == "cnn":
         ann = trained.ann if trained.ann is not None else trained.net
         float32, int8 = target.load_cnn(ann.cpu(), plan, ctx.calibration(ctx.experiences[-1].train, bins=1))

@@ -23,7 +23,7 @@ from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.methods import sltt as method
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
-from cil_spl.models.forward import forward
+from cil_spl.models.forward import forward, straight_through
 from cil_spl.models.init import scale_to_rate
 from cil_spl.targets.speck import Speck
 from cil_spl.tasks import evaluation as ev
@@ -50,13 +50,13 @@ def two_stages(ctx: TrainingContext, *, lr: float = 2e-2) -> Trained:
     batches = ctx.batches(data.train, train=True)
     scale_to_rate(net, ctx.sample())
     epochs = ctx.trainer.epochs
-    output = [*dict(net.named_children())][-1:]
+    fire = straight_through([net.plan.output])
     for number, names in enumerate((["linear2"], ["conv1", "linear2"])):
         params = [net.get_submodule(name).weight for name in names]
         update = Update(params, ctx.trainer, lr=lr, total_steps=epochs * len(batches))
 
         def step(batch: Batch, update: Update = update) -> dict[str, float | Tensor]:
-            out, _, _ = forward(net, batch.frames, straight_through=output)
+            out, _, _ = forward(net, batch.frames, fire=fire)
             loss = ctx.task.loss(0.5 * out.sum(0), batch.target)
             loss.backward()
             update()
@@ -162,7 +162,7 @@ def test_sltt_is_bptt_with_the_states_detached(tmp_path: Path) -> None:
     losses = []
     for frame in batch.frames:
         cut = {k: v.detach() for k, v in state.items()}
-        out, state, _ = forward(net, frame[None], cut, straight_through=["spike2"])
+        out, state, _ = forward(net, frame[None], cut, fire=straight_through(["spike2"]))
         losses.append(ctx.task.loss(0.5 * out[0], batch.target))
     torch.stack(losses).mean().backward()
     expected = [p.grad for p in net.parameters() if p.grad is not None]

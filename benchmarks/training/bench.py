@@ -75,7 +75,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
         else:
             net = ctx.build("snn")
     batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
-    output = [name for name, _ in net.named_children()][-1:]
+    fire = bptt.output_neurons(net, True)
     loops = {
         "chip, output layer": ChipObserver(target, ctx.plan, layers="output", v_mem=False),
         "chip, all layers": ChipObserver(target, ctx.plan, layers="all", v_mem=False),
@@ -88,7 +88,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
             observer.load(net)
             observer.open(batch)
             seen = observer.windows()
-        out, _, _ = forward(net, batch.frames, observed=seen, straight_through=output)
+        out, _, _ = forward(net, batch.frames, observed=seen, fire=fire)
         bptt.loss_of(ctx, out, batch, "counts", 0.25).backward()
         net.zero_grad(set_to_none=True)
 

@@ -14,7 +14,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_sealed, without_checksum, write_sealed
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 
-FORMAT = 2  # 1 had no checksum; it is read as well
+FORMAT = 3  # 1 had no checksum, 2 no v_init; both are read as well, and 2 is written where every v_init is 0
 KIND = "cilspl chip network"
 
 
@@ -23,7 +23,7 @@ def save(network: ChipNetwork, path: Path | str) -> None:
     path = Path(path)
     header = {
         "kind": KIND,
-        "format": FORMAT,
+        "format": FORMAT if any(layer.v_init for layer in network.layers) else 2,
         "input_shape": network.input_shape,
         "readout": network.readout,
         "layers": [_describe(layer) for layer in network.layers],
@@ -69,7 +69,8 @@ def load(path: Path | str) -> ChipNetwork:
 
 
 def _describe(layer: ChipLayer) -> dict[str, Any]:
-    return {
+    about = {"v_init": int(layer.v_init)} if layer.v_init else {}
+    return about | {
         "name": layer.name,
         "stride": layer.stride,
         "padding": layer.padding,
@@ -104,6 +105,7 @@ def _network(header: dict[str, Any], weights: list[np.ndarray]) -> ChipNetwork:
                 scale=float(about["scale"]),
                 destinations=destinations,
                 core=None if about["core"] is None else int(about["core"]),
+                v_init=int(about.get("v_init", 0)),
             )
         )
     readout = None if header["readout"] is None else tuple(int(k) for k in header["readout"])

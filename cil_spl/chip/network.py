@@ -32,6 +32,7 @@ class ChipLayer:
         scale: chip integers per unit of the float network: ``v_mem = state / scale``.
         destinations: at most two; none means that the events are read out.
         core: number of the core it is placed on, or None.
+        v_init: every neuron's state before the first event, below the threshold.
     """
 
     name: str
@@ -45,6 +46,7 @@ class ChipLayer:
     scale: float = 1.0
     destinations: tuple[Destination, ...] = ()
     core: int | None = None
+    v_init: int = 0
 
     @property
     def output_shape(self) -> tuple[int, int, int]:
@@ -109,6 +111,8 @@ def check_network(network: ChipNetwork) -> None:
             refuse(f"threshold={layer.threshold}; allowed is 1..32767")
         if not -32768 <= layer.min_v_mem <= 0:
             refuse(f"min_v_mem={layer.min_v_mem}; allowed is -32768..0")
+        if not layer.min_v_mem <= layer.v_init < layer.threshold:
+            refuse(f"v_init={layer.v_init}; allowed is {layer.min_v_mem}..{layer.threshold - 1}, below the threshold")
         if layer.reset not in ("subtract", "zero"):
             refuse(f"reset={layer.reset}; allowed are subtract and zero")
         if len(layer.destinations) > 2:

@@ -161,6 +161,8 @@ def write(network: ChipNetwork, path: Path | str) -> list[str]:
             raise RequestError(f"layer {layer.name}: NIR has no feature shift")
         if layer.reset != "subtract":
             raise RequestError(f"layer {layer.name}: NIR's integrate-and-fire subtracts, it cannot return to zero")
+        if layer.v_init:
+            raise RequestError(f"layer {layer.name}: v_init={layer.v_init}; NIR's neurons start at 0")
         weight = (layer.weight / layer.scale).astype(np.float32)
         # As a convolution throughout: that keeps the map, and needs no flattening in between.
         nodes[layer.name] = nir.Conv2d(

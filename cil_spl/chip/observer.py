@@ -11,21 +11,23 @@ from typing import Annotated, Any, Literal, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.base.annotations import Keys
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.simulator import ChipAnswer
 from cil_spl.data.batches import Batch
+from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation
-from cil_spl.models.plan import Plan, stages
+from cil_spl.models.plan import Plan
+from cil_spl.models.stages import stages
 
 
 class Chip(Protocol):
     """What a target must offer to be in the loop."""
 
-    def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]: ...
+    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]: ...
 
     def send(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
 
@@ -60,7 +62,7 @@ class ChipObserver:
         self.device = torch.device("cpu")
         self.seen: dict[str, Observation] = {}
 
-    def load(self, net: nn.Sequential) -> None:
+    def load(self, net: Net) -> None:
         """Round the network's present weights and put them on the chip."""
         self.chip, _ = self.target.quantize(net, self.plan)
         self.device = next(net.parameters()).device

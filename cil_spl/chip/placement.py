@@ -18,7 +18,8 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
-from cil_spl.models.plan import Plan, pair, stages
+from cil_spl.models.plan import Plan, pair
+from cil_spl.models.stages import destinations, stages
 
 KI = 1024
 # (kernel entries, neuron entries) of the nine cores of a Speck 2e/2f.
@@ -112,7 +113,7 @@ def place(plan: Plan, *, readout: bool = False) -> Placement:
     for i, stage in enumerate(parts):
         linear = stage.weight.kind == "linear"
         params = stage.weight.params
-        features = stage.output_shape[0]
+        features, fed = stage.output_shape[0], destinations(parts, stage.weight.name)
         if readout and i == len(parts) - 1:
             features = _spread_features(features)
         needs.append(
@@ -125,8 +126,8 @@ def place(plan: Plan, *, readout: bool = False) -> Placement:
                 padding=(0, 0) if linear else pair(params.get("padding", 0)),
                 input_map=stage.input_shape[1:],
                 output_map=stage.output_shape[1:],
-                pools=(stage.pool,),
-                feeds=(_feeds(parts[i + 1].weight.name, stage.pool),) if i + 1 < len(parts) else ("(read out)",),
+                pools=tuple(pool for _, pool in fed),
+                feeds=tuple(_feeds(parts[k].weight.name, pool) for k, pool in fed) or ("(read out)",),
             )
         )
     return assign(needs, f"model {plan.name}")

@@ -118,7 +118,8 @@ def _joined(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray]:
         size = height * width * features
         row = {
             "state": state, "size": size, "row": width * features, "low": layer.min_v_mem,
-            "threshold": layer.threshold, "keep": -1 if layer.reset == "subtract" else 0, "weights": weights,
+            "threshold": layer.threshold, "init": layer.v_init,
+            "keep": -1 if layer.reset == "subtract" else 0, "weights": weights,
             "channel": part.weight[0].size, "rows": window_rows, "lanes": lanes,
             "lead": -layer.stride[0] * lanes, "exact": part.exact,
         }  # fmt: skip

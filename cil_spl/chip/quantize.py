@@ -18,9 +18,12 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.rounding import to_integers
+from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers
 from cil_spl.models import neurons
-from cil_spl.models.plan import Plan, Stage, pair, stages
+from cil_spl.models.fold import fold, norm_as_factor
+from cil_spl.models.net import Net
+from cil_spl.models.plan import Plan, pair
+from cil_spl.models.stages import Stage, destinations, followers, stages
 
 # A sum of integers is often exactly the threshold; in float32 it may come out a hair below, and a spike is lost.
 NUDGE = 1e-6
@@ -30,26 +33,51 @@ class FakeQuantize(nn.Module):
     """Weights rounded by the chip's rule; the gradient passes unchanged (straight through).
 
     The value is ``W_int theta / theta_int``: the rounding of the threshold is carried by the weights, so that the twin
-    with its float threshold spikes as the integers do.
+    with its float threshold spikes as the integers do. Factors that become part of the weights on the chip (average
+    pooling in front, a normalisation, thresholds of channels) are taken in before rounding, and out again after it.
+
+    Args:
+        stage: of the layer.
+        neuron: after it; its present threshold and bound are read at each step.
+        norm: between the two, or None.
+        precision: of the chip.
     """
 
-    def __init__(self, spike_threshold: float, min_v_mem: float, fold: int = 1) -> None:
+    def __init__(self, stage: Stage, neuron: nn.Module, norm: nn.Module | None, precision: Precision) -> None:
         super().__init__()
-        self.spike_threshold, self.min_v_mem, self.fold = spike_threshold, min_v_mem, fold
+        self.area, self.precision = stage.fold, precision
+        self.others = (neuron, norm)  # a tuple, so that they do not become parts of this module
 
     def forward(self, weight: Tensor) -> Tensor:
-        theta = weight.new_tensor(self.spike_threshold)
+        neuron, norm = self.others
         with torch.no_grad():
-            integers = to_integers(weight / self.fold, theta, weight.new_tensor(self.min_v_mem))
-            rounded = integers.weight * (theta / integers.threshold * (1 + NUDGE)) * self.fold
+            factor, theta, low = neurons.one_threshold(cast(sl.LIF, neuron))
+            assert low is not None
+            if norm is not None:
+                gain, _ = norm_as_factor(norm)
+                factor = gain if factor is None else factor * gain
+            whole = weight if factor is None else weight * factor.view(-1, *[1] * (weight.dim() - 1))
+            integers = to_integers(whole / self.area, theta, low, self.precision)
+            rounded = integers.weight * (theta / integers.threshold * (1 + NUDGE)) * self.area
+            if factor is not None:
+                rounded = rounded / factor.view(-1, *[1] * (weight.dim() - 1))
         return neurons.substitute(weight, rounded)
 
 
-def make_aware(net: nn.Sequential, plan: Plan, *, spike_threshold: float, min_v_mem: float) -> None:
-    """Let a network compute with fake-quantised weights; the float masters stay what is trained."""
-    for stage in stages(plan):
-        module = net.get_submodule(stage.weight.name)
-        parametrize.register_parametrization(module, "weight", FakeQuantize(spike_threshold, min_v_mem, stage.fold))
+def make_aware(net: Net, neuron: nn.Module, precision: Precision = CHIP) -> None:
+    """Let a network compute with fake-quantised weights; the float masters stay what is trained.
+
+    Args:
+        net: spiking, or a CNN that is to become so.
+        neuron: the neurons that a CNN's rectifiers will be; a spiking network has its own.
+        precision: bits of weights and states.
+    """
+    for stage in stages(net.plan):
+        module, after = net.get_submodule(stage.weight.name), followers(net.plan, stage.weight.name)
+        norm = net.get_submodule(after[0]) if after else None
+        own = net.get_submodule(stage.neuron)
+        aware = FakeQuantize(stage, own if neurons.is_spiking(own) else neuron, norm, precision)
+        parametrize.register_parametrization(module, "weight", aware)
 
 
 def bake(net: nn.Module) -> None:
@@ -59,55 +87,64 @@ def bake(net: nn.Module) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def quantize(net: nn.Sequential, plan: Plan, *, leaky: bool = False) -> tuple[ChipNetwork, list[str]]:
+def quantize(
+    net: Net, plan: Plan, *, leaky: bool = False, precision: Precision = CHIP
+) -> tuple[ChipNetwork, list[str]]:
     """The chip network of a float network, and what the user should know about it.
 
     Args:
         leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.
+        precision: bits of weights and states.
 
     Raises:
         RequestError: a layer that no chip can hold: leaky neurons, or neurons without a lower bound.
     """
     parts = stages(plan)
+    folded = fold(net)
     layers, warnings = [], []
-    for i, stage in enumerate(parts):
-        neuron = cast(sl.IAF, net.get_submodule(stage.neuron))
-        weighted: Any = net.get_submodule(stage.weight.name)
+    for stage in parts:
+        neuron = cast(sl.IAF, folded.get_submodule(stage.neuron))
+        weighted: Any = folded.get_submodule(stage.weight.name)
         check_neuron(neuron, stage, leaky)
         with torch.no_grad():
             weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
-            integers = to_integers(weight, theta, low)
-        if integers.limited_by == "thresholds":
-            used = int(integers.weight.abs().max())
-            what = f"the weights use only {used} of 127 levels" if used else "every weight rounds to 0"
-            warnings.append(
-                f"layer {stage.weight.name}: the thresholds, not the weights, limit the scale; "
-                f"{what}. Train with a lower spike_threshold or larger weights."
-            )
-        if int(integers.min_v_mem) == 0:
-            warnings.append(
-                f"layer {stage.weight.name}: the lower threshold is 0, a known bug of the chip; use -1 or lower"
-            )
+            integers = to_integers(weight, theta, low, precision)
+        warnings += _warnings(stage, integers, precision)
         c, height, width = stage.input_shape
         linear = stage.weight.kind == "linear"
         shape = (-1, c, height, width) if linear else integers.weight.shape  # F (C H W) -> F C H W
-        destination = (Destination(i + 1, stage.pool),) if i + 1 < len(parts) else ()
         layers.append(
             ChipLayer(
                 name=stage.weight.name,
                 weight=integers.weight.reshape(shape).numpy().astype(np.int8),
-                stride=(1, 1) if linear else pair(stage.weight.params["stride"]),
-                padding=(0, 0) if linear else pair(stage.weight.params["padding"]),
+                stride=(1, 1) if linear else pair(stage.weight.params.get("stride", 1)),
+                padding=(0, 0) if linear else pair(stage.weight.params.get("padding", 0)),
                 input_shape=stage.input_shape,
                 threshold=int(integers.threshold),
                 min_v_mem=int(integers.min_v_mem),
+                v_init=round(float(getattr(neuron, "v_init", 0.0)) * float(integers.scale)),
                 reset="zero" if type(neuron.reset_fn).__name__ == "MembraneReset" else "subtract",
                 scale=float(integers.scale),
-                destinations=destination,
+                destinations=tuple(Destination(*one) for one in destinations(parts, stage.weight.name)),
             )
         )
     return ChipNetwork(tuple(layers), plan.input_shape), warnings
+
+
+def _warnings(stage: Stage, integers: Integers, precision: Precision) -> list[str]:
+    found = []
+    if integers.limited_by == "thresholds":
+        used = int(integers.weight.abs().max())
+        levels = 2 ** (precision.bits - 1) - 1
+        what = f"the weights use only {used} of {levels} levels" if used else "every weight rounds to 0"
+        found.append(
+            f"layer {stage.weight.name}: the thresholds, not the weights, limit the scale; "
+            f"{what}. Train with a lower spike_threshold or larger weights."
+        )
+    if int(integers.min_v_mem) == 0:
+        found.append(f"layer {stage.weight.name}: the lower threshold is 0, a known bug of the chip; use -1 or lower")
+    return found
 
 
 def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
@@ -128,15 +165,16 @@ def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
         )
 
 
-def integer_twin(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Sequential:
+def integer_twin(chip: ChipNetwork, plan: Plan, like: Net) -> Net:
     """The chip's integers in a time-stepped network: whole numbers in float32, sum pooling.
 
     Exact as long as no state leaves the 24 bits of float32; only time steps set it apart from the chip.
     """
-    net = nn.Sequential()
     by_name = {layer.name: layer for layer in chip.layers}
     neuron_of = {stage.neuron: stage.weight.name for stage in stages(plan)}
     names = {fn: name for name, fn in neurons.SPIKE_FNS.items()}
+    like = fold(like)
+    modules: dict[str, nn.Module] = {}
     for name, module in like.named_children():
         new: nn.Module = module
         if name in by_name:
@@ -162,8 +200,9 @@ def integer_twin(chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> nn.Seque
                 reset_fn=layer.reset,
                 spike_threshold=layer.threshold,
                 min_v_mem=layer.min_v_mem,
+                v_init=float(layer.v_init),
             )
         elif isinstance(module, nn.AvgPool2d):
             new = sl.SumPool2d(module.kernel_size)
-        net.add_module(name, new)
-    return net
+        modules[name] = new
+    return Net(like.plan, modules)

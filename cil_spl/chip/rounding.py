@@ -13,14 +13,27 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
+from annotated_types import Ge, Le
 
 from cil_spl.base.errors import RequestError
 
-WEIGHT_BITS = 8
-STATE_BITS = 16
+
+@dataclass(frozen=True)
+class Precision:
+    """How many bits a core's numbers have, and whether training already rounds to them; the config group ``quantize``.
+
+    A Speck has 8 for weights and 16 for states; fewer bits of the weights fit it as well.
+    """
+
+    bits: Annotated[int, Ge(2), Le(8)] = 8
+    state_bits: Annotated[int, Ge(8), Le(16)] = 16
+    aware: bool = False
+
+
+CHIP = Precision()
 
 
 @dataclass(frozen=True)
@@ -34,12 +47,13 @@ class Integers:
     limited_by: str
 
 
-def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any) -> Integers:
+def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Precision = CHIP) -> Integers:
     """The chip's rule for one core; float32 in, float32 whole numbers out.
 
     Args:
         weight: array or tensor of any shape.
         spike_threshold, min_v_mem: of the same kind and place, one number each.
+        precision: bits of weights and states.
 
     Raises:
         RequestError: a weight is not a finite number; the threshold rounds to 0.
@@ -47,8 +61,8 @@ def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any) -> Integers:
     high, low = weight.max(), weight.min()
     if not (math.isfinite(high) and math.isfinite(low)):
         raise RequestError("a weight is not a finite number: the training has diverged (lower method.lr)")
-    by_weight = scale_to_fit(high, low, WEIGHT_BITS)
-    by_threshold = scale_to_fit(max(spike_threshold, min_v_mem), min(spike_threshold, min_v_mem), STATE_BITS)
+    by_weight = scale_to_fit(high, low, precision.bits)
+    by_threshold = scale_to_fit(max(spike_threshold, min_v_mem), min(spike_threshold, min_v_mem), precision.state_bits)
     weights_limit = bool(by_weight <= by_threshold)
     scale = by_weight if weights_limit else by_threshold
     threshold = (spike_threshold * scale).round()

@@ -119,7 +119,7 @@ def _run_layer(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Spikes of a layer as numbers of (y, x, f), and where each bin ends among them."""
     weight = np.ascontiguousarray(layer.weight.transpose(1, 2, 3, 0)).astype(np.int32)  # f c ky kx -> c ky kx f
-    numbers = (layer.threshold, layer.min_v_mem, layer.reset == "zero")
+    numbers = (layer.threshold, layer.min_v_mem, layer.v_init, layer.reset == "zero")
     answers = (rule.clip_each, rule.fire_each, rule.most, rule.ordered, rule.keep_edges)
     maps = (np.array(shape), np.array(layer.input_shape), np.array(layer.output_shape))
     spikes, ends, n = _layer(
@@ -132,12 +132,12 @@ def _run_layer(
 @numba.njit(cache=True, nogil=True)
 def _layer(  # type: ignore[no-untyped-def]
     source, starts, source_shape, input_shape, output_shape, pool, shift, weight, stride, padding, threshold, low,
-    to_zero, clip_each, fire_each, most, ordered, keep_edges, seed,
+    init, to_zero, clip_each, fire_each, most, ordered, keep_edges, seed,
 ):  # fmt: skip
     features, height, width = output_shape
     channels, map_height, map_width = input_shape
     _, kernel_y, kernel_x, _ = weight.shape
-    v = np.zeros(height * width * features, np.int32)  # y x f
+    v = np.full(height * width * features, init, np.int32)  # y x f
     fires = np.zeros(len(v), np.int64)
     spikes, n = np.empty(1024, np.int64), 0
     ends = np.zeros_like(starts)

@@ -29,10 +29,11 @@ from typing import Annotated, Literal
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.data.batches import Batch
-from cil_spl.models.forward import forward
+from cil_spl.models.forward import Fire, forward, straight_through
+from cil_spl.models.net import Net
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
@@ -68,13 +69,13 @@ def train(
 
 
 def gradient(
-    net: nn.Sequential, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
+    net: Net, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
 ) -> Gradient:
     """The gradient of a batch through all its time steps; options as in :func:`train`."""
-    output = output_of(net) if straight_through_output else []
+    fire = output_neurons(net, straight_through_output)
 
     def of(batch: Batch) -> Iterator[Step]:
-        out, _, _ = forward(net, batch.frames.to(ctx.device), straight_through=output)
+        out, _, _ = forward(net, batch.frames.to(ctx.device), fire=fire)
         value = loss_of(ctx, out, batch, loss, count_scale)
         value.backward()
         yield Step(value.detach(), out.detach().sum(0))
@@ -82,9 +83,9 @@ def gradient(
     return of
 
 
-def output_of(net: nn.Sequential) -> list[str]:
-    """The name of the last layer."""
-    return [name for name, _ in net.named_children()][-1:]
+def output_neurons(net: Net, unchanged: bool) -> Fire:
+    """What neurons do: the gradient of the output's passes unchanged where asked."""
+    return straight_through([net.plan.output] if unchanged else [])
 
 
 def loss_of(ctx: TrainingContext, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:

@@ -31,12 +31,13 @@ from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods import bptt
 from cil_spl.models.forward import forward
+from cil_spl.models.net import Net
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
 from cil_spl.training.learn import Gradient, Step, learn
@@ -97,7 +98,7 @@ def train(
     return Trained(ctx.finish(net))
 
 
-def gradient(net: nn.Sequential, ctx: TrainingContext, **options: Any) -> Gradient:
+def gradient(net: Net, ctx: TrainingContext, **options: Any) -> Gradient:
     """The twin's gradient of a batch, at what the chip did; options as in :func:`loss_on_chip`."""
     chip_loss = loss_on_chip(net, ctx, **options)
 
@@ -110,17 +111,17 @@ def gradient(net: nn.Sequential, ctx: TrainingContext, **options: Any) -> Gradie
 
 
 def loss_on_chip(
-    net: nn.Sequential, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
+    net: Net, ctx: TrainingContext, *, loss: str, count_scale: float, straight_through_output: bool
 ) -> Callable[[Batch], tuple[Tensor, Tensor]]:
     """Loss of a batch on the chip, with the twin's gradient, and the chip's counts (T, B, K)."""
     assert ctx.observer is not None
-    observer, output = ctx.observer, bptt.output_of(net) if straight_through_output else []
+    observer, fire = ctx.observer, bptt.output_neurons(net, straight_through_output)
 
     def of(batch: Batch) -> tuple[Tensor, Tensor]:
         observer.load(net)
         observer.open(batch)
         frames = batch.frames.to(ctx.device)
-        out, _, _ = forward(net, frames, observed=observer.windows(), straight_through=output)
+        out, _, _ = forward(net, frames, observed=observer.windows(), fire=fire)
         return bptt.loss_of(ctx, out, batch, loss, count_scale), out.detach()
 
     return of

@@ -29,9 +29,8 @@ conversion.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated
 
-import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
 
@@ -39,6 +38,8 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods import conversion
 from cil_spl.models.build import build
+from cil_spl.models.fold import fold
+from cil_spl.models.net import Net, copy_weights, walk
 from cil_spl.models.neurons import Observation, substitute
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
@@ -74,7 +75,7 @@ def train(
     if ctx.observer is None:
         raise RequestError("observer=none: method=cil_conversion needs a chip in the loop; use observer=chip")
     net = ctx.build("cnn")
-    spiking = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
+    spiking = build(fold(net).plan, family="snn", neuron=ctx.neuron).to(ctx.device)
     ctx.scale(net, init_rate, bins=1)
     chip_loss = loss_on_chip(net, spiking, ctx, count_scale=count_scale)
     gauge = None
@@ -95,7 +96,7 @@ def train(
     return Trained(share(net, spiking), ann=ctx.finish(net))
 
 
-def gradient(net: nn.Sequential, spiking: nn.Sequential, ctx: TrainingContext, *, count_scale: float) -> Gradient:
+def gradient(net: Net, spiking: Net, ctx: TrainingContext, *, count_scale: float) -> Gradient:
     """The CNN's gradient of a batch, at the chip's counts."""
     chip_loss = loss_on_chip(net, spiking, ctx, count_scale=count_scale)
 
@@ -108,7 +109,7 @@ def gradient(net: nn.Sequential, spiking: nn.Sequential, ctx: TrainingContext, *
 
 
 def loss_on_chip(
-    net: nn.Sequential, spiking: nn.Sequential, ctx: TrainingContext, *, count_scale: float
+    net: Net, spiking: Net, ctx: TrainingContext, *, count_scale: float
 ) -> Callable[[Batch], tuple[Tensor, Tensor]]:
     """Loss of a batch on the chip, with the CNN's gradient, and the chip's counts (B, K)."""
     assert ctx.observer is not None
@@ -123,25 +124,20 @@ def loss_on_chip(
     return of
 
 
-def forward(net: nn.Sequential, frame: Tensor, seen: dict[str, Observation]) -> Tensor:
+def forward(net: Net, frame: Tensor, seen: dict[str, Observation]) -> Tensor:
     """The CNN's output with the values of the given layers replaced by the chip's counts.
 
     Shape:
         frame: (B, C, H, W), counts (1, B, ...). Output: (B, K).
     """
-    x = frame
-    for name, module in net.named_children():
-        x = module(x)
-        if name in seen:
-            x = substitute(x, seen[name].counts[0])
-    return x
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        x: Tensor = module(*inputs)
+        return substitute(x, seen[name].counts[0]) if name in seen else x
+
+    return walk(net, frame, layer)[0]
 
 
-@torch.no_grad()
-def share(cnn: nn.Sequential, spiking: nn.Sequential) -> nn.Sequential:
+def share(cnn: Net, spiking: Net) -> Net:
     """The spiking network with the CNN's present weights."""
-    for name, module in cnn.named_children():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            other: Any = spiking.get_submodule(name)
-            other.weight.copy_(module.weight)
-    return spiking
+    return copy_weights(fold(cnn), spiking)

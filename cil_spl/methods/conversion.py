@@ -26,7 +26,7 @@ with it the epoch, by the score of the converted network.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any
+from typing import Annotated
 
 import torch
 from annotated_types import Ge, Gt, Le, MinLen
@@ -35,7 +35,10 @@ from torch import Tensor, nn
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.build import build
+from cil_spl.models.fold import fold
+from cil_spl.models.net import Net, copy_weights, evaluating, walk, weighted
 from cil_spl.models.neurons import substitute
+from cil_spl.models.plan import INPUT
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
@@ -77,7 +80,7 @@ def train(
             found[ctx.monitor] = max(value for name, value in notes.items() if name.startswith("val/"))
         return found
 
-    def converted() -> tuple[nn.Sequential, dict[str, float]]:
+    def converted() -> tuple[Net, dict[str, float]]:
         activation = activations(net, ctx.calibration(data.train, bins=1), percentile, normalize_batches, ctx.device)
         return choose_gain(ctx, net, activation, gains)
 
@@ -87,7 +90,7 @@ def train(
     return Trained(spiking, ann=ann, notes=notes)
 
 
-def gradient(net: nn.Sequential, ctx: TrainingContext, *, count_scale: float = 1.0) -> Gradient:
+def gradient(net: Net, ctx: TrainingContext, *, count_scale: float = 1.0) -> Gradient:
     """The CNN's gradient of a batch, its output rectified in the loss; ``count_scale`` is a factor on it."""
 
     def of(batch: Batch) -> Iterator[Step]:
@@ -102,24 +105,30 @@ def gradient(net: nn.Sequential, ctx: TrainingContext, *, count_scale: float = 1
 
 @torch.no_grad()
 def activations(
-    net: nn.Sequential, batches: Batches, percentile: float, n_batches: int, device: torch.device
+    net: Net, batches: Batches, percentile: float, n_batches: int, device: torch.device
 ) -> dict[str, float]:
     """The given percentile of each weight layer's rectified outputs, zeros left out, over some batches.
 
     Zeros are left out because most of an event camera's map is empty, and a percentile over emptiness is zero.
     """
     seen: dict[str, list[Tensor]] = {}
-    for i, batch in enumerate(batches.epoch(0)):
-        if i == n_batches:
-            break
-        x = batch.frames[0].to(device)  # 1 B C H W -> B C H W
-        for name, module in net.named_children():
-            x = module(x)
-            if isinstance(module, (nn.Conv2d, nn.Linear)):
-                positive = x[x > 0]
-                # A quantile of all values would hold them all at once; a thousand a batch say as much.
-                every = max(1, positive.numel() // 100_000)
-                seen.setdefault(name, []).append(positive[::every].cpu())
+    net = fold(net)
+    layers = weighted(net)
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        x: Tensor = module(*inputs)
+        if name in layers:
+            positive = x[x > 0]
+            # A quantile of all values would hold them all at once; a thousand per batch say as much.
+            every = max(1, positive.numel() // 100_000)
+            seen.setdefault(name, []).append(positive[::every].cpu())
+        return x
+
+    with evaluating(net):
+        for i, batch in enumerate(batches.epoch(0)):
+            if i == n_batches:
+                break
+            walk(net, batch.frames[0].to(device), layer)  # 1 B C H W -> B C H W
     found = {}
     for name, parts in seen.items():
         values = torch.cat(parts).sort().values
@@ -129,26 +138,38 @@ def activations(
 
 
 @torch.no_grad()
-def convert(ctx: TrainingContext, ann: nn.Sequential, activation: dict[str, float], gain: float) -> nn.Sequential:
+def convert(ctx: TrainingContext, ann: Net, activation: dict[str, float], gain: float) -> Net:
     """The spiking network whose fully active neurons make ``gain`` events per recording."""
-    net = build(ctx.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
+    ann = fold(ann)
+    net = build(ann.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
     threshold = float(ctx.neuron["spike_threshold"])
-    before = 1.0  # events per unit of the layer's input in the CNN
-    for name, module in ann.named_children():
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
-            now = gain / activation[name]
-            spiking: Any = net.get_submodule(name)
-            spiking.weight.copy_(module.weight * threshold * now / before)
-            before = now
-    return net
+    events, into = events_per_unit(ann, activation, gain)
+    bins = ctx.frames.bins
+    return copy_weights(
+        ann, net, lambda name: threshold * events[name] / into[name], lambda name: threshold * events[name] / bins
+    )
+
+
+def events_per_unit(ann: Net, activation: dict[str, float], gain: float) -> tuple[dict[str, float], dict[str, float]]:
+    """Events that stand for one unit of the CNN: of each weight layer's output, and of its input.
+
+    Branches that are added have the same, that of the most active of them.
+    """
+    sources = {name: ann.plan.weights_before(name) for name in activation}
+    top = dict(activation)
+    for together in (names for names in sources.values() if len(names) > 1):
+        for name in together:
+            top[name] = max(top[other] for other in together if other != INPUT)
+    events = {name: gain / value for name, value in top.items()} | {INPUT: 1.0}
+    return events, {name: events[names[0]] for name, names in sources.items()}
 
 
 def choose_gain(
-    ctx: TrainingContext, ann: nn.Sequential, activation: dict[str, float], gains: Sequence[float]
-) -> tuple[nn.Sequential, dict[str, float]]:
+    ctx: TrainingContext, ann: Net, activation: dict[str, float], gains: Sequence[float]
+) -> tuple[Net, dict[str, float]]:
     """The conversion with the best validation score, on the target where it runs spikes, else in time steps."""
     val = ctx.batches(ctx.experiences[0].val, train=False)
-    best: tuple[float, float, nn.Sequential] | None = None
+    best: tuple[float, float, Net] | None = None
     notes: dict[str, float] = {}
     for gain in gains:
         net = convert(ctx, ann, activation, gain)

@@ -31,11 +31,12 @@ from typing import Annotated
 
 import torch
 from annotated_types import Gt
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.data.batches import Batch
-from cil_spl.methods.bptt import output_of
+from cil_spl.methods.bptt import output_neurons
 from cil_spl.models.forward import forward
+from cil_spl.models.net import Net
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
@@ -68,7 +69,7 @@ def train(
 
 
 def gradient(
-    net: nn.Sequential,
+    net: Net,
     ctx: TrainingContext,
     *,
     count_scale: float,
@@ -80,7 +81,7 @@ def gradient(
     Args:
         steps: of so many time steps, those whose gradient is taken; the others are run without one.
     """
-    output = output_of(net) if straight_through_output else []
+    fire = output_neurons(net, straight_through_output)
     chip = ctx.observer
 
     def of(batch: Batch) -> Iterator[Step]:
@@ -94,7 +95,7 @@ def gradient(
         for t, frame in enumerate(frames):
             with torch.set_grad_enabled(t in chosen):
                 seen = chip.window(t) if chip is not None else None
-                out, state, _ = forward(net, frame[None], state, seen, straight_through=output)
+                out, state, _ = forward(net, frame[None], state, seen, fire=fire)
                 loss = ctx.loss(count_scale * out[0], batch) / len(frames)
             if t in chosen:
                 loss.backward()

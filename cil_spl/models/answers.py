@@ -12,66 +12,135 @@ from torch import Tensor, nn
 from cil_spl.data.batches import Batch
 from cil_spl.models import neurons
 from cil_spl.models.forward import forward
-from cil_spl.models.plan import Plan, Stage, pair, stages
+from cil_spl.models.kinds import POOLS, WEIGHTED, Shape, kind_of, pair
+from cil_spl.models.net import Net, evaluating, walk
+from cil_spl.models.plan import INPUT, Layer, Plan
 from cil_spl.tasks.evaluation import Activity, Answer, decision_times
 
 
-def stepped_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
+def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
     """Answers of a time-stepped spiking network."""
     device = device or torch.device("cpu")
     net = net.to(device)
-    parts = stages(plan)
-    maps = [fan_out(stage).to(device) for stage in parts]
-    names = [stage.neuron for stage in parts]
+    names = [name for name, module in net.named_children() if neurons.is_spiking(module)]
+    owner = owners(plan)
+    reach = {name: there.to(device) for name, there in reaches(plan).items()}
 
     @torch.no_grad()
     def answer(batch: Batch) -> Activity:
         frames = batch.frames.to(device)
-        out, _, spikes = forward(net, frames, record=names)
-        synops, events = {}, {}
-        into = frames
-        for stage, reach in zip(parts, maps, strict=True):
-            # A pixel's events, all features and steps together, each reach `reach` neurons.
-            synops[stage.weight.name] = _numpy(
-                (into.sum(dim=(0, 2)) * reach).sum(dim=(1, 2))
-            )  # T B C H W -> B H W -> B
-            s = spikes[stage.neuron]
-            events[stage.weight.name] = _numpy(s.flatten(2).sum(dim=(0, 2)))
-            into = _pooled(s if s.dim() == 5 else s[..., None, None], stage.pool)
+        with evaluating(net):
+            out, _, spikes = forward(net, frames, record=names)
+        events = {owner[name]: _numpy(spikes[name].flatten(2).sum(dim=(0, 2))) for name in names}
+        synops = {
+            # A pixel's events, all features and steps together, each reach so many neurons.
+            name: _numpy((into.sum(dim=(0, 2)) * reach[name]).sum(dim=(1, 2)))  # T B C H W -> B H W -> B
+            for name, into in traffic(net, frames, spikes).items()
+        }
         counts = _numpy(out.transpose(0, 1))  # T B K -> B T K
         return Activity(counts, events, synops, decision_times(counts, batch.edges_us))
 
     return answer
 
 
-def cnn_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
+def cnn_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
     """Answers of a CNN on one frame per recording; its synaptic operations are multiply-accumulates, zeros included."""
     device = device or torch.device("cpu")
     net = net.to(device)
-    macs = {stage.weight.name: float(fan_out(stage).sum()) * stage.input_shape[0] for stage in stages(plan)}
+    shapes, readers = plan.shapes(), {layer.name: plan.inputs(i) for i, layer in enumerate(plan.layers)}
+    macs = {
+        name: float(there.sum()) * map_in_front(plan, shapes, readers[name][0])[0]
+        for name, there in reaches(plan).items()
+    }
 
     @torch.no_grad()
     def answer(batch: Batch) -> Activity:
-        out = net(batch.frames.sum(dim=0).to(device))  # T B C H W -> B C H W
+        with evaluating(net):
+            out = net(batch.frames.sum(dim=0).to(device))  # T B C H W -> B C H W
         size = len(batch.target)
         return Activity(_numpy(out)[:, None], {}, {name: np.full(size, value) for name, value in macs.items()})
 
     return answer
 
 
-def fan_out(stage: Stage) -> Tensor:
+def owners(plan: Plan) -> dict[str, str]:
+    """By which name the events of each neuron layer are reported: that of the weights in front, where it is one."""
+    found: dict[str, str] = {}
+    for i, layer in enumerate(plan.layers):
+        if layer.kind != "neuron":
+            continue
+        (name,) = plan.inputs(i)
+        while name != INPUT and plan.named(name).kind in ("norm", "bias"):
+            (name,) = plan.inputs(plan.layers.index(plan.named(name)))
+        weights = name != INPUT and kind_of(plan.named(name).kind, name).weight
+        found[layer.name] = name if weights and name not in found.values() else layer.name
+    return found
+
+
+def traffic(net: Net, frames: Tensor, spikes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The events that reach each layer with weights, pooled as a chip would: summed. By layer, (T, B, C, H, W)."""
+    found: dict[str, Tensor] = {}
+    kinds = {layer.name: layer for layer in net.plan.layers}
+    delayed = {
+        layer.name: _delayed(spikes, frames, net.plan.inputs(i)[0])
+        for i, layer in enumerate(net.plan.layers)
+        if layer.kind == "delay"
+    }
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        kind, x = kinds[name].kind, inputs[0]
+        if name in spikes:
+            return spikes[name]
+        if kind in POOLS:
+            return _pooled(x, pair(kinds[name].params["kernel_size"]))
+        if kind == "add":
+            return sum(inputs[1:], start=x)
+        if kind_of(kind, name).weight:
+            found[name] = x if x.dim() == 5 else x[..., None, None]
+        return x  # a flatten keeps its map; what follows weights is not read before the neurons after them
+
+    walk(net, frames, layer, delayed=delayed)
+    return found
+
+
+def _delayed(spikes: dict[str, Tensor], frames: Tensor, source: str) -> Tensor:
+    x = frames if source == INPUT else spikes[source]
+    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+
+
+def reaches(plan: Plan) -> dict[str, Tensor]:
+    """How many neurons an event at each input pixel of a weight layer reaches, all features. By layer, (H, W)."""
+    shapes = plan.shapes()
+    return {
+        layer.name: fan_out(layer, map_in_front(plan, shapes, plan.inputs(i)[0]), shapes[layer.name])
+        for i, layer in enumerate(plan.layers)
+        if layer.kind in WEIGHTED
+    }
+
+
+def map_in_front(plan: Plan, shapes: dict[str, Shape], name: str) -> tuple[int, int, int]:
+    """The (C, H, W) that a layer reads, before it was flattened; a vector is a map of 1 x 1."""
+    while name != INPUT and len(shapes[name]) == 1:
+        layer = plan.named(name)
+        if layer.kind not in ("flatten", "add", "delay"):
+            break
+        name = plan.inputs(plan.layers.index(layer))[0]
+    shape = shapes[name]
+    return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+
+def fan_out(layer: Layer, source: tuple[int, int, int], out: Shape) -> Tensor:
     """How many neurons an event at each input pixel reaches, all features together. Shape (H, W)."""
-    _, height, width = stage.input_shape
-    f = stage.output_shape[0]
-    if stage.weight.kind == "linear":
-        return torch.full((height, width), float(f))
-    p = stage.weight.params
-    kernel, stride, padding = pair(p["kernel_size"]), pair(p["stride"]), pair(p["padding"])
-    ones = torch.ones(1, 1, *stage.output_shape[1:])
+    _, height, width = source
+    if layer.kind == "linear":
+        return torch.full((height, width), float(out[0]))
+    p = layer.params
+    kernel, stride, padding = pair(p["kernel_size"]), pair(p.get("stride", 1)), pair(p.get("padding", 0))
+    ones = torch.ones(1, 1, *out[1:])
     padded = torch.zeros(height + 2 * padding[0], width + 2 * padding[1])
     reach = F.conv_transpose2d(ones, torch.ones(1, 1, *kernel), stride=stride)[0, 0]
     padded[: reach.shape[0], : reach.shape[1]] = reach
-    return padded[padding[0] : padding[0] + height, padding[1] : padding[1] + width] * f
+    return padded[padding[0] : padding[0] + height, padding[1] : padding[1] + width] * out[0]
 
 
 def _pooled(spikes: Tensor, pool: tuple[int, int]) -> Tensor:
@@ -86,14 +155,30 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.double().cpu().numpy()
 
 
-def heavy_weights(net: nn.Sequential, plan: Plan) -> list[str]:
+def heavy_weights(net: Net, plan: Plan) -> list[str]:
     """Layers with weights above threshold: on the chip such neurons lag behind and keep firing."""
     found = []
-    for stage in stages(plan):
-        neuron: Any = net.get_submodule(stage.neuron)
-        weighted: Any = net.get_submodule(stage.weight.name)
-        if not neurons.is_spiking(neuron):
+    for i, layer in enumerate(plan.layers):
+        if layer.kind not in WEIGHTED:
             continue
-        if bool((weighted.weight.detach() / stage.fold > neuron.spike_threshold).any()):
-            found.append(stage.weight.name)
+        weighted: Any = net.get_submodule(layer.name)
+        readers: list[Any] = [net.get_submodule(plan.layers[k].name) for k in plan.readers[layer.name]]
+        area = averaged(plan, plan.inputs(i)[0])
+        if any(
+            neurons.is_spiking(neuron) and bool((weighted.weight.detach() / area > neuron.spike_threshold.max()).any())
+            for neuron in readers
+        ):
+            found.append(layer.name)
     return found
+
+
+def averaged(plan: Plan, name: str) -> int:
+    """The area of the average pooling between a layer and the neurons before it."""
+    area = 1
+    while name != INPUT and plan.named(name).kind in ("flatten", *POOLS):
+        layer = plan.named(name)
+        if layer.kind == "avgpool":
+            y, x = pair(layer.params["kernel_size"])
+            area *= y * x
+        name = plan.inputs(plan.layers.index(layer))[0]
+    return area

@@ -1,4 +1,4 @@
-"""From a plan to a network, and the plan from a config's list of layers."""
+"""From a config's list of blocks to a plan, and from a plan to a network."""
 
 from __future__ import annotations
 
@@ -6,52 +6,118 @@ from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import sinabs.layers as sl
 from torch import nn
 
 from cil_spl.base.errors import RequestError
-from cil_spl.models import neurons
-from cil_spl.models.options import check_layers
-from cil_spl.models.plan import Layer, Plan, pair
+from cil_spl.base.suggestions import nearest
+from cil_spl.models.kinds import kind_of
+from cil_spl.models.net import Net
+from cil_spl.models.options import BLOCKS, check_layers
+from cil_spl.models.plan import INPUT, Layer, Plan, pair
 
 
 def plan_from(
-    name: str, blocks: Sequence[Mapping[str, Any]], input_shape: tuple[int, int, int], n_classes: int
+    name: str, blocks: Sequence[Mapping[str, Any]], input_shape: tuple[int, int, int], n_outputs: int
 ) -> Plan:
     """The plan of a config's ``model.layers``.
 
-    Each block is ``{conv: features, kernel, stride, padding, pool}`` or ``{linear: features}``; after each
-    stand neurons, then the pooling. ``linear: classes`` means one output per class.
+    Each block is one layer, ``{conv: features, …}``, ``{linear: features, …}`` or another of
+    :data:`cil_spl.models.options.BLOCKS`, and what stands after it: a bias, a normalisation, neurons, pooling.
+    ``linear: classes`` means one feature per output of the network. A block reads the one before it, or those that
+    ``inputs`` names; several are added.
 
     Raises:
-        RequestError: an unknown key or an impossible shape; the message names the block.
+        RequestError: an unknown key, an unknown block or an impossible shape; the message names the block.
     """
     layers: list[Layer] = []
-    flat = False
-    for i, block in enumerate(check_layers(blocks), start=1):
-        kind = "conv" if "conv" in block else "linear"
-        features = n_classes if block[kind] == "classes" else block[kind]
-        if kind == "conv":
-            params: dict[str, Any] = {"out_channels": features, "kernel_size": pair(block["kernel"])}
-            params |= {"stride": pair(block["stride"]), "padding": pair(block["padding"])}
-        else:
-            params = {"out_features": features}
-            if not flat:
-                layers.append(Layer("flatten", "flatten"))
-                flat = True
-        layers += [Layer(block["name"] or f"{kind}{i}", kind, params), Layer(f"spike{i}", "neuron")]
-        pool = pair(block.get("pool", 1))
-        if pool != (1, 1):
-            layers.append(Layer(f"pool{i}", block["pool_kind"], {"kernel_size": pool}))
-    plan = Plan(name, input_shape, tuple(layers))
-    output = plan.shapes()[layers[-1].name] if layers else ()
-    if output != (n_classes,):
-        raise RequestError(f"model.layers: the last layer gives {output}, but the data set has {n_classes} classes")
+    last_of = {INPUT: INPUT}  # the last layer of each block, which others read
+    flat: set[str] = set()  # layers that give a vector
+    checked = check_layers(blocks)
+    names = [block["name"] or f"{_kind(block)}{i}" for i, block in enumerate(checked, start=1)]
+    for i, (name_of_block, block) in enumerate(zip(names, checked, strict=True), start=1):
+        before = names[i - 2] if i > 1 else INPUT
+        new = _block(i, name_of_block, block, before, last_of, flat, n_outputs, names)
+        layers += new
+        last_of[name_of_block] = layers[-1].name
+    wired = _read_ends(layers, dict(zip(names, (last_of[one] for one in names), strict=True)))
+    plan = Plan(name, input_shape, tuple(wired))
+    output = plan.shapes()[plan.output]
+    if output != (n_outputs,):
+        raise RequestError(f"model.layers: the last layer gives {output}, but the data set has {n_outputs} classes")
     return plan
 
 
-def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bool = False) -> nn.Sequential:
-    """Make the network of a chain, with fresh weights and no biases.
+def _kind(block: Mapping[str, Any]) -> str:
+    return next(kind for kind in BLOCKS if kind in block)
+
+
+def _block(
+    i: int, name: str, block: Mapping[str, Any], before: str, last_of: Mapping[str, str], flat: set[str],
+    n_outputs: int, names: Sequence[str],
+) -> list[Layer]:  # fmt: skip
+    """The layers of block ``i``."""
+    kind = _kind(block)
+    where = f"model.layers[{i - 1}]"
+    reads = block[kind] if kind == "add" else [block[kind]] if kind == "delay" else block["inputs"] or [before]
+    for one in reads:
+        if one not in last_of and not (kind == "delay" and one in names):
+            later = "; it stands further down: read it through {delay: …}" if one in names else ""
+            raise RequestError(f"{where}: it reads {one}, no block above it{later}; {nearest(one, list(last_of))}")
+    found: list[Layer] = []
+
+    def put(
+        layer_name: str, layer_kind: str, params: Mapping[str, Any] | None = None, inputs: Sequence[str] = ()
+    ) -> None:
+        default = found[-1].name if found else last_of[before]
+        explicit = () if not inputs or list(inputs) == [default] else tuple(inputs)
+        found.append(Layer(layer_name, layer_kind, params or {}, explicit))
+
+    sources = [one if kind == "delay" else last_of[one] for one in reads]
+    if len(sources) > 1 and kind != "add":
+        put(f"add{i}", "add", inputs=sources)
+        sources = [f"add{i}"]
+        if any(last_of[one] in flat for one in reads):
+            flat.add(f"add{i}")
+    is_flat = all(source in flat for source in sources)
+    if kind == "linear" and not is_flat:
+        put("flatten" if "flatten" not in flat else f"flatten{i}", "flatten", inputs=sources)
+        flat.add(found[-1].name)
+        sources, is_flat = [found[-1].name], True
+    put(name, kind, _params(kind, block, n_outputs), sources)
+    if block.get("norm"):
+        put(f"norm{i}", "norm", {"norm": block["norm"]})
+    if block.get("neuron"):
+        put(f"spike{i}", "neuron")
+    if kind != "conv" and (is_flat or kind == "linear"):
+        flat.update(layer.name for layer in found)
+    if pair(block.get("pool", 1)) != (1, 1):
+        put(f"pool{i}", block["pool_kind"], {"kernel_size": pair(block["pool"])})
+    return found
+
+
+def _params(kind: str, block: Mapping[str, Any], n_outputs: int) -> dict[str, Any]:
+    features = n_outputs if block[kind] == "classes" else block[kind]
+    bias = {"bias": True} if block.get("bias") else {}
+    if kind == "conv":
+        params: dict[str, Any] = {"out_channels": features, "kernel_size": pair(block["kernel"])}
+        return params | {"stride": pair(block["stride"]), "padding": pair(block["padding"])} | bias
+    if kind == "linear":
+        return {"out_features": features} | bias
+    return {"decay": block["weigh_time"]} if kind == "weigh_time" else {}
+
+
+def _read_ends(layers: Sequence[Layer], end: Mapping[str, str]) -> list[Layer]:
+    """Delays read the ends of blocks, which are known once all of them are there."""
+    return [
+        Layer(one.name, one.kind, one.params, tuple(end.get(name, name) for name in one.inputs))
+        if one.kind == "delay"
+        else one
+        for one in layers
+    ]
+
+
+def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bool = False) -> Net:
+    """Make the network of a plan, with fresh weights.
 
     Args:
         family: ``snn`` puts sinabs neurons after the weights, ``cnn`` rectifiers.
@@ -59,33 +125,15 @@ def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bo
         output_relu: whether a CNN's output is rectified. Off while it is trained: a rectified output that
             is never positive gets no gradient, and its class is lost.
     """
-    if not plan.is_chain():
-        raise RequestError(f"model {plan.name}: only chains of layers can be built so far")
     shapes = plan.shapes()
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    last_neuron = max((i for i, layer in enumerate(plan.layers) if layer.kind == "neuron"), default=-1)
     for i, layer in enumerate(plan.layers):
-        source = shapes[plan.inputs(i)[0]]
+        params: Mapping[str, Any] = layer.params
+        if layer.kind == "neuron" and family == "cnn":
+            modules[layer.name] = nn.Identity() if layer.name == plan.output and not output_relu else nn.ReLU()
+            continue
         if layer.kind == "neuron":
-            if family == "snn":
-                modules[layer.name] = neurons.make(**neuron)
-            else:
-                modules[layer.name] = nn.ReLU() if i != last_neuron or output_relu else nn.Identity()
-        else:
-            modules[layer.name] = _module(layer, source)
-    return nn.Sequential(modules)
-
-
-def _module(layer: Layer, source: tuple[int, ...]) -> nn.Module:
-    p = layer.params
-    if layer.kind == "conv":
-        return nn.Conv2d(source[0], p["out_channels"], p["kernel_size"], p["stride"], p["padding"], bias=False)
-    if layer.kind == "linear":
-        return nn.Linear(source[0], p["out_features"], bias=False)
-    if layer.kind == "avgpool":
-        return nn.AvgPool2d(p["kernel_size"])
-    if layer.kind == "sumpool":
-        return sl.SumPool2d(p["kernel_size"])
-    if layer.kind == "flatten":
-        return nn.Flatten()
-    raise RequestError(f"model layer {layer.name}: kind {layer.kind!r} cannot be built")
+            params = {**neuron, **params}
+        inputs = [shapes[name] for name in plan.inputs(i)]
+        modules[layer.name] = kind_of(layer.kind, layer.name).module(layer.name, params, inputs)
+    return Net(plan, modules)

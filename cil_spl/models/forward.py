@@ -1,34 +1,64 @@
-"""The forward pass in time steps, with explicit state, and with values observed on another machine."""
+"""The forward pass in time steps, with explicit state, and with values observed on another machine.
+
+Two hands may reach in: ``weigh`` computes what a layer with weights does (traces, feedback weights, a cut), ``fire``
+what neurons do (other gradients, noise). A method passes them; nothing else of the pass is its own.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from cil_spl.models import neurons
+from cil_spl.models.kinds import kind_of
+from cil_spl.models.net import Net, over_steps, walk
 from cil_spl.models.neurons import Observation
+from cil_spl.models.plan import INPUT
 
 State = dict[str, Tensor]
+Weigh = Callable[[str, nn.Module, Tensor], Tensor]
+Fire = Callable[[str, nn.Module, Tensor, Tensor | None, Observation | None], tuple[Tensor, Tensor]]
+
+
+def plain(name: str, module: nn.Module, x: Tensor) -> Tensor:
+    """What a layer with weights does by itself. Shapes: (T, B, ...) → (T, B, ...)."""
+    return over_steps(module, x)
+
+
+def straight_through(names: Collection[str]) -> Fire:
+    """Neurons whose gradient passes unchanged in the layers named, see :func:`neurons.run`."""
+
+    def fire(
+        name: str, layer: nn.Module, current: Tensor, v_mem: Tensor | None, observed: Observation | None
+    ) -> tuple[Tensor, Tensor]:
+        return neurons.run(name, layer, current, v_mem, observed, straight_through=name in names)
+
+    return fire
 
 
 def forward(
-    net: nn.Sequential,
+    net: Net,
     frames: Tensor,
     state: State | None = None,
     observed: Mapping[str, Observation] | None = None,
     record: Collection[str] = (),
-    straight_through: Collection[str] = (),
+    *,
+    weigh: Weigh = plain,
+    fire: Fire = neurons.run,
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
-    """Run a chain of layers through all time steps of a batch.
+    """Run a network through all time steps of a batch.
 
     Args:
-        net: layers by name; convolutions, pools and rectifiers take all steps at once.
-        frames: event counts.
-        state: ``v_mem`` of each spiking layer before the first step; zero where absent.
-        observed: for a spiking layer's name, what another machine saw it do (see :func:`neurons.step`).
+        net: its layers take all steps at once, but where the plan has feedback: then one step after the other.
+        frames: event counts, or other values at each step.
+        state: ``v_mem`` of each spiking layer and the content of each delay before the first step; where absent, zero
+            (neurons: their ``v_init``).
+        observed: for a spiking layer's name, what another machine saw it do (see :func:`neurons.run`).
         record: names of layers whose output is wanted.
-        straight_through: names of spiking layers whose gradient passes unchanged.
+        weigh: what a layer with weights does.
+        fire: what a layer of neurons does.
 
     Returns:
         the output, the states after the last step, and the records by name.
@@ -36,18 +66,56 @@ def forward(
     Shape:
         frames: (T, B, C, H, W). Output: (T, B, K). Records: (T, B, ...).
     """
-    steps, batch = frames.shape[:2]
     state = dict(state or {})
     observed = observed or {}
-    records: dict[str, Tensor] = {}
-    x = frames
-    for name, module in net.named_children():
+    if not net.plan.has_feedback():
+        return _run(net, frames, state, observed, record, weigh, fire)
+    outputs, records = [], {name: [] for name in record}  # type: ignore[var-annotated]
+    for t in range(len(frames)):
+        seen = {name: at(one, t) for name, one in observed.items()}
+        out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire)
+        outputs.append(out)
+        for name in record:
+            records[name].append(found[name])
+    return torch.cat(outputs), state, {name: torch.cat(parts) for name, parts in records.items()}
+
+
+def at(seen: Observation, t: int) -> Observation:
+    """What was seen in time step ``t``. Shapes (1, B, ...)."""
+    return Observation(seen.counts[t : t + 1], None if seen.v_mem is None else seen.v_mem[t : t + 1])
+
+
+def _run(
+    net: Net,
+    frames: Tensor,
+    state: State,
+    observed: Mapping[str, Observation],
+    record: Collection[str],
+    weigh: Weigh,
+    fire: Fire,
+) -> tuple[Tensor, State, dict[str, Tensor]]:
+    """The steps of ``frames`` at once; a delay, which a plan with feedback has, holds for one of them."""
+    kinds = {layer.name: kind_of(layer.kind, layer.name) for layer in net.plan.layers}
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        kind = kinds[name]
         if neurons.is_spiking(module):
-            x, state[name] = neurons.step(
-                module, x, state.get(name), observed.get(name), straight_through=name in straight_through
-            )
-        else:
-            x = module(x.flatten(0, 1)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
-        if name in record:
-            records[name] = x
-    return x, state, records
+            out, state[name] = fire(name, module, inputs[0], state.get(name), observed.get(name))
+            return out
+        if kind.over == "time":
+            out, state[name] = module(inputs[0], state.get(name))
+            return out
+        return weigh(name, module, inputs[0]) if kind.weight else over_steps(module, *inputs)
+
+    delays = {one.name: net.plan.inputs(i)[0] for i, one in enumerate(net.plan.layers) if one.kind == "delay"}
+    if not delays:
+        out, records = walk(net, frames, layer, record)
+        return out, state, records
+    shapes = net.plan.shapes()
+    given = {
+        name: state[name][None] if name in state else frames.new_zeros(1, frames.shape[1], *shapes[name])
+        for name in delays
+    }
+    out, found = walk(net, frames, layer, {*record, *delays.values()}, given)
+    state |= {name: (frames if source == INPUT else found[source])[0] for name, source in delays.items()}
+    return out, state, {name: found[name] for name in record}

@@ -32,25 +32,27 @@ def supports(layer: sl.LIF, current: Tensor) -> bool:
         and layer.spike_fn in (sina.MultiSpike, sina.SingleSpike)
         and type(layer.surrogate_grad_fn) in (sina.PeriodicExponential, sina.SingleExponential)
         and not layer.alpha_mem_calculated.requires_grad
+        and layer.spike_threshold.numel() == 1
+        and not layer.spike_threshold.requires_grad
     )
 
 
-def step(
+def run(
     layer: sl.LIF,
     current: Tensor,
-    v_mem: Tensor | None,
+    start: Tensor,
     straight_through: bool,
     counts: Tensor | None = None,
     states: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Spikes of all steps and the last state; arguments as in :func:`cil_spl.models.neurons.step`.
+    """Spikes of all steps and the last state; arguments as in :func:`cil_spl.models.neurons.run`.
 
-    ``counts`` and ``states`` are what another machine was observed to do, or None.
+    ``start`` are the states before the first step; ``counts`` and ``states`` are what another machine was observed to
+    do, or None.
 
     Shape:
-        current, spikes, counts, states: (T, B, ...); v_mem: (B, ...).
+        current, spikes, counts, states: (T, B, ...); start: (B, ...).
     """
-    start = torch.zeros_like(current[0]) if v_mem is None else v_mem
     surrogate = layer.surrogate_grad_fn
     theta = float(layer.spike_threshold)
     if straight_through:
@@ -97,7 +99,7 @@ class _Fused(torch.autograd.Function):
 
 
 class _Observed(torch.autograd.Function):
-    """Counts, and states where given, from another machine; the gradient is this layer's (see neurons.step)."""
+    """Counts, and states where given, from another machine; the gradient is this layer's (see neurons.run)."""
 
     @staticmethod
     def forward(

@@ -16,24 +16,29 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cil_spl.models import neurons
+from cil_spl.models.kinds import kind_of
+from cil_spl.models.net import Net, evaluating, over_steps, walk
 
 
 @torch.no_grad()
-def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> None:
+def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
     """Scale each weight layer so that its output, where it is not zero, has standard deviation ``spread``.
+
+    What comes through a delay counts as zero, so weights that read feedback alone stay as they were made.
 
     Shape:
         frames: (T, B, C, H, W).
     """
-    steps, batch = frames.shape[:2]
-    x = frames
-    modules = list(net.children())
-    for module, following in zip(modules, [*modules[1:], None], strict=True):
+    kinds = {layer.name: kind_of(layer.kind, layer.name) for layer in net.plan.layers}
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
+        x = inputs[0]
         if neurons.is_spiking(module):
-            x, _ = neurons.step(module, x)
-            continue
-        out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
-        if isinstance(module, (nn.Conv2d, nn.Linear)):
+            return neurons.run(name, module, x)[0]
+        if kinds[name].over == "time":
+            return module(x)[0]
+        out = over_steps(module, *inputs)
+        if kinds[name].weight:
             # Neurons that no event reaches say nothing about the scale.
             alive = out[out != 0]
             std = alive.std() if alive.numel() > 1 else out.new_tensor(0.0)
@@ -41,13 +46,21 @@ def scale_to_rate(net: nn.Sequential, frames: Tensor, spread: float = 1.0) -> No
                 weighted: Any = module
                 aware = parametrize.is_parametrized(module, "weight")
                 weight = weighted.parametrizations.weight.original if aware else weighted.weight
-                weight.mul_(spread / std / _gain(following))
-                out = module(x.flatten(0, 1)).unflatten(0, (steps, batch))
-        x = out
+                weight.mul_(spread / std / _gain(net, name))
+                out = over_steps(module, x)
+        return out
+
+    shapes = net.plan.shapes()
+    delays = [one.name for one in net.plan.layers if one.kind == "delay"]
+    nothing = {name: frames.new_zeros(*frames.shape[:2], *shapes[name]) for name in delays}
+    with evaluating(net):  # or normalisation would count what is only tried out
+        walk(net, frames, layer, delayed=nothing)
 
 
-def _gain(module: nn.Module | None) -> float:
-    """By how much neurons weaken their input: sinabs' LIF takes (1 - alpha) of it."""
-    if isinstance(module, sl.LIF) and not isinstance(module, sl.IAF) and module.norm_input:
-        return 1 - float(module.alpha_mem_calculated)
+def _gain(net: Net, name: str) -> float:
+    """By how much the neurons after a layer weaken their input: sinabs' LIF takes (1 - alpha) of it."""
+    for i in net.plan.readers[name]:
+        module = net.get_submodule(net.plan.layers[i].name)
+        if isinstance(module, sl.LIF) and not isinstance(module, sl.IAF) and module.norm_input:
+            return 1 - float(module.alpha_mem_calculated)
     return 1.0

@@ -6,7 +6,10 @@ A step of integrate-and-fire (alpha = 1) or leaky (alpha = exp(-1 / tau_mem)) ne
     s[t] = trunc(u[t] / theta) where u[t] > 0     (single spike: 1 where u[t] >= theta)
     v[t] = max(u[t] - theta s[t], v_min)          (reset to zero: u[t] where s[t] = 0, else 0)
 
-    theta = spike_threshold, v_min = min_v_mem, I = synaptic input, s = spikes, v = v_mem
+    theta = spike_threshold, v_min = min_v_mem, I = synaptic input, s = spikes, v = v_mem, v[0] = v_init
+
+The surrogate psi stands for ds/du. A trained threshold has the derivative that goes with it: s is a function of
+u / theta, so ds/dtheta = -psi u / theta (single spike: of u - theta, so -psi).
 """
 
 from __future__ import annotations
@@ -38,31 +41,77 @@ class Observation(NamedTuple):
     v_mem: Tensor | None = None
 
 
-def make(**options: Any) -> sl.IAFSqueeze | sl.LIFSqueeze:
+def like(copy: Any, layer: Any) -> Any:
+    """A copy of a layer that starts and learns as its original: sinabs' own copies forget what they do not know."""
+    for name in ("v_init", "bound_ratio"):
+        if hasattr(layer, name):
+            setattr(copy, name, getattr(layer, name))
+    for name, parameter in layer.named_parameters():
+        getattr(copy, name).requires_grad_(parameter.requires_grad)
+    return copy
+
+
+def make(*, features: int | None = None, axes: int = 3, **options: Any) -> sl.IAFSqueeze | sl.LIFSqueeze:
     """A sinabs layer of spiking neurons, of the options of :class:`cil_spl.models.options.Neuron`.
+
+    Args:
+        features, axes: of the maps that it takes, without batch and time; needed for a threshold of each channel.
 
     Raises:
         RequestError: a LIF layer without ``tau_mem``.
     """
     n = Neuron(**options)
+    threshold = torch.tensor(float(n.spike_threshold))
+    if n.threshold_per == "channel":
+        if features is None:
+            raise RequestError("model.neuron.threshold_per=channel: the number of channels is not known here")
+        threshold = threshold.repeat(features).view(features, *[1] * (axes - 1))  # C -> C 1 1
+    low = None if n.min_v_mem is None else torch.full_like(threshold, float(n.min_v_mem))
     common: dict[str, Any] = {
-        "spike_threshold": torch.tensor(float(n.spike_threshold)),
+        "spike_threshold": threshold,
         "spike_fn": SPIKE_FNS[n.spike_fn],
         "reset_fn": RESET_FNS[n.reset_fn](),
         "surrogate_grad_fn": SURROGATES[n.surrogate_grad_fn](**(n.surrogate_args or {})),
-        "min_v_mem": None if n.min_v_mem is None else float(n.min_v_mem),
+        "min_v_mem": low,
         "batch_size": 1,
     }
+    layer: Any
     if n.kind == "iaf":
-        return sl.IAFSqueeze(**common)
-    if n.tau_mem is None:
-        raise RequestError("model.neuron.tau_mem=null: a LIF neuron needs its time constant, in time steps")
-    layer = sl.LIFSqueeze(tau_mem=float(n.tau_mem), **common)
-    layer.tau_mem.requires_grad_(False)  # a constant of the network here, not a weight
+        layer = sl.IAFSqueeze(**common)
+    else:
+        if n.tau_mem is None:
+            raise RequestError("model.neuron.tau_mem=null: a LIF neuron needs its time constant, in time steps")
+        layer = sl.LIFSqueeze(tau_mem=float(n.tau_mem), **common)
+        layer.tau_mem.requires_grad_(False)  # a constant of the network here, not a weight
+    layer.spike_threshold.requires_grad_(n.trained_threshold)
+    layer.v_init = float(n.v_init)
+    if n.threshold_per == "channel" and n.min_v_mem is not None:
+        layer.bound_ratio = float(n.min_v_mem) / float(n.spike_threshold)
     return layer
 
 
-def step(
+def lower_bound(layer: sl.LIF) -> Tensor | None:
+    """The lower bound of a layer's states; with a threshold of each channel, its part of that threshold."""
+    if layer.min_v_mem is None or not hasattr(layer, "bound_ratio"):
+        return layer.min_v_mem
+    return layer.bound_ratio * layer.spike_threshold
+
+
+def one_threshold(layer: sl.LIF) -> tuple[Tensor | None, Tensor, Tensor | None]:
+    """A layer whose channels have one threshold and one bound, and spike as they do.
+
+    Returns:
+        the factor on each channel's weights, None where there is one threshold already; threshold; lower bound.
+    """
+    theta, low = layer.spike_threshold.detach(), lower_bound(layer)
+    if theta.numel() == 1:
+        return None, theta, low
+    common = theta.max()
+    return (common / theta).flatten(), common, None if low is None else layer.bound_ratio * common
+
+
+def run(
+    name: str,
     layer: sl.LIF,
     current: Tensor,
     v_mem: Tensor | None = None,
@@ -72,9 +121,10 @@ def step(
     """Run a layer of neurons through all time steps.
 
     Args:
+        name: of the layer; what is passed as ``fire`` may tell layers apart by it.
         layer: a sinabs IAF or LIF layer; its own buffers are neither read nor written.
         current: synaptic input.
-        v_mem: states before the first step, zero if None.
+        v_mem: states before the first step; the layer's ``v_init`` if None.
         observed: take counts (and states, where given) from here; the gradient stays this layer's. Where an
             observed state is not what the layer would have come to, the surrogate is evaluated at the ``u`` that
             explains it, ``v_mem + theta * counts``.
@@ -87,14 +137,15 @@ def step(
     Shape:
         current, spikes: (T, B, ...); v_mem: (B, ...).
     """
-    threshold, low = layer.spike_threshold, layer.min_v_mem
+    threshold, low = layer.spike_threshold, lower_bound(layer)
     alpha = layer.alpha_mem_calculated.to(current.device)
     leaky = not isinstance(layer, sl.IAF)
     if leaky and layer.norm_input:
         current = current * (1 - alpha)
+    v_init = float(getattr(layer, "v_init", 0.0))
+    v = torch.full_like(current[0], v_init) if v_mem is None else v_mem
     if fused.supports(layer, current):
-        return fused.step(layer, current, v_mem, straight_through, *(observed or ()))
-    v = torch.zeros_like(current[0]) if v_mem is None else v_mem
+        return fused.run(layer, current, v, straight_through, *(observed or ()))
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
     spikes = []
     for t in range(current.shape[0]):
@@ -173,7 +224,7 @@ class _Spike(torch.autograd.Function):
         ctx: Any, u: Tensor, counts: Any, seen: Any, spike_fn: Any, threshold: Tensor, psi: Surrogate
     ) -> Tensor:
         ctx.save_for_backward(u if seen is None else seen, threshold)
-        ctx.psi = psi
+        ctx.psi, ctx.multi = psi, spike_fn is sina.MultiSpike
         if counts is not None:
             return counts.clone()
         if spike_fn is sina.MultiSpike:
@@ -185,7 +236,12 @@ class _Spike(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
         u, threshold = ctx.saved_tensors
-        return grad * ctx.psi(u, threshold), None, None, None, None, None
+        by_u = grad * ctx.psi(u, threshold)
+        by_threshold = None
+        if ctx.needs_input_grad[4]:
+            # Several spikes are a function of u / theta, a single one is a function of u - theta.
+            by_threshold = -(by_u * u / threshold if ctx.multi else by_u).sum_to_size(threshold.shape)
+        return by_u, None, None, None, by_threshold, None
 
 
 class _Substitute(torch.autograd.Function):

@@ -28,7 +28,11 @@ Features = Annotated[
 
 @dataclass(frozen=True)
 class Neuron:
-    """Spiking neurons; the config node ``model.neuron``. ``tau_mem`` is in time steps."""
+    """Spiking neurons; the config node ``model.neuron``. ``tau_mem`` is in time steps.
+
+    With ``threshold_per: channel`` the lower bound goes with each channel's threshold, as min_v_mem / spike_threshold
+    has it.
+    """
 
     kind: Literal["iaf", "lif"] = "iaf"
     spike_fn: Literal["multi", "single"] = "multi"
@@ -46,6 +50,9 @@ class Neuron:
     spike_threshold: Annotated[float, Gt(0)] = 1.0
     min_v_mem: Annotated[float, Le(0)] | None = -8.0
     tau_mem: Annotated[float, Gt(0)] | None = None
+    v_init: Annotated[float, Ge(0)] = 0.0
+    trained_threshold: bool = False
+    threshold_per: Literal["layer", "channel"] = "layer"
 
 
 @dataclass(frozen=True)
@@ -62,42 +69,88 @@ class Model:
     neuron: Annotated[Mapping[str, Any], Keys(Neuron)] = field(default_factory=dict)
 
 
+Inputs = Annotated[
+    Annotated[Sequence[str], MinLen(1)] | None, Says("a list of the names of blocks above it, [a, b], or null")
+]
+
+
 @dataclass(frozen=True)
 class Conv:
-    """A block of ``model.layers``: convolution, neurons, pooling."""
+    """A block of ``model.layers``: convolution, then normalisation, neurons and pooling where asked for."""
 
     conv: Features
     kernel: Size = 3
     stride: Size = 1
     padding: Border = 0
+    bias: bool = False
+    norm: Literal["batch", "scale"] | None = None
+    neuron: bool = True
+    pool: Size = 1
+    pool_kind: Literal["avgpool", "sumpool"] = "avgpool"
+    inputs: Inputs = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Linear:
+    """A block of ``model.layers``: all to all, then normalisation and neurons; without neurons a linear read-out."""
+
+    linear: Features
+    bias: bool = False
+    norm: Literal["batch", "scale"] | None = None
+    neuron: bool = True
+    inputs: Inputs = None
+    name: str | None = None
+
+
+@dataclass(frozen=True)
+class Add:
+    """A block of ``model.layers``: the sum of blocks, for a branch that merges; neurons only where asked for."""
+
+    add: Annotated[Annotated[Sequence[str], MinLen(2)], Says("a list of the names of two or more blocks, [a, b]")]
+    norm: Literal["batch", "scale"] | None = None
+    neuron: bool = False
     pool: Size = 1
     pool_kind: Literal["avgpool", "sumpool"] = "avgpool"
     name: str | None = None
 
 
 @dataclass(frozen=True)
-class Linear:
-    """A block of ``model.layers``: all to all, neurons."""
+class Delay:
+    """A block of ``model.layers``: what a block, above or below it, gave one time step before; for feedback."""
 
-    linear: Features
+    delay: Annotated[str, MinLen(1)]
     name: str | None = None
 
 
-BLOCKS: dict[str, type] = {"conv": Conv, "linear": Linear}
+@dataclass(frozen=True)
+class WeighTime:
+    """A block of ``model.layers``: its sum over time is the leaky sum, each step ``weigh_time`` times the next."""
+
+    weigh_time: Annotated[float, Gt(0), Le(1)]
+    inputs: Inputs = None
+    name: str | None = None
+
+
+BLOCKS: dict[str, type] = {"conv": Conv, "linear": Linear, "add": Add, "delay": Delay, "weigh_time": WeighTime}
 
 
 def check_layers(blocks: Sequence[Any]) -> list[dict[str, Any]]:
     """The blocks of ``model.layers``, each with its kind's keys, and defaults where it has none.
 
     Raises:
-        RequestError: an unknown key or a value that is not allowed; the message names the block.
+        RequestError: an unknown key, a value that is not allowed, or a name twice; the message names the block.
     """
-    found = []
+    found: list[dict[str, Any]] = []
     for i, block in enumerate(blocks):
         where = f"model.layers[{i}]"
         kind = next((kind for kind in BLOCKS if isinstance(block, Mapping) and kind in block), None)
         if kind is None:
             shown = dict(block) if isinstance(block, Mapping) else block
-            raise RequestError(f"{where}={shown}: needs `conv: FEATURES` or `linear: FEATURES`")
+            known = ", ".join(f"`{kind}: …`" for kind in BLOCKS if kind not in ("conv", "linear"))
+            raise RequestError(f"{where}={shown}: needs `conv: FEATURES`, `linear: FEATURES`, or one of {known}")
         found.append(checked(BLOCKS[kind], block, where))
+        name = found[-1]["name"]
+        if name is not None and (name == "input" or name in [other["name"] for other in found[:-1]]):
+            raise RequestError(f"{where}.name={name}: this name is taken; names must differ")
     return found

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-from torch import nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import rules
@@ -31,8 +30,11 @@ from cil_spl.chip.rules import Rule
 from cil_spl.chip.simulator import simulate as run_chip
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
+from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
-from cil_spl.models.plan import Plan, stages
+from cil_spl.models.net import Net
+from cil_spl.models.plan import Plan
+from cil_spl.models.stages import stages
 from cil_spl.targets.deployed import DeployedNetwork
 
 if TYPE_CHECKING:
@@ -279,7 +281,7 @@ class _Work:
         return counts
 
     @torch.no_grad()
-    def in_steps(self, net: nn.Sequential) -> list[np.ndarray]:
+    def in_steps(self, net: Net) -> list[np.ndarray]:
         pictures = frames(self.events, self.offsets, self.edges(self.frames.bins), self.sensor_size)
         names = [stage.neuron for stage in stages(self.plan)]
         _, _, spikes = forward(net, torch.from_numpy(pictures), record=names)
@@ -322,13 +324,14 @@ class _Work:
         return found
 
 
-def _in_float(net: nn.Sequential, plan: Plan, chip: ChipNetwork) -> ChipNetwork:
+def _in_float(net: Net, plan: Plan, chip: ChipNetwork) -> ChipNetwork:
     """The chip's wiring with the float network's numbers, not to be run on a chip."""
-    layers = []
+    layers, net = [], fold(net)
     for stage, layer in zip(stages(plan), chip.layers, strict=True):
         weighted, neuron = cast(Any, net.get_submodule(stage.weight.name)), cast(Any, net.get_submodule(stage.neuron))
         weight = weighted.weight.detach().float().numpy().reshape(layer.weight.shape) / stage.fold
         numbers: Any = {"threshold": float(neuron.spike_threshold), "min_v_mem": float(neuron.min_v_mem)}
+        numbers["v_init"] = float(getattr(neuron, "v_init", 0.0))
         layers.append(replace(layer, weight=weight, **numbers))
     return replace(chip, layers=tuple(layers))
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from itertools import pairwise
-from typing import Any, Literal, cast
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from cil_spl.data.batches import Batches
 from cil_spl.models import answers
+from cil_spl.models.fold import fold
+from cil_spl.models.net import Net, walk
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 
@@ -31,11 +34,11 @@ class Accelerator:
         """An accelerator holds any plan."""
         return []
 
-    def load_cnn(self, net: nn.Sequential, plan: Plan, calibration: Batches) -> tuple[ev.Answer, ev.Answer]:
+    def load_cnn(self, net: Net, plan: Plan, calibration: Batches) -> tuple[ev.Answer, ev.Answer]:
         """Answers in float32 and in int8."""
         return answers.cnn_answer(net, plan), answers.cnn_answer(int8_twin(net, calibration), plan)
 
-    def storage(self, plan: Plan, net: nn.Sequential) -> dict[str, float]:
+    def storage(self, plan: Plan, net: Net) -> dict[str, float]:
         """Bytes for weights and for the largest pair of maps that must be held at once."""
         parameters = sum(p.numel() for p in net.parameters())
         sizes = [int(torch.tensor(shape).prod()) for shape in plan.shapes().values()]
@@ -59,35 +62,38 @@ class _Rounding(nn.Module):
         return torch.clamp(torch.round(x / self.step), self.low, self.high) * self.step
 
 
+class _Rounded(nn.Module):
+    """A layer with rounded weights on rounded values."""
+
+    def __init__(self, rounding: _Rounding, layer: nn.Module) -> None:
+        super().__init__()
+        self.rounding, self.layer = rounding, layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(self.rounding(x))
+
+
 @torch.no_grad()
-def int8_twin(
-    net: nn.Sequential, calibration: Batches, n_batches: int = 4, percentile: float = 0.9999
-) -> nn.Sequential:
+def int8_twin(net: Net, calibration: Batches, n_batches: int = 4, percentile: float = 0.9999) -> Net:
     """A copy with 8-bit weights (symmetric, one step per layer) and 8-bit activations (step from calibration data)."""
-    twin = nn.Sequential()
+    net = fold(net)
+    modules: dict[str, nn.Module] = dict(net.named_children())
     samples = [batch.frames.sum(dim=0) for i, batch in enumerate(calibration.epoch(0)) if i < n_batches]
-    x = torch.cat(samples)  # T B C H W -> B C H W
-    for name, module in net.named_children():
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         if isinstance(module, (nn.Conv2d, nn.Linear)):
-            twin.add_module(f"{name}_in", _Rounding(_step(x, percentile), signed=bool((x < 0).any())))
-            new = _copy(module)
+            (x,) = inputs
+            new = copy.deepcopy(module)
             step = module.weight.abs().max() / 127
             new.weight.copy_(torch.round(module.weight / step) * step)
-            twin.add_module(name, new)
-        else:
-            twin.add_module(name, module)
-        x = module(x)
-    return twin
+            modules[name] = _Rounded(_Rounding(_step(x, percentile), signed=bool((x < 0).any())), new)
+        return module(*inputs)
+
+    walk(net, torch.cat(samples), layer)  # T B C H W -> B C H W
+    return Net(net.plan, modules)
 
 
 def _step(x: Tensor, percentile: float) -> float:
     values = x.abs().flatten()
     top = float(values.kthvalue(max(1, round(percentile * values.numel()))).values) or float(values.max()) or 1.0
     return top / (127 if bool((x < 0).any()) else 255)
-
-
-def _copy(module: nn.Conv2d | nn.Linear) -> nn.Conv2d | nn.Linear:
-    if isinstance(module, nn.Conv2d):
-        kernel, stride, padding = cast(Any, (module.kernel_size, module.stride, module.padding))
-        return nn.Conv2d(module.in_channels, module.out_channels, kernel, stride, padding, bias=False)
-    return nn.Linear(module.in_features, module.out_features, bias=False)

@@ -426,7 +426,7 @@ def configuration(module: Any, network: ChipNetwork, monitor: str) -> Any:
         core.leak_enable = False
         core.threshold_high, core.threshold_low = layer.threshold, layer.min_v_mem
         core.return_to_zero = layer.reset == "zero"
-        core.neurons_initial_value = np.zeros((f, width, height), int).tolist()
+        core.neurons_initial_value = np.full((f, width, height), layer.v_init).tolist()
         core.monitor_enable = monitor == "all" or k == len(network.layers) - 1
         for i, destination in enumerate(layer.destinations):
             to = core.destinations[i]

@@ -6,12 +6,12 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.data.batches import Batch
 from cil_spl.models import answers
+from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 
@@ -34,11 +34,11 @@ class Software:
         """Nothing to place; warnings for the user."""
         return []
 
-    def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
+    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]:
         """By the chip's rule, without a core for each layer."""
         return quantize(net, plan, leaky=True)
 
-    def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
+    def load(self, chip: ChipNetwork, plan: Plan, like: Net) -> None:
         """Take a network."""
         self.answer: ev.Answer = answers.stepped_answer(integer_twin(chip, plan, like), plan, torch.device("cpu"))
 

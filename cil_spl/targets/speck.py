@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
-from torch import nn
 
 from cil_spl.base.annotations import Keys
 from cil_spl.base.errors import RequestError
@@ -18,6 +17,7 @@ from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.quantize import quantize
 from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.batches import Batch
+from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
 from cil_spl.targets import board
 from cil_spl.tasks import evaluation as ev
@@ -97,12 +97,12 @@ class Speck:
             self.die.check_layers([need.name for need in self.placement.needs])
         return list(self.placement.warnings)
 
-    def quantize(self, net: nn.Sequential, plan: Plan) -> tuple[ChipNetwork, list[str]]:
+    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]:
         """By the chip's rule, each layer on its core."""
         chip, warnings = quantize(net, plan)
         return place_network(chip), warnings
 
-    def load(self, chip: ChipNetwork, plan: Plan, like: nn.Sequential) -> None:
+    def load(self, chip: ChipNetwork, plan: Plan, like: Net) -> None:
         """Take a network."""
         self.chip = chip
         self.answer = self.forward if self.board is None else self.on_board

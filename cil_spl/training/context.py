@@ -16,9 +16,10 @@ from cil_spl.chip.quantize import bake, make_aware
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.options import Frames
-from cil_spl.models import answers
+from cil_spl.models import answers, neurons
 from cil_spl.models.build import build
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
@@ -31,7 +32,7 @@ from cil_spl.training.options import Trainer
 class Observer(Protocol):
     """Another machine that does the forward pass; to a method it is only where values come from."""
 
-    def load(self, net: nn.Sequential) -> None:
+    def load(self, net: Net) -> None:
         """Give it the network's present weights."""
 
     def open(self, batch: Batch) -> None:
@@ -54,8 +55,8 @@ class Trained:
         notes: what the method chose on validation, for the record.
     """
 
-    net: nn.Sequential
-    ann: nn.Sequential | None = None
+    net: Net
+    ann: Net | None = None
     notes: Mapping[str, float] | None = None
 
 
@@ -130,27 +131,25 @@ class TrainingContext:
     augment: Any = None
     observer: Observer | None = None
     start: Mapping[str, Tensor] | None = None
-    deployed: Callable[[nn.Sequential, Batches], float] | None = None
+    deployed: Callable[[Net, Batches], float] | None = None
     stages: list[tuple[str, int]] = field(default_factory=list)
 
-    def build(self, family: str) -> nn.Sequential:
+    def build(self, family: str) -> Net:
         """A network of the plan with the weights to start from, aware of rounding where asked, on the device."""
         net = build(self.plan, family=family, neuron=self.neuron)
         if self.start is not None:
             for text in begin(net, self.start):
                 self.warn(text)
         if self.aware:
-            make_aware(
-                net, self.plan, spike_threshold=self.neuron["spike_threshold"], min_v_mem=self.neuron["min_v_mem"]
-            )
+            make_aware(net, neurons.make(**self.neuron, features=1))
         return net.to(self.device)
 
-    def scale(self, net: nn.Sequential, spread: float, bins: int | None = None) -> None:
+    def scale(self, net: Net, spread: float, bins: int | None = None) -> None:
         """Scale fresh weights (:func:`cil_spl.models.init.scale_to_rate`); those of an earlier run stay as they are."""
         if self.start is None:
             scale_to_rate(net, self.sample(bins), spread)
 
-    def finish(self, net: nn.Sequential) -> nn.Sequential:
+    def finish(self, net: Net) -> Net:
         """The trained network as an ordinary one."""
         bake(net)
         return net
@@ -227,7 +226,7 @@ class TrainingContext:
         """What :meth:`score` is judged by: the score on the target, where one runs spikes."""
         return f"deployed_{self.task.monitor}" if self.deployed is not None else self.task.monitor
 
-    def score(self, net: nn.Sequential) -> dict[str, float]:
+    def score(self, net: Net) -> dict[str, float]:
         """Validation metrics of a spiking network, in time steps and, where there is one, on the target."""
         val = self.batches(self.experiences[0].val, train=False)
         seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
@@ -237,7 +236,7 @@ class TrainingContext:
             found[self.monitor] = self.deployed(net, val)
         return found
 
-    def watch(self, net: nn.Sequential, seen: ev.Evaluation) -> None:
+    def watch(self, net: Net, seen: ev.Evaluation) -> None:
         """Warn of what usually goes wrong: silent layers, classes never answered, weights above threshold."""
         for layer, events in seen.events.items():
             if not events.any():

@@ -66,7 +66,7 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
         ctx = replace(ctx, trainer=replace(ctx.trainer, batch_size=64))
         net = bptt.train(ctx, **pipeline.keywords(cfg.method, without=("name",))).net
     batch = next(ctx.batches(data[0].train, train=True).epoch(0))
-    output = [name for name, _ in net.named_children()][-1:]
+    output, fire = net.plan.output, bptt.output_neurons(net, True)
 
     def loss_with(observer: ChipObserver, seen: bool) -> Any:
         def loss(batch: Batch) -> Tensor:
@@ -74,9 +74,9 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
             observer.load(net)
             observer.open(batch)
             windows = observer.windows()
-            out = windows[output[0]].counts
+            out = windows[output].counts
             if torch.is_grad_enabled():
-                out, _, _ = forward(net, batch.frames, observed=windows if seen else None, straight_through=output)
+                out, _, _ = forward(net, batch.frames, observed=windows if seen else None, fire=fire)
             return bptt.loss_of(ctx, out, batch, "counts", cfg.method.count_scale)
 
         return loss

@@ -19,11 +19,12 @@ def layer(
     reset: str = "subtract",
     destinations: tuple[Destination, ...] = (),
     name: str = "layer",
+    v_init: int = 0,
 ) -> ChipLayer:
     """A layer with the defaults that most tests want."""
     return ChipLayer(
         name=name, weight=np.asarray(weight, np.int8), stride=stride, padding=padding, input_shape=input_shape,
-        threshold=threshold, min_v_mem=min_v_mem, reset=reset, destinations=destinations,
+        threshold=threshold, min_v_mem=min_v_mem, reset=reset, destinations=destinations, v_init=v_init,
     )  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def random_layer(
         min_v_mem=int(rng.choice([0, -1, -threshold, -3 * threshold if threshold < 10000 else -32768, -32768])),
         reset=str(rng.choice(["subtract", "subtract", "zero"])),
         name=name,
+        v_init=int(rng.choice([0, 0, threshold // 2, threshold - 1])),
     )
 
 

@@ -59,7 +59,7 @@ def run(network: ChipNetwork, events: Any, edges_us: Any = (0, 1), die: Die | No
     rate, fifo, decimate, leak = (
         die.by_layer(s, names) for s in ("synops_per_second", "fifo", "decimate", "leak")
     )  # fmt: skip
-    states = [np.zeros(layer.output_shape, np.int64) for layer in network.layers]
+    states = [np.full(layer.output_shape, layer.v_init, np.int64) for layer in network.layers]
     thresholds = [np.full(layer.output_shape, layer.threshold) for layer in network.layers]
     if die.threshold_spread or die.dead or die.stuck:
         for k, layer in enumerate(network.layers):

@@ -139,7 +139,8 @@ def decode(config: SpeckConfiguration) -> tuple[ChipNetwork, list[int]]:
         assert weights.shape == (f, c, k, k), "[f][c][x][y]"
         out = size["output_shape"]["size"]
         assert np.array(chip.neurons_initial_value).shape == (f, out["x"], out["y"]), "[f][x][y]"
-        assert not np.any(chip.neurons_initial_value)
+        initial = np.unique(chip.neurons_initial_value)
+        assert len(initial) == 1, "a state of its own for each neuron"
         assert len(chip.biases) == f
         assert not np.any(chip.biases)
         assert not chip.leak_enable
@@ -157,6 +158,7 @@ def decode(config: SpeckConfiguration) -> tuple[ChipNetwork, list[int]]:
                 Destination(order.index(to.layer), (to.pooling, to.pooling), to.feature_shift) for to in feeds[core]
             ),
             core=core,
+            v_init=int(initial[0]),
         )
         assert layer.output_shape == (f, out["y"], out["x"])
         layers.append(layer)

@@ -117,8 +117,8 @@ def changed(path: Path, new: Path, **header: object) -> None:
 
 def test_another_format_is_refused_with_what_to_do(tmp_path: Path) -> None:
     save(one(), tmp_path / "chip.npz")
-    changed(tmp_path / "chip.npz", tmp_path / "new.npz", format=3)
-    with pytest.raises(RequestError, match="chip network of format 3, this version reads 1 to 2"):
+    changed(tmp_path / "chip.npz", tmp_path / "new.npz", format=4)
+    with pytest.raises(RequestError, match="chip network of format 4, this version reads 1 to 3"):
         load(tmp_path / "new.npz")
 
 

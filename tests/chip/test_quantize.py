@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip import quantize as q
+from cil_spl.models import neurons
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward
+from cil_spl.models.stages import stages
 
 BLOCKS = [
     {"conv": 4, "kernel": 3, "padding": 1, "pool": 2},
@@ -39,7 +41,7 @@ def test_quantising_twice_is_quantising_once(values: list[float]) -> None:
     once = q.to_integers(weight, theta, low)
     assert once.weight.abs().max() in (127, 128)
     assert (once.weight - weight * once.scale).abs().max() <= 0.5
-    twin = q.FakeQuantize(1.0, -1.0)(weight)
+    twin = q.FakeQuantize(stages(PLAN)[0], neurons.make(min_v_mem=-1.0), None, q.CHIP)(weight)
     again = q.to_integers(twin, theta, low)
     assert torch.equal(again.weight, once.weight)
     assert again.threshold == once.threshold
@@ -49,13 +51,15 @@ def test_quantising_twice_is_quantising_once(values: list[float]) -> None:
 def test_fake_quantised_gradient_passes_unchanged() -> None:
     weight = torch.randn(4, 2, 3, 3, requires_grad=True)
     g = torch.randn(4, 2, 3, 3)
-    (found,) = torch.autograd.grad((q.FakeQuantize(1.0, -1.0, 4)(weight) * g).sum(), weight)
+    after_pooling = q.FakeQuantize(stages(PLAN)[1], neurons.make(min_v_mem=-1.0), None, q.CHIP)
+    assert after_pooling.area == 4
+    (found,) = torch.autograd.grad((after_pooling(weight) * g).sum(), weight)
     assert torch.equal(found, g)
 
 
 def test_aware_network_spikes_as_its_integers_do() -> None:
     net = network(spike_threshold=1.0, min_v_mem=-1.0)
-    q.make_aware(net, PLAN, spike_threshold=1.0, min_v_mem=-1.0)
+    q.make_aware(net, neurons.make())
     frames = torch.poisson(torch.full((6, 20, 2, 16, 12), 0.7))
     aware, _, _ = forward(net, frames)
     q.bake(net)

@@ -49,7 +49,8 @@ def plain_steps(network, events, offsets, edges_us):  # type: ignore[no-untyped-
     """Time steps in plain numpy, bin by bin, dense."""
     c, height, width = network.input_shape
     pictures = frames(events, offsets, edges_us, (width, height, c)).astype(np.int64)
-    states = [np.zeros((len(offsets) - 1, *layer.output_shape), np.int64) for layer in network.layers]
+    shapes = [(len(offsets) - 1, *layer.output_shape) for layer in network.layers]
+    states = [np.full(s, layer.v_init, np.int64) for s, layer in zip(shapes, network.layers, strict=True)]
     found = [np.zeros_like(v) for v in states]
     for x in pictures:
         for k, layer in enumerate(network.layers):

@@ -16,10 +16,10 @@ from cil_spl.chip.observer import ChipObserver
 from cil_spl.chip.quantize import quantize
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.methods import bptt, cil_bptt, cil_conversion
-from cil_spl.models.forward import forward
+from cil_spl.models.forward import forward, straight_through
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.neurons import Observation
-from cil_spl.models.plan import stages
+from cil_spl.models.stages import stages
 from cil_spl.targets.speck import Speck
 from cil_spl.training.context import Frames, TrainingContext
 from cil_spl.training.update import Trainer, Update
@@ -143,7 +143,7 @@ def test_the_gradient_is_the_twins_with_the_losss_derivative_at_the_chips_counts
     at = counts.clone().requires_grad_()
     value = bptt.loss_of(s, at, batch, loss, 0.25)
     (derivative,) = torch.autograd.grad(value, at)
-    out, _, _ = forward(net, batch.frames, straight_through=NEURONS[-1:])
+    out, _, _ = forward(net, batch.frames, fire=straight_through(NEURONS[-1:]))
     expected = torch.autograd.grad(out, weights(net), grad_outputs=derivative)
     assert not torch.equal(out, counts)
     for a, b in zip(found["grads"], expected, strict=True):

@@ -53,7 +53,7 @@ def test_it_is_the_gradient_of_the_graph_cut_between_steps(neuron: dict[str, Any
     losses = []
     for frame in batch.frames:
         cut = {name: v_mem.detach() for name, v_mem in state.items()}
-        out, state, _ = forward(net, frame[None], cut, straight_through=bptt.output_of(net))
+        out, state, _ = forward(net, frame[None], cut, fire=bptt.output_neurons(net, True))
         losses.append(ctx.loss(0.5 * out[0], batch))
     expected = torch.autograd.grad(torch.stack(losses).mean(), [p for p in net.parameters() if p.requires_grad])
     assert_same(found, list(expected), 1e-14)

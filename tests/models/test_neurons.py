@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import sinabs.layers as sl
 import torch
@@ -47,14 +49,14 @@ def column(values: list[float]) -> torch.Tensor:
 def test_golden_trace(path: str, kind: dict, spikes: list[int], v_end: float, monkeypatch: pytest.MonkeyPatch) -> None:
     if path == "stepwise":
         monkeypatch.setattr(fused, "supports", lambda *_: False)
-    s, v = neurons.step(neurons.make(**kind), column([0.5, 0.75, -2.0, 3.5, 0.25]))
+    s, v = neurons.run("spike", neurons.make(**kind), column([0.5, 0.75, -2.0, 3.5, 0.25]))
     assert s.flatten().tolist() == spikes
     assert v.item() == v_end
 
 
 def test_leak_golden_trace() -> None:
     layer = neurons.make(kind="lif", tau_mem=1.0, min_v_mem=-1.0)
-    s, v = neurons.step(layer, column([4.0, 0.0]))
+    s, v = neurons.run("spike", layer, column([4.0, 0.0]))
     leak = torch.exp(torch.tensor(-1.0))
     first = 4 * (1 - leak)
     assert s.flatten().tolist() == [2, 0]
@@ -65,7 +67,7 @@ def test_leak_golden_trace() -> None:
 def test_equals_sinabs_bit_for_bit(kind: dict) -> None:
     layer = neurons.make(**kind)
     x = torch.randn(7, 5, 3, 4, 6) * 1.5
-    ours, v = neurons.step(layer, x)
+    ours, v = neurons.run("spike", layer, x)
     layer.batch_size = 5
     theirs = layer(x.transpose(0, 1).flatten(0, 1)).unflatten(0, (5, 7)).transpose(0, 1)  # T B -> (B T) -> T B
     assert torch.equal(ours, theirs)
@@ -83,7 +85,7 @@ def test_fused_equals_stepwise(kind: dict, straight: bool, monkeypatch: pytest.M
     for allowed in (True, False):
         if not allowed:
             monkeypatch.setattr(fused, "supports", lambda *_: False)
-        s, v = neurons.step(layer, x, v0, straight_through=straight)
+        s, v = neurons.run("spike", layer, x, v0, straight_through=straight)
         weights = torch.linspace(-1, 1, s.numel()).view(s.shape)
         found.append((s, v, *grad((s * weights).sum() + (v * v).sum(), (x, v0))))
     a, b = found
@@ -98,7 +100,7 @@ def test_backward_is_the_hand_written_recursion(stepwise: None) -> None:
     layer = neurons.make(min_v_mem=None).double()
     layer.spike_threshold.data = layer.spike_threshold.double()
     x = torch.randn(6, 3, 8, dtype=torch.float64).requires_grad_()
-    s, _ = neurons.step(layer, x)
+    s, _ = neurons.run("spike", layer, x)
     g = torch.randn_like(s)
     (found,) = grad((s * g).sum(), x)
     u = torch.zeros_like(x)
@@ -117,9 +119,9 @@ def test_backward_is_the_hand_written_recursion(stepwise: None) -> None:
 def test_state_carries_over_a_cut() -> None:
     layer = neurons.make()
     x = torch.randn(8, 2, 5)
-    whole, v_whole = neurons.step(layer, x)
-    first, v = neurons.step(layer, x[:3])
-    second, v = neurons.step(layer, x[3:], v)
+    whole, v_whole = neurons.run("spike", layer, x)
+    first, v = neurons.run("spike", layer, x[:3])
+    second, v = neurons.run("spike", layer, x[3:], v)
     assert torch.equal(torch.cat([first, second]), whole)
     assert torch.equal(v, v_whole)
 
@@ -135,12 +137,14 @@ def test_observing_the_same_changes_nothing(
         monkeypatch.setattr(fused, "supports", lambda *_: False)
     layer = neurons.make(**kind)
     x = (torch.randn(5, 2, 700) * 2).requires_grad_()
-    s, v = neurons.step(layer, x, straight_through=straight)
-    states = torch.stack([neurons.step(layer, x[: t + 1])[1] for t in range(5)]).detach()
+    s, v = neurons.run("spike", layer, x, straight_through=straight)
+    states = torch.stack([neurons.run("spike", layer, x[: t + 1])[1] for t in range(5)]).detach()
     weights = torch.randn_like(s)
     (plain,) = grad((s * weights).sum() + (v * v).sum(), x)
     for seen_states in (states, None):
-        s2, v2 = neurons.step(layer, x, observed=Observation(s.detach(), seen_states), straight_through=straight)
+        s2, v2 = neurons.run(
+            "spike", layer, x, observed=Observation(s.detach(), seen_states), straight_through=straight
+        )
         (seen,) = grad((s2 * weights).sum() + (v2 * v2).sum(), x)
         assert torch.equal(s2, s)
         assert torch.equal(v2, v)
@@ -161,7 +165,7 @@ def test_fused_observes_as_stepwise(
     for allowed in (True, False):
         if not allowed:
             monkeypatch.setattr(fused, "supports", lambda *_: False)
-        s, v = neurons.step(layer, x, observed=observed, straight_through=straight)
+        s, v = neurons.run("spike", layer, x, observed=observed, straight_through=straight)
         weights = torch.linspace(-1, 1, s.numel()).view(s.shape)
         found.append((s, v, *grad((s * weights).sum() + (v * v).sum(), x)))
     a, b = found
@@ -175,7 +179,7 @@ def test_observed_values_are_exact_and_the_gradient_is_the_twins() -> None:
     layer = neurons.make()
     x = torch.randn(4, 2, 3).requires_grad_()
     counts, states = torch.randint(0, 5, (4, 2, 3)).float(), torch.rand(4, 2, 3)
-    s, v = neurons.step(layer, x, observed=Observation(counts, states))
+    s, v = neurons.run("spike", layer, x, observed=Observation(counts, states))
     assert torch.equal(s, counts)
     assert torch.equal(v, states[-1])
     (found,) = grad(s[-1].sum(), x)
@@ -220,3 +224,13 @@ def test_lif_without_time_constant_is_refused() -> None:
 def test_layers_are_sinabs_layers() -> None:
     assert isinstance(neurons.make(), sl.IAFSqueeze)
     assert isinstance(neurons.make(kind="lif", tau_mem=2.0), sl.LIFSqueeze)
+
+
+def test_neurons_start_at_v_init() -> None:
+    layer = neurons.make(v_init=0.5, min_v_mem=-1.0)
+    s, v = neurons.run("n", layer, column([0.25, 0.25, 0.75]))
+    assert s.flatten().tolist() == [0.0, 1.0, 0.0]
+    assert float(v) == 0.75
+    rate = 0.3125  # the count is rounded, not floored (methods: theta/2)
+    s, _ = neurons.run("n", layer, column([rate] * 5))
+    assert float(s.sum()) == math.floor(5 * rate + 0.5)

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cil_spl.base.errors import RequestError
-from cil_spl.models.plan import Layer, Plan, Stage, pair, stages
+from cil_spl.models.plan import Layer, Plan, pair
+from cil_spl.models.stages import Source, Stage, stages
 
 CHAIN = Plan(
     "chain",
@@ -87,7 +88,7 @@ def test_inputs_are_the_layer_before_unless_said():
     assert not wired.is_chain()
     assert CHAIN.is_chain()
     assert plan(Layer("a", "neuron"), Layer("b", "neuron", inputs=("a",))).is_chain()
-    assert not plan(Layer("a", "neuron"), Layer("b", "neuron", inputs=("a", "input"))).is_chain()
+    assert not plan(Layer("a", "neuron"), Layer("b", "add", inputs=("a", "input"))).is_chain()
 
 
 def test_shapes_follow_the_wiring():
@@ -100,11 +101,11 @@ def test_shapes_follow_the_wiring():
 def test_stages_are_weights_neurons_pooling():
     conv1, conv2, linear3 = CHAIN.layers[0], CHAIN.layers[3], CHAIN.layers[7]
     assert stages(CHAIN) == (
-        Stage(conv1, "neuron1", (2, 2), 1, (2, 34, 30), (8, 34, 30), ()),
+        Stage(conv1, "neuron1", (Source("input"),), 1, (2, 34, 30), (8, 34, 30)),
         # The average over 2 x 2 in front is a sum on the chip, and a quarter in the weights.
-        Stage(conv2, "neuron2", (3, 1), 4, (8, 17, 15), (4, 7, 15), ("conv1",)),
+        Stage(conv2, "neuron2", (Source("conv1", (2, 2)),), 4, (8, 17, 15), (4, 7, 15)),
         # Sum pooling in front leaves the weights alone; 10 features are a 10 x 1 x 1 map.
-        Stage(linear3, "neuron3", (1, 1), 1, (4, 2, 15), (10, 1, 1), ("conv2",)),
+        Stage(linear3, "neuron3", (Source("conv2", (3, 1)),), 1, (4, 2, 15), (10, 1, 1)),
     )
 
 
@@ -127,9 +128,16 @@ def test_the_input_of_a_linear_stage_is_the_map_in_front_of_the_flatten():
             [Layer("c", "conv", {"out_channels": 1, "kernel_size": 1}), Layer("q", "avgpool", {"kernel_size": 2})],
             "layer c has no neurons after it",
         ),
-        ([Layer("q", "avgpool", {"kernel_size": 2})], r"layer q \(avgpool\) stands where a chip needs conv or linear"),
+        ([Layer("q", "avgpool", {"kernel_size": 2})], "no layer with weights"),
+        (
+            [
+                Layer("q", "avgpool", {"kernel_size": 2}),
+                Layer("c", "conv", {"out_channels": 1, "kernel_size": 1}),
+                Layer("n", "neuron"),
+            ],
+            r"layer q \(avgpool\) stands where a chip needs conv or linear",
+        ),
         ([Layer("n", "neuron")], r"layer n \(neuron\) stands where a chip needs conv or linear"),
-        ([Layer("a", "neuron"), Layer("b", "neuron", inputs=("input",))], "only chains"),
     ],
 )
 def test_what_is_no_chain_of_stages_is_refused(layers, message):

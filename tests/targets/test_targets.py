@@ -155,7 +155,7 @@ def test_int8_is_close_to_float_and_on_a_grid() -> None:
     net = build(PLAN, family="cnn", neuron={})
     calibration = batches()
     twin = int8_twin(net, calibration)
-    weight = twin.conv1.weight / twin.conv1.weight.abs().max() * 127
+    weight = twin.conv1.layer.weight / twin.conv1.layer.weight.abs().max() * 127
     assert torch.allclose(weight, weight.round(), atol=1e-3)
     frames = next(calibration.epoch(0)).frames.sum(0)
     with torch.no_grad():

@@ -14,7 +14,6 @@ from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Recordings, from_list
 from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
-from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification, most_events
@@ -101,14 +100,13 @@ def test_fan_out_counts_the_neurons_that_exist(stride: int, padding: int) -> Non
     plan = plan_from(
         "p", [{"conv": 5, "kernel": 3, "stride": stride, "padding": padding}, {"linear": "classes"}], (2, 8, 9), 3
     )
-    conv, linear = stages(plan)
-    reach = answers.fan_out(conv)
+    reach = answers.reaches(plan)
     for y, x in [(0, 0), (3, 4), (7, 8), (1, 8)]:
         image = torch.zeros(1, 1, 8, 9)
         image[0, 0, y, x] = 1
         hit = torch.nn.functional.conv2d(image, torch.ones(5, 1, 3, 3), stride=stride, padding=padding)
-        assert float(reach[y, x]) == float(hit.sum())
-    assert (answers.fan_out(linear) == 3).all()
+        assert float(reach["conv1"][y, x]) == float(hit.sum())
+    assert (reach["linear2"] == 3).all()
 
 
 def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equal_events() -> None:

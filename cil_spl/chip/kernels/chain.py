@@ -49,7 +49,7 @@ def run_chain(counter, recordings, tables, order, answer, die):  # type: ignore[
                 n_in = lose(events, n_in, tables, k, die.lost, chance)
                 bin_starts(events.time, n_in, edges_us[b], starts)
             first, size = layers[k].state, layers[k].size
-            v[: size + SLACK] = 0
+            v[: size + SLACK] = layers[k].init
             n = 0
             parts = bins if with_v_mem else 1
             for t in range(parts):

@@ -18,7 +18,7 @@ from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, t
 from cil_spl.chip.kernels.layer import Events, additions, emit, grown, more_room, no_events, no_masks, states, step
 from cil_spl.chip.kernels.queue import QUEUED, put, remove_first
 from cil_spl.chip.kernels.sensor import decide, read
-from cil_spl.chip.kernels.tables import FOREVER, LAST_US
+from cil_spl.chip.kernels.tables import FOREVER, LAST_US, SLACK
 from cil_spl.chip.kernels.vectors import Masks, borrowed, next_of
 
 # Where an event is: sent by its source, at the core's input, or next in the core.
@@ -107,7 +107,7 @@ def follow_all(counter, recordings, tables, order, answer, die, work):  # type: 
         answer.input_events[b] = n_in
         if n_in < 0:
             continue
-        start(work, order, die, sensor, n_in)
+        start(tables, work, order, die, sensor, n_in)
         height = n_out = 0
         while True:
             if height > 0:
@@ -148,10 +148,11 @@ def follow_all(counter, recordings, tables, order, answer, die, work):  # type: 
 
 
 @njit(nogil=True, forceinline=True)
-def start(work, order, die, sensor, n_in):  # type: ignore[no-untyped-def]
+def start(tables, work, order, die, sensor, n_in):  # type: ignore[no-untyped-def]
     """Everything at rest before a recording."""
     work.random[0] = np.uint64(order)
-    work.v[:] = 0
+    for layer in tables.layers:
+        work.v[layer.state : layer.state + layer.size + SLACK] = layer.init
     if die.any:
         begin(work.cores, work.chance, die, identity(sensor, n_in))
     at = work.now[0]

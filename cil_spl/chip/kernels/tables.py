@@ -27,6 +27,7 @@ LAYER = _row(
     "row",  # membranes of a row of its map
     "low",  # the lower bound of a state
     "threshold",
+    "init",  # of a state before the first event
     "keep",  # what remains of a state that fired, bit by bit: -1, or 0 for a reset to zero
     "weights",  # its first weight
     "channel",  # weights of an input channel

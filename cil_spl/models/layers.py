@@ -1,0 +1,95 @@
+"""Modules of the kinds of layers that neither torch nor sinabs has."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def per_feature(values: Tensor, x: Tensor) -> Tensor:
+    """Values of each feature, to be used with a batch. Shapes: (C,) and (N, C, ...) → (1, C, 1, ...)."""
+    return values.view(1, -1, *[1] * (x.dim() - 2))
+
+
+class ScaleNorm(nn.Module):
+    """Batch normalisation without a shift: x g / sqrt(E[x^2] + eps), for each feature.
+
+    Without a shift it is a factor on the weights in front, so a chip without biases can hold it. E[x^2] is the batch's
+    in training, its running mean otherwise.
+
+    Shape:
+        (N, C, ...) → the same.
+    """
+
+    def __init__(self, features: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.eps, self.momentum = eps, momentum
+        self.weight = nn.Parameter(torch.ones(features))
+        self.running_square: Tensor
+        self.register_buffer("running_square", torch.ones(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        square = self.running_square
+        if self.training:
+            square = x.square().mean(dim=[0, *range(2, x.dim())])
+            with torch.no_grad():
+                self.running_square.lerp_(square.detach(), self.momentum)
+        return x * per_feature(self.weight / (square + self.eps).sqrt(), x)
+
+
+class Bias(nn.Module):
+    """A current of each feature's own, at every time step. Shape: (N, C, ...) → the same."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + per_feature(self.bias, x)
+
+
+class Add(nn.Module):
+    """The sum of its inputs."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+
+    def forward(self, *inputs: Tensor) -> Tensor:
+        total = inputs[0]
+        for x in inputs[1:]:
+            total = total + x
+        return total
+
+
+class Delay(nn.Module):
+    """What its input was one time step before; zero at the first. The walker keeps the content."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise NotImplementedError("a delay has no meaning without time steps; use cil_spl.models.forward.forward")
+
+
+class WeighTime(nn.Module):
+    """Steps weighted so that the sum over time is the leaky sum at the end: sum over t of decay^(T - t) x[t].
+
+    Written with the leaky sum r of the steps so far, so that it needs not know T:
+
+        r[t] = decay r[t-1] + x[t],    y[t] = r[t] - r[t-1]
+    """
+
+    def __init__(self, features: int, decay: float) -> None:
+        super().__init__()
+        self.decay = float(decay)
+
+    def forward(self, x: Tensor, r: Tensor | None = None) -> tuple[Tensor, Any]:
+        """Shapes: x (T, B, ...), r (B, ...) → y (T, B, ...), r (B, ...)."""
+        r = torch.zeros_like(x[0]) if r is None else r
+        steps = []
+        for now in x:
+            before, r = r, self.decay * r + now
+            steps.append(r - before)
+        return torch.stack(steps), r

@@ -1,0 +1,151 @@
+"""A network of a plan, and the walk over its graph that everything which computes with it goes through."""
+
+from __future__ import annotations
+
+import copy
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from cil_spl.base.errors import RequestError
+from cil_spl.models import neurons
+from cil_spl.models.kinds import kind_of
+from cil_spl.models.plan import INPUT, Plan
+
+V = TypeVar("V")
+
+
+class Net(nn.Module):
+    """The modules of a plan, by the names of its layers.
+
+    Calling it computes one step of the graph, neurons included; a time-stepped network is run by
+    :func:`cil_spl.models.forward.forward`.
+
+    Args:
+        plan: how they are wired.
+        modules: one for each layer of the plan, in its order.
+    """
+
+    def __init__(self, plan: Plan, modules: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.plan = plan
+        for name, module in modules.items():
+            self.add_module(name, module)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Shape: x (B, C, H, W)."""
+        out, _ = walk(self, x, lambda _, module, inputs: module(*inputs))
+        return out
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Net:
+        children = {name: copy.deepcopy(module, memo) for name, module in self.named_children()}
+        for name, module in self.named_children():
+            if neurons.is_spiking(module):
+                neurons.like(children[name], module)
+        twin = Net(self.plan, children)
+        twin.training = self.training
+        return twin
+
+    def as_sequential(self) -> nn.Sequential:
+        """The same modules as an ordinary ``nn.Sequential``, as sinabs users know it.
+
+        Raises:
+            RequestError: the plan branches.
+        """
+        if not self.plan.is_chain():
+            raise RequestError(
+                f"model {self.plan.name}: it branches, and an nn.Sequential is a chain; use the Net itself"
+            )
+        return nn.Sequential(OrderedDict(self.named_children()))
+
+
+def walk(
+    net: Net,
+    x: V,
+    layer: Callable[[str, nn.Module, tuple[V, ...]], V],
+    record: Collection[str] = (),
+    delayed: Mapping[str, V] | None = None,
+) -> tuple[V, dict[str, V]]:
+    """Go through the layers of a network in their order; a value is let go after its last reader.
+
+    Args:
+        net: the network.
+        x: what enters: a tensor, or whatever ``layer`` understands, such as spikes and their trace.
+        layer: what a layer makes of its inputs.
+        record: names of layers whose values are wanted.
+        delayed: of each delay, what it gives: its inputs are not asked. The last values of what it reads are recorded.
+
+    Returns:
+        the output, and the records by name.
+    """
+    plan = net.plan
+    left = {name: len(readers) for name, readers in plan.readers.items()}
+    left[plan.output] = left.get(plan.output, 0) + 1  # the caller reads it
+    values: dict[str, V] = {INPUT: x}
+    records: dict[str, V] = {}
+    for i, (name, module) in enumerate(net.named_children()):
+        if plan.layers[i].kind == "delay":
+            assert delayed is not None, "a network with feedback runs in time steps; see models/forward.py"
+            values[name] = delayed[name]
+        else:
+            inputs = plan.inputs(i)
+            values[name] = layer(name, module, tuple(values[source] for source in inputs))
+            for source in inputs:
+                left[source] -= 1
+                if not left[source]:
+                    del values[source]
+        if name in record:
+            records[name] = values[name]
+    return values[plan.output], records
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Normalisation and dropout as in evaluation, and afterwards as they were."""
+    training = {module: module.training for module in net.modules()}
+    net.eval()
+    try:
+        yield
+    finally:
+        for module, was in training.items():
+            module.training = was
+
+
+def over_steps(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """All time steps at once through a module that knows none. Shapes: (T, B, ...) → (T, B, ...)."""
+    steps, batch = inputs[0].shape[:2]
+    return module(*(x.flatten(0, 1) for x in inputs)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
+
+
+def weighted(net: nn.Module) -> dict[str, nn.Module]:
+    """The layers with weights by which events are multiplied, in their order."""
+    if not isinstance(net, Net):
+        return {name: module for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
+    return {
+        layer.name: net.get_submodule(layer.name) for layer in net.plan.layers if kind_of(layer.kind, layer.name).weight
+    }
+
+
+@torch.no_grad()
+def copy_weights(
+    source: Net, into: Net, factor: Callable[[str], float] | None = None, of_bias: Callable[[str], float] | None = None
+) -> Net:
+    """``into`` with the weights and biases of ``source``, each times a factor of its layer's; everything else stays.
+
+    Raises:
+        RequestError: a layer of ``source`` is missing there.
+    """
+    there = weighted(into)
+    for name, module in weighted(source).items():
+        if name not in there:
+            raise RequestError(f"model layer {name}: the other network has no such layer")
+        own: Any = there[name]
+        given: Any = module
+        own.weight.copy_(given.weight if factor is None else given.weight * factor(name))
+        if given.bias is not None:
+            own.bias.copy_(given.bias if of_bias is None else given.bias * of_bias(name))
+    return into
