@@ -73,6 +73,8 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
     nodes = {group: _node(resolved, group) for group in (*GROUPS, *CALLED)}
     for group in GROUPS:
         out[group] = _group(group, nodes[group] or {})
+    if out["model"]["_target_"] is not None:
+        out["model"]["_target_"] = fence.check_target("model", out["model"]["_target_"], named)
     called = {group: node for group in CALLED if (node := nodes[group]) is not None}
     for group, node in called.items():
         _check_called(group, node, named)

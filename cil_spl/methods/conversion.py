@@ -144,9 +144,11 @@ def convert(ctx: TrainingContext, ann: Net, activation: dict[str, float], gain: 
     net = build(ann.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
     threshold = float(ctx.neuron["spike_threshold"])
     events, into = events_per_unit(ann, activation, gain)
-    bins = ctx.frames.bins
     return copy_weights(
-        ann, net, lambda name: threshold * events[name] / into[name], lambda name: threshold * events[name] / bins
+        ann,
+        net,
+        lambda name, weight: weight * threshold * events[name] / into[name],
+        lambda name, bias: bias * threshold * events[name] / ctx.frames.bins,
     )
 
 

@@ -188,6 +188,14 @@ def _neuron_module(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> 
     return neurons.make(**p, features=inputs[0][0], axes=len(inputs[0]))
 
 
+def _given(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> Shape:
+    return tuple(p["shape"])
+
+
+def _own_module(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> nn.Module:
+    raise RequestError(f"model layer {name}: it is a user's own module, which model._target_ makes")
+
+
 KINDS: dict[str, Kind] = {
     "conv": Kind(_conv, _conv_module, weight=True),
     "linear": Kind(_linear, _linear_module, weight=True),
@@ -200,5 +208,7 @@ KINDS: dict[str, Kind] = {
     "avgpool": Kind(_pool, _avgpool_module),
     "sumpool": Kind(_pool, _sumpool_module),
     "flatten": Kind(_flat, _flatten_module),
+    "module": Kind(_given, _own_module),
+    "stateful": Kind(_given, _own_module, over="time"),
 }
 BUILT_IN = frozenset(KINDS)

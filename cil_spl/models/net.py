@@ -132,9 +132,12 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
 
 @torch.no_grad()
 def copy_weights(
-    source: Net, into: Net, factor: Callable[[str], float] | None = None, of_bias: Callable[[str], float] | None = None
+    source: Net,
+    into: Net,
+    weight: Callable[[str, Tensor], Tensor] = lambda _, w: w,
+    bias: Callable[[str, Tensor], Tensor] = lambda _, b: b,
 ) -> Net:
-    """``into`` with the weights and biases of ``source``, each times a factor of its layer's; everything else stays.
+    """``into`` with the weights and biases of ``source``, scaled by layer; everything else stays.
 
     Raises:
         RequestError: a layer of ``source`` is missing there.
@@ -145,7 +148,7 @@ def copy_weights(
             raise RequestError(f"model layer {name}: the other network has no such layer")
         own: Any = there[name]
         given: Any = module
-        own.weight.copy_(given.weight if factor is None else given.weight * factor(name))
+        own.weight.copy_(weight(name, given.weight))
         if given.bias is not None:
-            own.bias.copy_(given.bias if of_bias is None else given.bias * of_bias(name))
+            own.bias.copy_(bias(name, given.bias))
     return into

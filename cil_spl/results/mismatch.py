@@ -33,7 +33,6 @@ from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
 from cil_spl.models.net import Net
-from cil_spl.models.plan import Plan
 from cil_spl.models.stages import stages
 from cil_spl.targets.deployed import DeployedNetwork
 
@@ -245,7 +244,7 @@ class _Work:
         self.frames, self.seed, self.die = network.config.frames, seed, getattr(network.target, "die", None)
         single = network.config.model.neuron.spike_fn == "single"
         self.steps = replace(rules.STEPS, most=1) if single else rules.STEPS
-        self.summed = integer_twin(_in_float(self.net, self.plan, chip), self.plan, self.net)
+        self.summed = integer_twin(_in_float(self.net, chip), self.plan, self.net)
         self.unbounded = replace(chip, layers=tuple(replace(layer, min_v_mem=NO_BOUND) for layer in chip.layers))
 
     def take(self, recordings: Recordings, index: np.ndarray) -> None:
@@ -324,15 +323,14 @@ class _Work:
         return found
 
 
-def _in_float(net: Net, plan: Plan, chip: ChipNetwork) -> ChipNetwork:
+def _in_float(net: Net, chip: ChipNetwork) -> ChipNetwork:
     """The chip's wiring with the float network's numbers, not to be run on a chip."""
-    layers, net = [], fold(net)
+    layers, plan, net = [], net.plan, fold(net)
     for stage, layer in zip(stages(plan), chip.layers, strict=True):
         weighted, neuron = cast(Any, net.get_submodule(stage.weight.name)), cast(Any, net.get_submodule(stage.neuron))
         weight = weighted.weight.detach().float().numpy().reshape(layer.weight.shape) / stage.fold
-        numbers: Any = {"threshold": float(neuron.spike_threshold), "min_v_mem": float(neuron.min_v_mem)}
-        numbers["v_init"] = float(getattr(neuron, "v_init", 0.0))
-        layers.append(replace(layer, weight=weight, **numbers))
+        threshold, low, init = (float(x) for x in (neuron.spike_threshold, neuron.min_v_mem, neuron.v_init))
+        layers.append(replace(layer, weight=weight, threshold=threshold, min_v_mem=low, v_init=init))  # type: ignore[arg-type]
     return replace(chip, layers=tuple(layers))
 
 

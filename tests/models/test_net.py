@@ -147,7 +147,7 @@ def test_a_branch_is_no_chain_of_modules_and_a_chain_is() -> None:
 
 def test_weights_are_copied_with_a_factor() -> None:
     one, other = network(RESIDUAL), network(RESIDUAL, factor=1.0)
-    copy_weights(one, other, lambda name: 2.0 if name == "stem" else 1.0)
+    copy_weights(one, other, lambda name, w: 2 * w if name == "stem" else w)
     assert torch.equal(other.get_submodule("stem").weight, 2 * one.get_submodule("stem").weight)  # type: ignore[operator]
     assert torch.equal(other.get_submodule("after").weight, one.get_submodule("after").weight)  # type: ignore[arg-type]
 

@@ -1,0 +1,120 @@
+"""A user's own network in the place of a plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import sinabs.layers as sl
+import torch
+from torch import Tensor, nn
+
+from cil_spl.base.errors import RequestError
+from cil_spl.chip.quantize import quantize
+from cil_spl.models.forward import forward
+from cil_spl.models.own import network
+
+SHAPE = (2, 8, 8)
+FRAMES = torch.poisson(torch.full((5, 3, *SHAPE), 0.6), generator=torch.Generator().manual_seed(1))
+
+
+def neuron() -> sl.IAFSqueeze:
+    return sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0)
+
+
+def chain(shape: tuple[int, int, int], n: int, width: int = 4) -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(shape[0], width, 3, padding=1, bias=False), neuron(), nn.AvgPool2d(2), nn.Flatten(),
+        nn.Linear(width * 16, n, bias=False), neuron(),
+    )  # fmt: skip
+
+
+class Branching(nn.Module):
+    """A sinabs network that no plan can say."""
+
+    def __init__(self, shape: tuple[int, int, int], n: int) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.conv, self.spike = nn.Conv2d(shape[0], 4, 3, padding=1, bias=False), neuron()
+        self.linear = nn.Linear(4 * 64, n, bias=False)
+        self.gate = nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        s = self.spike(2 * self.conv(x))
+        return self.linear(s.flatten(1)) * self.gate
+
+
+class Recurrent(nn.Module):
+    """A module that handles time itself."""
+
+    over_time = True
+
+    def __init__(self, shape: tuple[int, int, int], n: int) -> None:
+        super().__init__()
+        self.rnn = nn.GRU(shape[0] * shape[1] * shape[2], n)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(x.flatten(2))[0]  # type: ignore[no-any-return]
+
+
+def test_a_chain_of_sinabs_layers_is_a_plan_and_goes_onto_the_chip() -> None:
+    net = network("mine", chain, {"width": 6}, SHAPE, 3)
+    assert [layer.kind for layer in net.plan.layers] == ["conv", "neuron", "avgpool", "flatten", "linear", "neuron"]
+    assert net.plan.layers[0].params["out_channels"] == 6
+    chip, _ = quantize(net, net.plan)
+    assert [layer.name for layer in chip.layers] == ["layer0", "layer4"]
+    out, _, _ = forward(net, 3 * FRAMES)
+    theirs = chain(SHAPE, 3, 6)
+    for layer in theirs.modules():
+        if isinstance(layer, sl.IAFSqueeze):
+            layer.batch_size, layer.num_timesteps = -1, 5
+    assert torch.equal(out, theirs(3 * FRAMES.transpose(0, 1).flatten(0, 1)).unflatten(0, (3, 5)).transpose(0, 1))
+    assert out.sum() > 0
+
+
+def test_a_network_with_states_of_its_own_runs_each_batch_from_rest() -> None:
+    net = network("mine", Branching, {}, SHAPE, 3)
+    assert [layer.kind for layer in net.plan.layers] == ["stateful"]
+    first, _, _ = forward(net, FRAMES)
+    assert torch.equal(forward(net, FRAMES)[0], first)
+    torch.testing.assert_close(forward(net, FRAMES[:, :2])[0], first[:, :2])  # another batch size
+    early, state, _ = forward(net, FRAMES[:2])
+    late, _, _ = forward(net, FRAMES[2:], state)
+    assert torch.equal(torch.cat([early, late]), first)
+    first.sum().backward()
+    assert bool((net.get_parameter("layer0.module.conv.weight").grad != 0).any())  # type: ignore[union-attr]
+
+
+def test_a_module_that_handles_time_itself() -> None:
+    net = network("mine", Recurrent, {}, SHAPE, 3)
+    out, _, _ = forward(net, FRAMES)
+    assert out.shape == (5, 3, 3)
+    alone, _, _ = forward(net, FRAMES[1:2])
+    assert not torch.allclose(alone[0], out[1])  # it remembers the first step
+    assert torch.equal(forward(net, FRAMES)[0], out)
+
+
+def test_what_no_plan_knows_is_a_layer_of_its_own() -> None:
+    def make(shape: tuple[int, int, int], n: int) -> nn.Module:
+        return nn.Sequential(nn.Conv2d(2, 4, 3), nn.Dropout(0.5), neuron(), nn.Flatten(), nn.LazyLinear(n))
+
+    net = network("mine", make, {}, SHAPE, 3)
+    assert [layer.kind for layer in net.plan.layers] == ["conv", "module", "neuron", "flatten", "linear"]
+    net.eval()
+    assert torch.equal(forward(net, FRAMES)[0], forward(net, FRAMES)[0])
+
+
+@pytest.mark.parametrize(
+    ("make", "args", "message"),
+    [
+        (lambda shape, n: 5, {}, "it gives int; it has to give a torch.nn.Module"),
+        (lambda shape: nn.Flatten(), {}, r"it is called as make\(input_shape, n_outputs, \*\*model.args\)"),
+        (chain, {"wide": 3}, "unexpected keyword argument 'wide'"),
+        (lambda shape, n: nn.Flatten(), {}, r"its output has the shape \(128,\).*need \(3,\)"),
+        (lambda shape, n: nn.Sequential(nn.LSTM(3, 2)), {}, r"it cannot take an input of shape \(2, 8, 8\)"),
+    ],
+)
+def test_what_is_no_network_for_the_data_is_refused(make: Any, args: dict[str, Any], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        network("mine", make, args, SHAPE, 3)
