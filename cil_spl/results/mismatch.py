@@ -26,7 +26,6 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip import rules
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.quantize import check_neuron, integer_twin
-from cil_spl.chip.rules import Rule
 from cil_spl.chip.simulator import simulate as run_chip
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
@@ -256,7 +255,7 @@ class _Work:
     def edges(self, bins: int) -> np.ndarray:
         return bin_edges(self.events, self.offsets, bins, self.frames.by, self.frames.duration_us)
 
-    def rule(self, rule: Rule, bins: int | None = None, chip: ChipNetwork | None = None) -> list[np.ndarray]:
+    def rule(self, rule: rules.Rule, bins: int | None = None, chip: ChipNetwork | None = None) -> list[np.ndarray]:
         edges = self.edges(bins or self.frames.bins)
         return rules.counts(chip or self.chip, self.events, self.offsets, edges, rule, (self.seed, self.first))
 
