@@ -17,7 +17,8 @@ RUNS = re.findall(r"^    cilspl run (.*)$", README, re.M)
 
 
 def test_a_model_of_ones_own_is_among_them() -> None:
-    assert sum("model.layers=" in line for line in RUNS) == 1
+    assert sum("model.layers=" in line for line in RUNS) == 3
+    assert sum("model._target_=" in line for line in RUNS) == 1
 
 
 @pytest.mark.parametrize("line", RUNS)
