@@ -34,11 +34,11 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
         raise RequestError(
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
         )
-    plan = pipeline.plan_of(config)
+    task = pipeline.make(config, "task")
+    plan = pipeline.plan_of(config, task)
     net = build(plan, family="snn", neuron=config.model.neuron)
     load_weights(net, read_checkpoint(run.path("weights.pt"))["weights"])
     target.load(load_chip(run.path("chip.npz")), plan, net)
-    task = pipeline.make(config, "task")
     return DeployedNetwork(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))
 
 

@@ -29,10 +29,11 @@ from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
-from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import Record, open_record
+from cil_spl.results.row import row_of, score_name
 from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
+from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.options import Trainer
@@ -55,7 +56,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     """
     folder = Path(folder)
     cfg = schema.check_config(cfg, extensions)
-    plan = plan_of(cfg)
+    plan = plan_of(cfg, make(cfg, "task"))
     target = make(cfg, "target")
     if ranks.count() > 1 and target.backend == "device":
         raise RequestError(
@@ -82,17 +83,11 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
         }
         metrics |= extra | dict(trained.notes or {})
-        row = row_of(cfg, target, metrics)
+        row = row_of(cfg, target.backend, ctx.task, metrics)
         test = experiences[-1].test
-        figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, test.classes)
-        figures.write_decisions(folder / "decisions.csv", evaluations, test)
-        figures.draw(
-            folder / "figures",
-            read_metrics(folder),
-            evaluations,
-            test.classes,
-            example_of(target, next(ctx.batches(test.subset([0]), train=False).epoch(0)), test),
-        )
+        ctx.task.files(folder, evaluations, test)
+        example = example_of(target, next(ctx.batches(test.subset([0]), train=False).epoch(0)), test)
+        figures.draw(folder, ctx.task.monitor, evaluations, test.classes, example)
         record.finish(metrics, row)
     return row
 
@@ -100,16 +95,17 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
 def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfig, Plan, list[str]]:
     """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
     cfg = schema.check_config(cfg, extensions)
-    plan = plan_of(cfg)
+    plan = plan_of(cfg, make(cfg, "task"))
     return cfg, plan, make(cfg, "target").place(plan)
 
 
-def plan_of(cfg: DictConfig) -> Plan:
+def plan_of(cfg: DictConfig, task: Task) -> Plan:
     """The network's plan; needs no data."""
     width, height, polarities = datasets.preprocessed_sensor_size(cfg.dataset)
     blocks = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
     name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
-    return plan_from(name, blocks, (polarities, height, width), cfg.dataset.n_classes)  # type: ignore[arg-type]
+    shape = (polarities, height, width)
+    return plan_from(name, blocks, shape, task.outputs(shape, cfg.dataset.n_classes))  # type: ignore[arg-type]
 
 
 def prepare(cfg: DictConfig) -> dict[str, int]:
@@ -207,27 +203,7 @@ def deploy(
     chosen_by = ev.evaluate(target.answer, on_val.epoch(0), task).metrics  # what settings are compared by
     figures_of_target = {"parameters": float(sum(layer.weight.size for layer in chip.layers))} | target.figures()
     extra = {f"deployed/{name}": value for name, value in figures_of_target.items()}
-    return found, extra | {f"val/deployed_{task.monitor}": chosen_by[task.monitor]}
-
-
-def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str, Any]:
-    """The line that a run ends with."""
-    row: dict[str, Any] = {
-        "method": cfg.method.name,
-        "model": cfg.model.name,
-        "dataset": cfg.dataset.name,
-        "target": cfg.target.name,
-        "backend": target.backend,
-        "seed": cfg.seed,
-    }
-    if cfg.get("test_dataset"):
-        row["dataset"] += f" → {cfg.test_dataset.name}"
-    for key in ("float/accuracy", "spiking/accuracy", "quantized/accuracy", "deployed/accuracy", "deployed/synops"):
-        if key in metrics:
-            row[key] = metrics[key]
-    row["drop"] = metrics["float/accuracy"] - metrics["deployed/accuracy"]
-    row["n"] = int(metrics["deployed/n"])
-    return row
+    return found, extra | {score_name(task): chosen_by[task.monitor]}
 
 
 def example_of(target: Any, batch: Batch, recordings: Recordings) -> dict[str, Any] | None:

@@ -111,7 +111,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
 
 
 def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
-    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg, "target")
+    plan, target = pipeline.plan_of(cfg, pipeline.make(cfg, "task")), pipeline.make(cfg, "target")
     target.place(plan)
     pipeline.prepare(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)

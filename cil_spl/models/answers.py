@@ -45,7 +45,7 @@ def stepped_answer(net: nn.Sequential, plan: Plan, device: torch.device | None =
 
 
 def cnn_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of a CNN on one frame per recording; its synaptic operations are multiply-accumulates, zeros included."""
+    """Answers of a CNN on one frame per recording, with its multiply-accumulates."""
     device = device or torch.device("cpu")
     net = net.to(device)
     macs = {stage.weight.name: float(fan_out(stage).sum()) * stage.input_shape[0] for stage in stages(plan)}
@@ -54,7 +54,8 @@ def cnn_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = Non
     def answer(batch: Batch) -> Activity:
         out = net(batch.frames.sum(dim=0).to(device))  # T B C H W -> B C H W
         size = len(batch.target)
-        return Activity(_numpy(out)[:, None], {}, {name: np.full(size, value) for name, value in macs.items()})
+        done = {name: np.full(size, value) for name, value in macs.items()}
+        return Activity(_numpy(out)[:, None], events={}, synops={}, macs=done)
 
     return answer
 

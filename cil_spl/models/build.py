@@ -46,7 +46,7 @@ def plan_from(
     plan = Plan(name, input_shape, tuple(layers))
     output = plan.shapes()[layers[-1].name] if layers else ()
     if output != (n_classes,):
-        raise RequestError(f"model.layers: the last layer gives {output}, but the data set has {n_classes} classes")
+        raise RequestError(f"model.layers: the last layer gives {output}, but {n_classes} outputs are needed")
     return plan
 
 

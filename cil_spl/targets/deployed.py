@@ -12,7 +12,7 @@ from cil_spl.data.batches import Batches
 from cil_spl.data.events import from_list
 from cil_spl.data.preprocess import preprocess_recordings
 from cil_spl.models.plan import Plan
-from cil_spl.tasks.classification import Task
+from cil_spl.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -20,14 +20,14 @@ class Prediction:
     """What the network says of one recording.
 
     Attributes:
-        decision: number of the class, -1 where there is none.
-        label: its name; why there is none, otherwise.
-        counts: output events of each class. Shape ``[K]``.
+        decision: number of the class, -1 where there is none; None where the task has no decisions.
+        label: its name; why there is none, otherwise; None where the task has no decisions.
+        counts: output events of each output. Shape ``[K]``.
         decision_us: time from which that class leads for good, in the recording's own time; None where unknown.
     """
 
-    decision: int
-    label: str
+    decision: int | None
+    label: str | None
     counts: np.ndarray
     decision_us: int | None
 
@@ -50,7 +50,7 @@ class DeployedNetwork:
     classes: tuple[str, ...]
 
     def predict(self, events: np.ndarray) -> Prediction:
-        """Classify one recording, pre-processed as the run's data were.
+        """The answer to one recording, pre-processed as the run's data were.
 
         Args:
             events: dtype ``EVENT``, within the run's ``dataset.sensor_size``. Shape ``[N]``.
@@ -66,7 +66,10 @@ class DeployedNetwork:
         (batch,) = Batches(recordings, 1, frames=self.config.frames).epoch(0)
         answer = self.target.answer(batch)
         counts = answer.counts.sum(axis=1)  # B T K -> B K
-        decision = int(self.task.decide(counts)[0])
+        decided = self.task.decide(counts, None)
+        if decided is None:
+            return Prediction(decision=None, label=None, counts=counts[0], decision_us=None)
+        decision = int(decided[0])
         why = "no output event" if counts.max() <= 0 else "a tie"
         known = answer.decision_us is not None and decision >= 0 and answer.decision_us[0] >= 0
         return Prediction(

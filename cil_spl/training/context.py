@@ -22,7 +22,7 @@ from cil_spl.models.init import scale_to_rate
 from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
-from cil_spl.tasks.classification import Task
+from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import Stateful
 from cil_spl.training.epochs import Fitted, fit
 from cil_spl.training.options import Trainer
@@ -196,6 +196,7 @@ class TrainingContext:
             keep=keep,
             trainer=self.trainer,
             monitor=monitor or self.task.monitor,
+            better=self.task.better,
             folder=self.folder,
             log=self.log,
             stage=stage,
@@ -205,12 +206,17 @@ class TrainingContext:
         self.stages[len(after) :] = [(stage, fitted.epochs)]
         return fitted
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of outputs (B, K), padding left out; zero where all is padding."""
+    def loss(self, outputs: Tensor, batch: Batch, scale: float = 1.0) -> Tensor:
+        """The loss of outputs (B, K), padding left out; zero where all is padding.
+
+        ``scale`` is an inverse temperature of the task's softmax; a task without one takes the outputs as they are.
+        """
+        if self.task.softmax and scale != 1:
+            outputs = scale * outputs
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()
-        value = self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+        value = self.task.loss(outputs[mask], self.task.target(batch).to(outputs.device)[mask])
         return value if batch.share == 1 else value * batch.share
 
     def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
@@ -245,8 +251,7 @@ class TrainingContext:
                     f"layer {layer} is silent: not one event in {len(events)} recordings; lower "
                     "model.neuron.spike_threshold, or raise method.init_rate where the method has it"
                 )
-        present = set(seen.target.tolist())
-        missing = sorted(present - set(seen.decision.tolist()))
+        missing = [] if seen.decision is None else sorted(set(seen.target.tolist()) - set(seen.decision.tolist()))
         if missing:
             names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
             self.warn(f"never answered on validation: class {names}")

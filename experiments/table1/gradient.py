@@ -56,7 +56,7 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
     overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"trainer.epochs={given.epochs}"]
     with initialize_config_module("cil_spl.conf", version_base="1.3"):
         cfg = schema.check_config(compose("config", overrides=overrides))
-    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg, "target")
+    plan, target = pipeline.plan_of(cfg, pipeline.make(cfg, "task")), pipeline.make(cfg, "target")
     target.place(plan)
     pipeline.prepare(cfg)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
