@@ -60,6 +60,25 @@ def cnn_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = Non
     return answer
 
 
+def answer_of(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
+    """Answers of any network: in time steps where it spikes, else on one frame per recording."""
+    return (stepped_answer if _spikes(net) else cnn_answer)(net, plan, device)
+
+
+def bins_of(net: nn.Sequential) -> int | None:
+    """Time steps that a network takes: one where nothing spikes, otherwise the run's, None."""
+    return None if _spikes(net) else 1
+
+
+def _spikes(net: nn.Sequential) -> bool:
+    return any(neurons.is_spiking(module) for module in net.modules())
+
+
+def n_weights(net: nn.Sequential) -> int:
+    """Weights of convolutions and linear layers."""
+    return sum(m.weight.numel() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
+
+
 def fan_out(stage: Stage) -> Tensor:
     """How many neurons an event at each input pixel reaches, all features together. Shape (H, W)."""
     _, height, width = stage.input_shape

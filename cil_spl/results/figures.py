@@ -10,10 +10,14 @@ import numpy as np
 
 from cil_spl.base import drawing
 from cil_spl.results.metrics import read_metrics
-from cil_spl.tasks.evaluation import Evaluation
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cil_spl.data.batches import Batch
+    from cil_spl.targets.deploy import Deployed
+    from cil_spl.targets.target import Target, TargetNetwork
+    from cil_spl.training.context import TrainingContext
 
 STAGES = {"float": "C0", "spiking": "C4", "quantized": "C1", "deployed": "C2"}
 ON, OFF = "#c1440e", "#1f5a99"
@@ -95,26 +99,31 @@ def event_map(events: np.ndarray) -> np.ndarray:
     return np.clip(np.stack([1 - off, 1 - (on + off) / 2, 1 - on], axis=-1), 0, 1)
 
 
-def draw(
-    folder: Path,
-    monitor: str,
-    evaluations: Mapping[str, Evaluation],
-    classes: Sequence[str],
-    example: Mapping[str, Any] | None,
-) -> list[Path]:
+def example_of(target: Target, network: TargetNetwork, batch: Batch, recordings: Any) -> dict[str, Any] | None:
+    """One recording and the output events that it caused: arguments of :func:`recording`; None where there are none."""
+    found = target.output_events(network, batch) if batch.events is not None else None
+    if found is None:
+        return None
+    title = f"{recordings.name[0]}: class {recordings.classes[int(recordings.target[0])]}"
+    return {"events": batch.events, "output_us": found[0], "output_class": found[1], "title": title}
+
+
+def draw(folder: Path, ctx: TrainingContext, target: Target, deployed: Deployed) -> list[Path]:
     """The pictures of a run that are alike for all tasks.
 
     Args:
         folder: of the run.
-        monitor: the metric that the task is judged by.
-        evaluations: by stage.
-        classes: their names.
-        example: the other arguments of :func:`recording`; None for no such picture.
+        ctx: its task and data.
+        target: the target.
+        deployed: what came out.
     """
-    pictures = {"learning_curve.png": learning_curve(read_metrics(folder), monitor)}
-    if any(e.events for e in evaluations.values()):
-        pictures["activity.png"] = activity({stage: e.metrics for stage, e in evaluations.items()})
+    test, seen = ctx.experiences[-1].test, deployed.evaluations
+    pictures = {"learning_curve.png": learning_curve(read_metrics(folder), ctx.task.monitor)}
+    if any(e.events for e in seen.values()):
+        pictures["activity.png"] = activity({stage: e.metrics for stage, e in seen.items()})
+    batch = next(ctx.batches(test.subset([0]), train=False).epoch(0))
+    example = example_of(target, deployed.network, batch, test)
     if example is not None:
-        n_outputs = evaluations["deployed"].outputs.shape[1]
-        pictures["recording.png"] = recording(**example, classes=classes, n_outputs=n_outputs)
+        n_outputs = seen["deployed"].outputs.shape[1]
+        pictures["recording.png"] = recording(**example, classes=test.classes, n_outputs=n_outputs)
     return [drawing.write(picture, folder / "figures" / name) for name, picture in pictures.items()]

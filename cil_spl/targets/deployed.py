@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
+from torch import nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import from_list
 from cil_spl.data.preprocess import preprocess_recordings
 from cil_spl.models.plan import Plan
+from cil_spl.targets.target import Target, TargetNetwork
+from cil_spl.tasks.evaluation import Answer
 from cil_spl.tasks.task import Task
 
 
@@ -38,16 +42,32 @@ class DeployedNetwork:
 
     Attributes:
         config: of the run.
-        net: the trained network, an ordinary sinabs one.
+        network: what it trained, and what its target holds of it.
+        target: where it runs.
+        task: what its outputs mean.
         classes: their names, in the order of their numbers.
     """
 
     config: Any
-    plan: Plan
-    net: Any
-    target: Any
+    network: TargetNetwork
+    target: Target
     task: Task
     classes: tuple[str, ...]
+
+    @property
+    def net(self) -> nn.Sequential:
+        """The trained network, an ordinary sinabs one."""
+        return self.network.net
+
+    @property
+    def plan(self) -> Plan:
+        """Its plan."""
+        return self.network.plan
+
+    @cached_property
+    def answer(self) -> Answer:
+        """The deployed network as an evaluation sees it."""
+        return self.target.answer(self.network)
 
     def predict(self, events: np.ndarray) -> Prediction:
         """The answer to one recording, pre-processed as the run's data were.
@@ -64,17 +84,17 @@ class DeployedNetwork:
         if not len(recordings[0]):
             raise RequestError("the recording has no event left after dataset.preprocess")
         (batch,) = Batches(recordings, 1, frames=self.config.frames).epoch(0)
-        answer = self.target.answer(batch)
+        answer = self.answer(batch)
         counts = answer.counts.sum(axis=1)  # B T K -> B K
         decided = self.task.decide(counts, None)
         if decided is None:
             return Prediction(decision=None, label=None, counts=counts[0], decision_us=None)
         decision = int(decided[0])
         why = "no output event" if counts.max() <= 0 else "a tie"
-        known = answer.decision_us is not None and decision >= 0 and answer.decision_us[0] >= 0
+        at = -1 if answer.decision_us is None or decision < 0 else int(answer.decision_us[0])
         return Prediction(
             decision=decision,
             label=self.classes[decision] if decision >= 0 else f"none ({why})",
             counts=counts[0],
-            decision_us=int(answer.decision_us[0]) if known else None,
+            decision_us=at if at >= 0 else None,
         )

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
+from cil_spl.base.process import device_of
 from cil_spl.chip.quantize import bake, make_aware
+from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.options import Frames
@@ -57,6 +60,12 @@ class Trained:
     net: nn.Sequential
     ann: nn.Sequential | None = None
     notes: Mapping[str, float] | None = None
+
+    def networks(self, family: str) -> dict[str, nn.Sequential]:
+        """The float networks by stage, the last of them the one that a target of a family takes."""
+        if self.ann is None:
+            return {"float": self.net}
+        return {"float": self.ann} | ({"spiking": self.net} if family == "snn" else {})
 
 
 MASTER = ".parametrizations.weight.original"  # torch's name of the float weight that a rounded one is made of
@@ -257,3 +266,34 @@ class TrainingContext:
             self.warn(f"never answered on validation: class {names}")
         for layer in answers.heavy_weights(net, self.plan):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
+
+
+def context_of(
+    cfg: Any, plan: Plan, experiences: tuple[Splits, ...], task: Task, record: Any, start: Mapping[str, Tensor] | None
+) -> TrainingContext:
+    """A run as its config has it, before it has a target.
+
+    Args:
+        cfg: the checked config.
+        plan: of the network.
+        experiences: one as a rule.
+        task: what outputs mean.
+        record: takes what is logged and warned of; checkpoints go below its folder.
+        start: weights to start from; None for fresh ones.
+    """
+    return TrainingContext(
+        plan=plan,
+        experiences=experiences,
+        task=task,
+        neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
+        aware=cfg.quantize.aware or cfg.model.aware,
+        trainer=Trainer(**cfg.trainer),
+        frames=Frames(**cfg.frames),
+        seed=cfg.seed,
+        device=device_of(cfg.trainer.device),
+        folder=record.folder / "checkpoints",
+        log=record.log,
+        warn=record.warn,
+        augment=Augment.from_config(cfg.dataset.get("augment")),
+        start=start,
+    )

@@ -48,6 +48,13 @@ class Fitted:
     stopped: str = ALL_DONE
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def improves(self, score: float, better: str) -> bool:
+        """Whether the last epoch is the best so far; it is noted then."""
+        best = score < self.best_score if better == "less" else score > self.best_score
+        if best:
+            self.best_score, self.best_epoch = score, self.epochs
+        return best
+
     def is_over(self, trainer: Trainer) -> bool:
         """Whether no epoch is left to run."""
         return self.stopped != ALL_DONE or self.epochs >= trainer.epochs
@@ -104,9 +111,7 @@ def fit(
         fitted.history.append(metrics)
         log(metrics, epoch + 1)
         _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
-        score_now = metrics[f"val/{monitor}"]
-        if score_now < fitted.best_score if better == "less" else score_now > fitted.best_score:
-            fitted.best_score, fitted.best_epoch = score_now, fitted.epochs
+        if fitted.improves(metrics[f"val/{monitor}"], better):
             _save(best_file, {"keep": _states(keep)})
         fitted.stopped = _reason_to_stop(fitted, trainer)
         content = {"keep": _states(keep), "generators": generators.state(), "fitted": vars(fitted)}

@@ -199,6 +199,8 @@ def test_what_is_refused(run, recordings):
 
 
 def test_a_leaky_network_has_no_chip_to_compare_with(recordings, tmp_path):
-    leaky = trained(tmp_path, "target=software", "model.neuron.kind=lif", "model.neuron.tau_mem=4")
+    leaky = trained(
+        tmp_path, "target=software", "target.precision=int8", "model.neuron.kind=lif", "model.neuron.tau_mem=4"
+    )
     with pytest.raises(RequestError, match="which has no multiplicative leak"):
         mismatch.take_apart(load.load(leaky), interchange.load(leaky.path("chip.npz")), recordings, (1,))

@@ -16,6 +16,7 @@ from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.plan import stages
 from cil_spl.targets.speck import Speck
+from cil_spl.targets.target import TargetNetwork
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification, confusion_matrix, most_events, wilson
 from cil_spl.training.context import Frames
@@ -121,11 +122,11 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
             net.get_submodule(name).weight.abs_()  # no inhibition, weights below threshold: order cannot matter
     chip, _ = quantize(net, plan)
     speck = Speck(backend="simulator")
-    speck.load(chip, plan, net)
+    held = TargetNetwork(net, plan, chip)
     from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
+    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
