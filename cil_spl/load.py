@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from cil_spl import pipeline, schema
+from cil_spl import schema
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import load as load_chip
-from cil_spl.models.build import build
+from cil_spl.models.configured import network_of, plan_of
 from cil_spl.models.neurons import load_weights
 from cil_spl.models.plan import Plan
 from cil_spl.results.runs import Run
 from cil_spl.targets.deployed import DeployedNetwork
+from cil_spl.targets.target import TargetNetwork
 from cil_spl.training.checkpoints import read_checkpoint
+
+CHIP_FILE = "chip.npz"
 
 
 def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
@@ -30,19 +34,20 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
     config = schema.check_config(schema.known_part(run.config()), extensions)
-    target = pipeline.make(config, "target")
-    if target.runs != "spikes":
+    target = fence.make(config, "target")
+    if target.family != "snn":
         raise RequestError(
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
         )
+    task = fence.make(config, "task")
     left = read_checkpoint(run.path("weights.pt"))
     # A method may have folded a normalisation: then the network is not the config's; earlier versions had no such.
-    plan = Plan.from_dict(left["plan"]) if "plan" in left else pipeline.plan_of(config)
-    net = build(plan, family="snn", neuron=config.model.neuron)
+    plan = Plan.from_dict(left["plan"]) if "plan" in left else plan_of(config, task)
+    net = network_of(config, task, plan, "snn")
     load_weights(net, left["weights"])
-    target.load(load_chip(run.path("chip.npz")), plan, net)
-    task = pipeline.make(config, "task")
-    return DeployedNetwork(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))
+    left_chip = CHIP_FILE in run.info.get("files", {}) or (run.folder / CHIP_FILE).exists()
+    network = TargetNetwork(net, plan, load_chip(run.path(CHIP_FILE)) if left_chip else None)
+    return DeployedNetwork(config, network, target, task, _classes(run, int(config.dataset.n_classes)))
 
 
 def _classes(run: Run, n: int) -> tuple[str, ...]:

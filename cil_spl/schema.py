@@ -11,7 +11,7 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from annotated_types import Ge, Le, MinLen
 from omegaconf import DictConfig, OmegaConf
@@ -21,6 +21,9 @@ from cil_spl.base import fence, options
 from cil_spl.base.annotations import Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
+
+if TYPE_CHECKING:
+    from cil_spl.targets.target import Asked
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
         _check_called(group, node, named)
     for group in ("dataset", "test_dataset"):
         out[group] = _dataset(group, called[group], named) if group in called else None
-    _check_neurons(out["model"]["neuron"], called["target"].get("name"))
+    _check_neurons(out["model"]["neuron"])
     for group in ("method", "observer", "target", "task"):  # from here on torch is imported
         out[group] = _signature(group, called[group], named) if group in called else None
     checked = OmegaConf.create(out)
@@ -101,6 +104,16 @@ def requires(cfg: DictConfig) -> Any:
 
     function = fence.locate("method", cfg.method._target_, cfg.extensions)
     return getattr(sys.modules.get(getattr(function, "__module__", "")), "REQUIRES", Requires())
+
+
+def asked(cfg: DictConfig) -> Asked:
+    """What a checked config asks of its target."""
+    from cil_spl.targets.target import Asked
+
+    neuron: Any = OmegaConf.to_container(cfg.model.neuron)
+    observer: Any = None if cfg.observer is None else OmegaConf.to_container(cfg.observer)
+    init_rate = float(cfg.method.get("init_rate") or 1.0)
+    return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer)
 
 
 def check_experiences(cfg: DictConfig, n: int) -> None:
@@ -202,65 +215,34 @@ def _signature(group: str, node: dict[str, Any], extensions: Sequence[str]) -> d
     )
 
 
-def _check_neurons(neuron: Mapping[str, Any], target: Any) -> None:
-    """Neurons that do not go with each other's settings or with the target."""
-    if neuron["kind"] != "iaf" and target == "speck":
-        raise RequestError(
-            f"model.neuron.kind={neuron['kind']}: target=speck has integrate-and-fire neurons only (the chip has no "
-            "multiplicative leak); use model.neuron.kind=iaf, or target=software"
-        )
-    if neuron["min_v_mem"] is None and target != "accelerator":
-        raise RequestError(
-            "model.neuron.min_v_mem=null: quantising needs a lower bound, or the scale is spent on it and every weight "
-            "rounds to zero; use model.neuron.min_v_mem=-1, or a lower one"
-        )
+def _check_neurons(neuron: Mapping[str, Any]) -> None:
+    """Neurons whose settings do not go with each other."""
     if neuron["kind"] == "lif" and neuron["tau_mem"] is None:
         raise RequestError("model.neuron.tau_mem=null: model.neuron.kind=lif needs a time constant, in time steps")
 
 
 def _check_together(cfg: DictConfig) -> None:
-    """Groups that do not go together."""
-    method, model, target = cfg.method.name, cfg.model, cfg.target.name
+    """Groups that do not go together; what the target cannot do is its own ``check``."""
+    method, model = cfg.method.name, cfg.model
     needs = requires(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
             f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
         )
-    if target == "accelerator" and model.family != "cnn":
+    if cfg.observer is None and needs.observer is True:
+        raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
+    if cfg.observer is not None and needs.observer is False:
         raise RequestError(
-            f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
+            f"observer={cfg.observer.name}: method={method} does not learn from it; use observer=none, or a method "
+            "that does, such as cil_bptt or cil_conversion"
         )
-    _check_observer(cfg, needs.observer)
+    if (cfg.quantize.aware or model.aware) and model.neuron.min_v_mem is None:
+        key = "quantize.aware" if cfg.quantize.aware else "model.aware"
+        raise RequestError(
+            f"model.neuron.min_v_mem=null: {key}=true rounds by the chip's rule, which needs a lower bound; use "
+            f"model.neuron.min_v_mem=-1, or {key}=false"
+        )
     _check_surrogate(model.neuron)
-    if target != "accelerator":
-        _check_rounding(model.neuron, float(cfg.method.get("init_rate") or 1.0))
-
-
-def _check_observer(cfg: DictConfig, needed: Any) -> None:
-    """A method that learns from another machine has one, and the target can be it."""
-    observer, method, target = cfg.observer, cfg.method.name, cfg.target.name
-    if observer is None:
-        if needed is True:
-            raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")
-        return
-    if needed is False:
-        raise RequestError(
-            f"observer={observer.name}: method={method} does not learn from it; use observer=none, or a method that "
-            "does, such as cil_bptt or cil_conversion"
-        )
-    if target != "speck":
-        raise RequestError(
-            f"target={target}: observer={observer.name} puts the target's chip in the loop; use target=speck, "
-            "or a method without a chip, such as method=bptt"
-        )
-    if cfg.target.backend == "device":
-        if observer.v_mem:
-            raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
-        if observer.layers == "all" and cfg.target.monitor != "all":
-            raise RequestError(
-                f"target.monitor={cfg.target.monitor}: observer.layers=all needs every layer's events of the board; "
-                "use target.monitor=all, or observer.layers=output"
-            )
 
 
 def _check_surrogate(neuron: DictConfig) -> None:
@@ -270,25 +252,6 @@ def _check_surrogate(neuron: DictConfig) -> None:
     assert isinstance(args, dict)
     known = {str(key): value for key, value in args.items()}
     options.checked(SURROGATES[neuron.surrogate_grad_fn], known, "model.neuron.surrogate_args")
-
-
-def _check_rounding(neuron: DictConfig, init_rate: float) -> None:
-    """Refuse a threshold or bound so far from 0 that by the chip's rule all else rounds to 0.
-
-    A core has one scale for its weights and its 16-bit states, and what is below half a step rounds to 0. Fresh weights
-    are scaled so that a neuron's input has the spread ``init_rate``: one weight is at most about as large.
-    """
-    steps = 2 * (2**15 - 1)
-    threshold = float(neuron.spike_threshold)
-    for name, beside in (("spike_threshold", init_rate), ("min_v_mem", min(init_rate, threshold))):
-        value, largest = float(neuron[name]), steps * beside
-        if abs(value) > largest:
-            bound = f"at most {largest:g}" if value > 0 else f"at least {-largest:g}"
-            what = f"a weight of {init_rate:g} (method.init_rate), as large as fresh ones are,"
-            raise RequestError(
-                f"model.neuron.{name}={value:g}: must be {bound}; beyond it the chip's 16-bit states leave a scale at "
-                f"which {what if beside == init_rate else 'model.neuron.spike_threshold'} rounds to 0"
-            )
 
 
 def _check_device(name: str) -> None:

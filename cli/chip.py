@@ -85,7 +85,7 @@ def _mismatch(given: argparse.Namespace) -> int:
     from cil_spl import load
     from cil_spl.chip import interchange
     from cil_spl.data import datasets
-    from cil_spl.results import mismatch, report
+    from cil_spl.results import mismatch, mismatch_files, report
 
     fence.look_in(os.getcwd(), given.extensions)
     network = load.load(run, given.extensions)
@@ -95,7 +95,7 @@ def _mismatch(given: argparse.Namespace) -> int:
     if len(recordings) > given.recordings:  # evenly spread over the split
         recordings = recordings.subset(np.arange(given.recordings) * len(recordings) // given.recordings)
     found = mismatch.take_apart(network, chip, recordings, bins or mismatch.BINS, given.seed)
-    made = mismatch.write(found, Path(given.out) if given.out else run.folder / "figures")
+    made = mismatch_files.write(found, Path(given.out) if given.out else run.folder / "figures")
     print(f"{report.shortened(run.folder)}: {len(recordings)} {split} recordings\n")
     _print_mismatch(found)
     print("\n" + "\n".join(report.shortened(path.resolve()) for path in made))
@@ -140,7 +140,7 @@ def _print_mismatch(found: Mismatch) -> None:
     from cil_spl.results.mismatch import LINKS
 
     def percent(value: float, sign: str = "") -> str:
-        return f"{100 * value:{sign}.2f}"
+        return f"{100 * value:{sign}.2f}" if value == value else "–"  # NaN of a task without answers
 
     per_recording = report.amount(found.chip.events.sum() / found.chip.n)
     print("8-bit network in time steps against the chip, per cent")
@@ -163,7 +163,7 @@ def _print_mismatch(found: Mismatch) -> None:
                     "signed": percent(a.bias(), "+"),
                     "exact": percent(a.exact()),
                     "same answer": percent(a.same_answers),
-                    "accuracy": percent(a.accuracy),
+                    "right": percent(a.right_answers),
                 }
                 for bins, a in found.by_bins.items()
             ]
@@ -179,7 +179,7 @@ def _print_mismatch(found: Mismatch) -> None:
                     "from the chip": percent(link.chip.difference()),
                     "signed": percent(link.chip.bias(), "+"),
                     "same answer": percent(link.chip.same_answers),
-                    "accuracy": percent(link.chip.accuracy),
+                    "right": percent(link.chip.right_answers),
                 }
                 for link in found.budget
             ]
@@ -191,7 +191,7 @@ def _print_mismatch(found: Mismatch) -> None:
     print("From lower clip on, the events of a bin come in an order drawn at random.")
     print("\nBesides, from the chip:")
     for name, a in found.besides.items():
-        print(f"{name:<51}{percent(a.difference()):>6}, accuracy {percent(a.accuracy)}")
+        print(f"{name:<51}{percent(a.difference()):>6}, right answers {percent(a.right_answers)}")
     for layer, share in found.edges.items():
         print(f"{layer}: {percent(share)} % of its events lie on the edge of an odd map; both drop them")
 

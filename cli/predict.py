@@ -1,4 +1,4 @@
-"""``cilspl predict``: a recording of one's own, classified by the network of a run."""
+"""``cilspl predict``: what the network of a run answers to a recording of one's own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cil_spl.cli import extensions_option
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cilspl predict",
-        description="Classify a recording with the deployed network of a run. "
+        description="The answer of a run's deployed network to a recording. "
         "Files: .bin (N-MNIST), .npy (structured x, y, t, p), .npz, .csv (x,y,t,p); times in microseconds.",
     )
     parser.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
@@ -36,8 +36,10 @@ def main(argv: list[str]) -> int:
         answer = network.predict(events)
         if len(given.files) > 1:
             print(f"{path}:")
-        print(f"class          {answer.label}")
-        counts = "  ".join(f"{name}: {count:g}" for name, count in zip(network.classes, answer.counts, strict=True))
+        names = range(len(answer.counts)) if answer.label is None else network.classes
+        if answer.label is not None:
+            print(f"class          {answer.label}")
+        counts = "  ".join(f"{name}: {count:g}" for name, count in zip(names, answer.counts, strict=True))
         print(f"output events  {counts}")
         if answer.decision_us is not None:
             print(f"decided at     {answer.decision_us / 1000:.1f} ms")

@@ -25,7 +25,6 @@ from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import fenced
-from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import RUN_FILE, Terminated, describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 from cil_spl.results.sweep import close_sweep, open_sweep
@@ -65,7 +64,8 @@ def task(cfg: DictConfig) -> float | None:
     """One run, called by Hydra, perhaps in another process.
 
     Returns:
-        the validation score, where the run logged one: what a sweeper may optimise.
+        the deployed network's score on the validation recordings: what a sweeper may optimise, in the direction that is
+        better for the run's task.
     """
     job = HydraConfig.get()
     here = Path(job.runtime.output_dir)
@@ -86,8 +86,13 @@ def task(cfg: DictConfig) -> float | None:
             return None
         raise JobError(f"{here}: {error}") from None
     show(here)
-    scores = [line["val/accuracy"] for line in read_metrics(here) if line.get("val/accuracy") is not None]
-    return max(scores) if scores else None
+    return _score(here)
+
+
+def _score(folder: Path) -> float | None:
+    from cil_spl.results import row, runs
+
+    return row.score_of(runs.read(folder).info) if ranks.first() else None
 
 
 def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> None:

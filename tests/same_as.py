@@ -48,6 +48,8 @@ COMMON = (
 )
 # Overrides of both sides that restore a default which has been mended since, each with its reason. By case, or `*`.
 RESTORED: dict[str, dict[str, str]] = {"*": {}}
+# Metrics that have had another name since, by the method of the case: what stood under the one stands under the other.
+RENAMED = {method: {"float/synops": "float/macs"} for method in ("conversion", "cil_conversion")}
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS"), "1")
 APART = "train/loss"  # averaged, so that the order of the additions may change
 ABOUT_THE_FILE = ("kind", "format", "checksum", "version")  # of a chip.npz header
@@ -223,6 +225,13 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
     }
 
 
+def renamed(case: str, name: str) -> str:
+    """What a metric of a case is called now."""
+    for old, new in RENAMED.get(case.rpartition("/")[2], {}).items():
+        name = name.replace(old, new)
+    return name
+
+
 def difference(before: Any, now: Any) -> str | None:
     """In words; None where the two are the same to the last bit."""
     if not isinstance(before, np.ndarray):
@@ -249,12 +258,13 @@ def compare(case: str, before: Path, now: Path) -> Compared:
         if not values:
             result.differences.append(f"{kind}: nothing to compare")
         for name, value in values.items():
-            if name not in new[kind]:
+            now_called = renamed(case, name)
+            if now_called not in new[kind]:
                 result.differences.append(f"{kind}: {name} is missing")
-            elif words := difference(value, new[kind][name]):
+            elif words := difference(value, new[kind][now_called]):
                 found = result.notes if name.endswith(APART) else result.differences
                 found.append(f"{kind}: {name}: {words}")
-        if more := sorted(new[kind].keys() - values.keys()):
+        if more := sorted(new[kind].keys() - {renamed(case, name) for name in values}):
             result.notes.append(f"{kind}: new: {', '.join(more)}")
     return result
 

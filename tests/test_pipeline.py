@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,21 @@ def result(folder: Path) -> dict[str, Any]:
         (["method=bptt"], ["float", "quantized", "deployed"]),
         (["method=cil_conversion", "model=qat_cnn"], ["float", "spiking", "quantized", "deployed"]),
         (
-            ["method=bptt", "target=software", "model.neuron.kind=lif", "model.neuron.tau_mem=4"],
+            [
+                "method=bptt",
+                "target=software",
+                "target.precision=int8",
+                "model.neuron.kind=lif",
+                "model.neuron.tau_mem=4",
+            ],
             ["float", "quantized", "deployed"],
         ),
+        (["method=bptt", "target=software", "model.neuron.min_v_mem=null"], ["float", "deployed"]),
         (["method=conversion", "model=qat_cnn", "method.gains=[4,16]"], ["float", "spiking", "quantized", "deployed"]),
         (["method=conversion", "target=accelerator"], ["float", "quantized", "deployed"]),
         (
             ["method=bptt", "target=software", "quantize.aware=true", "model.preset=scnn6"],
-            ["float", "quantized", "deployed"],
+            ["float", "deployed"],
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -76,10 +84,17 @@ def test_a_run_leaves_its_row_and_files(overrides: list[str], stages: list[str],
         assert 0 <= row[f"{stage}/accuracy"] <= 1
         assert done["metrics"][f"{stage}/n"] == 23
     assert row["drop"] == pytest.approx(row["float/accuracy"] - row["deployed/accuracy"])
-    assert row["deployed/synops"] > 0
+    cost, other = ("macs", "synops") if "target=accelerator" in overrides else ("synops", "macs")
+    assert row[f"deployed/{cost}"] > 0
+    assert f"deployed/{other}" not in done["metrics"]
     for name in ("config.yaml", "weights.pt", "metrics.jsonl", "confusion.csv", "figures/confusion.png"):
         assert (tmp_path / name).stat().st_size > 0
-    assert (tmp_path / "chip.npz").exists() == ("target=accelerator" not in overrides)
+    rounded_as_on_chip = "quantized" in stages and "target=accelerator" not in overrides
+    assert (tmp_path / "chip.npz").exists() == rounded_as_on_chip
+    assert ("quantized/n" in done["metrics"]) == ("quantized" in stages)
+    if "target=software" in overrides and not rounded_as_on_chip:
+        assert row["drop"] == 0
+    assert done["metrics"][row["score"]] == done["metrics"]["val/deployed_accuracy"]
     table = np.loadtxt(tmp_path / "confusion.csv", delimiter=",", skiprows=1, usecols=range(1, 12))
     assert table.sum() == 23
     with (tmp_path / "decisions.csv").open(newline="") as file:
@@ -115,16 +130,23 @@ def test_a_run_starts_from_another(tmp_path: Path) -> None:
     [
         (["method=cil_bptt", "observer=none"], "observer=none"),
         (["method=bptt", "observer=chip"], "observer=chip: method=bptt"),
-        (["method=cil_bptt", "target=software"], "target=software"),
+        (["method=cil_bptt", "target=software"], "target=software: observer=chip"),
+        (["target=accelerator"], "use method=conversion"),
+        (["model.neuron.kind=lif", "model.neuron.tau_mem=5"], "model.neuron.kind=lif: target=speck"),
+        (["model.neuron.min_v_mem=null"], "quantising needs a lower bound"),
+        (["model.neuron.spike_threshold=7000", "method.init_rate=0.1"], "spike_threshold=7000: must be at most 6553.4"),
         (["method=cil_bptt", "observer.layers=some"], "observer.layers=some"),
         (["method=cil_bptt", "observer.die={dread: 1}"], "observer.die.dread"),
         (["method=cil_bptt", "method.plain=1.5"], "method.plain=1.5"),
     ],
 )
-def test_a_chip_in_the_loop_that_cannot_be_is_refused(overrides: list[str], words: str, tmp_path: Path) -> None:
+def test_what_cannot_be_is_refused_before_any_work(overrides: list[str], words: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError) as told:
         pipeline.run(config(*overrides), tmp_path / "run")
     assert words in str(told.value)
+    assert not (tmp_path / "run").exists()
+    with pytest.raises(RequestError, match=re.escape(str(told.value))):
+        pipeline.validate(config(*overrides))
 
 
 def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:

@@ -19,13 +19,11 @@ REASON = f"longer than {FILE_LINES} lines because"  # in the docstring of a file
 # Larger than they should be today, and how large: each may only shrink, and goes off the list once it fits.
 LONG_FILES = {
     "cil_spl/data/datasets.py": 416,
-    "cil_spl/results/mismatch.py": 427,
     "cil_spl/targets/devkit.py": 560,
 }
 LONG_FUNCTIONS = {
     "cil_spl/chip/nirfile.py::read_float": 74,
     "cil_spl/chip/simulator.py::simulate": 72,
-    "cil_spl/tasks/evaluation.py::evaluate": 67,
 }
 
 

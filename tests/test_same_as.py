@@ -155,3 +155,15 @@ def test_an_unknown_case_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
         same_as.main(["HEAD", "--cases", "tandem"])
     assert ended.value.code == 2
     assert "no case is named tandem" in capsys.readouterr().err
+
+
+def test_a_metric_by_its_new_name_is_compared(tmp_path: Path) -> None:
+    before, now = (tmp_path / "before", tmp_path / "now")
+    for folder, name, value in ((before, "float/synops/conv1", 3.0), (now, "float/macs/conv1", 3.0)):
+        run_folder(folder)
+        (folder / "run.json").write_text(json.dumps({"metrics": {name: value}}))
+    assert same_as.compare("a/conversion", before, now).differences == []
+    assert same_as.compare("a/bptt", before, now).differences == ["metrics: final float/synops/conv1 is missing"]
+    (now / "run.json").write_text('{"metrics": {"float/macs/conv1": 4.0}}')
+    (found,) = same_as.compare("a/conversion", before, now).differences
+    assert found == "metrics: final float/synops/conv1: 3.0 → 4.0"

@@ -108,32 +108,21 @@ def config(*overrides: str) -> DictConfig:
         (["+model.neuron.surrogate_args.grad_width=x"], r"surrogate_args\.grad_width=x: needs a number"),
         (["+dataset.simulator.noise_on_hz=-1"], r"dataset\.simulator\.noise_on_hz=-1: must be at least 0"),
         (["+dataset.simulator.path_ms=[0,1]"], r"dataset\.simulator\.path_ms, .* the same number of knots"),
-        (
-            ["model.neuron.spike_threshold=1e9"],
-            r"model\.neuron\.spike_threshold=1e\+09: must be at most 65534; .* rounds to 0",
-        ),
-        (["model.neuron.min_v_mem=-1e9"], r"model\.neuron\.min_v_mem=-1e\+09: must be at least -65534; .* rounds to 0"),
-        (
-            ["model.neuron.spike_threshold=7000", "method.init_rate=0.1"],
-            r"spike_threshold=7000: must be at most 6553\.4",
-        ),
-        (
-            ["model.neuron.spike_threshold=0.01", "model.neuron.min_v_mem=-700"],
-            r"min_v_mem=-700: must be at least -655\.34",
-        ),
         # groups that do not go together
         (["method=bptt", "model=cnn"], r"model=cnn: method=bptt trains a snn; allowed are model=bptt_snn"),
         (
             ["method=conversion", "model=bptt_snn"],
             r"model=bptt_snn: method=conversion trains a cnn; allowed are model=cnn",
         ),
-        (["target=accelerator"], r"target=accelerator: .*use method=conversion"),
-        (["target.backend=device"], r"target\.monitor=readout: .*use target\.monitor=all"),
-        (["target.backend=device", "observer.v_mem=true"], r"observer\.v_mem=true"),
-        (["target=software"], r"target=software: .*method=bptt"),
-        (["model.neuron.kind=lif", "model.neuron.tau_mem=5"], r"model\.neuron\.kind=lif: target=speck .*kind=iaf"),
         (["method=bptt", "model.neuron.kind=lif", "target=software"], r"model\.neuron\.tau_mem=null"),
-        (["model.neuron.min_v_mem=null"], r"model\.neuron\.min_v_mem=null: quantising needs a lower bound"),
+        (
+            ["model.neuron.min_v_mem=null", "quantize.aware=true"],
+            r"model\.neuron\.min_v_mem=null: quantize\.aware=true rounds .*min_v_mem=-1, or quantize\.aware=false",
+        ),
+        (
+            ["model.neuron.min_v_mem=null", "method=conversion", "model=qat_cnn", "target=accelerator"],
+            r"model\.neuron\.min_v_mem=null: model\.aware=true",
+        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -206,9 +195,14 @@ def test_what_is_checked_stays_in_its_order_and_is_checked_again() -> None:
     assert list(once.method)[:3] == ["_target_", "name", "lr"]
 
 
-def test_a_bound_far_from_0_is_allowed_where_nothing_is_rounded() -> None:
-    cfg = config("method=conversion", "target=accelerator", "model.neuron.min_v_mem=-1e9")
-    assert schema.check_config(cfg).model.neuron.min_v_mem == -1e9
+def test_what_a_run_asks_of_its_target() -> None:
+    asked = schema.asked(schema.check_config(config("method.init_rate=0.5", "model.neuron.min_v_mem=-3")))
+    assert (asked.method, asked.family, asked.init_rate) == ("cil_bptt", "snn", 0.5)
+    assert asked.neuron["min_v_mem"] == -3
+    assert asked.observer is not None
+    assert (asked.observer["name"], asked.observer["layers"]) == ("chip", "all")
+    asked = schema.asked(schema.check_config(config("method=conversion")))
+    assert (asked.method, asked.family, asked.init_rate, asked.observer) == ("conversion", "cnn", 1.0, None)
 
 
 def test_light_enough_for_the_command_line() -> None:

@@ -26,12 +26,17 @@ from typing import Any
 import torch
 from hydra import compose, initialize_config_module
 
-from cil_spl import pipeline, schema
+from cil_spl import schema
+from cil_spl.base import fence, process
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.data import datasets
 from cil_spl.methods import bptt
 from cil_spl.models import fused
+from cil_spl.models.configured import plan_of
 from cil_spl.models.forward import forward
+from cil_spl.results.start import starting_weights
+from cil_spl.targets.deploy import with_target
+from cil_spl.training.context import context_of
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
@@ -71,7 +76,7 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
         ctx, target = prepared(cfg, Path(folder), given.start)
         if given.start is None:
             once = replace(ctx, trainer=replace(ctx.trainer, epochs=1))
-            net = bptt.train(once, **pipeline.keywords(cfg.method, without=("name",))).net
+            net = bptt.train(once, **fence.keywords(cfg.method)).net
         else:
             net = ctx.build("snn")
     batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
@@ -111,13 +116,13 @@ def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
 
 
 def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
-    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg, "target")
-    target.place(plan)
-    pipeline.prepare(cfg)
+    task, target = fence.make(cfg, "task"), fence.make(cfg, "target")
+    plan = plan_of(cfg, task)
+    target.check(plan, schema.asked(cfg))
+    process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
-    record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
-    ctx = pipeline.context_of(cfg, plan, data, target, record, folder)
-    return replace(ctx, start=pipeline.weights_from(start)), target
+    record = SimpleNamespace(folder=folder, log=lambda *_: None, warn=lambda _: None)
+    return with_target(context_of(cfg, plan, data, task, record, starting_weights(start)), target), target
 
 
 def taken(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:

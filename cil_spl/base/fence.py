@@ -18,6 +18,7 @@ from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from typing import Any
 
+from cil_spl.base import options
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 
@@ -201,3 +202,27 @@ def locate(group: str, target: Any, extensions: Sequence[str] = ()) -> Any:
 
 def _is_called(found: Any) -> bool:
     return inspect.isfunction(found) or inspect.isbuiltin(found) or inspect.isclass(found)
+
+
+def make(cfg: Any, group: str, *given: Any) -> Any:
+    """Call what a group of a checked config names, its keys as keywords; with its ``name`` where it takes one.
+
+    Args:
+        cfg: the config.
+        group: ``method``, ``target`` and so on; None is what a group that is not chosen makes.
+        given: what the function takes before its options.
+    """
+    node = cfg[group]
+    if node is None:
+        return None
+    function = locate(group, node._target_, cfg.extensions)
+    return function(*given, **keywords(node, with_name=options.takes(function, "name")))
+
+
+def keywords(node: Any, *, with_name: bool = False) -> dict[str, Any]:
+    """What a config node hands to the function that its ``_target_`` names."""
+    from omegaconf import OmegaConf
+
+    plain: Any = OmegaConf.to_container(node)
+    left_out = ("_target_",) if with_name else ("_target_", "name")
+    return {str(key): value for key, value in plain.items() if key not in left_out}

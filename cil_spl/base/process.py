@@ -10,6 +10,12 @@ import ctypes
 import os
 import random
 from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from cil_spl.base import ranks
+
+if TYPE_CHECKING:
+    import torch
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
@@ -59,3 +65,27 @@ def keep_memory() -> None:
         libc = ctypes.CDLL("libc.so.6")
         for option, value in ((M_MMAP_THRESHOLD, 1 << 30), (M_TRIM_THRESHOLD, (1 << 31) - 1)):
             libc.mallopt(option, value)
+
+
+def prepare(seed: int, threads: int | None, device: str) -> dict[str, int]:
+    """Make the process ready: memory, ranks, threads, seeds.
+
+    Returns:
+        the numbers of threads in force, by their tags: ``{"threads_torch": …, "threads_numba": …}``.
+    """
+    keep_memory()
+    ranks.start(device_of(device).type)
+    in_force = set_threads(threads)
+    seed_everything(seed)
+    return {f"threads_{name}": number for name, number in in_force.items()}
+
+
+def device_of(name: str) -> torch.device:
+    """The device to train on; whether there is such a one has been checked with the config."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and ranks.count() > 1:
+        name = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    return torch.device(name)

@@ -27,7 +27,8 @@ from cil_spl.models.stages import stages
 class Chip(Protocol):
     """What a target must offer to be in the loop."""
 
-    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]: ...
+    def quantize(self, net: Net, plan: Plan) -> Any:
+        """The network as the target holds it, its chip network as ``chip``."""
 
     def send(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
 
@@ -64,12 +65,12 @@ class ChipObserver:
 
     def load(self, net: Net) -> None:
         """Round the network's present weights and put them on the chip."""
-        self.chip, _ = self.target.quantize(net, self.plan)
+        self.chip = chip = self.target.quantize(net, self.plan).chip
         self.device = next(net.parameters()).device
         # The chip's threshold is a rounded one: in units of it, a state is what the float network calls v_mem.
         self.unit = {
             stage.neuron: float(cast(Any, net.get_submodule(stage.neuron)).spike_threshold) / layer.threshold
-            for stage, layer in zip(self.stages, self.chip.layers, strict=True)
+            for stage, layer in zip(self.stages, chip.layers, strict=True)
         }
 
     def open(self, batch: Batch) -> None:

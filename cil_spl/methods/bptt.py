@@ -91,5 +91,5 @@ def output_neurons(net: Net, unchanged: bool) -> Fire:
 def loss_of(ctx: TrainingContext, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:
     """Loss on output counts. Shape: out (T, B, K)."""
     if loss == "counts":
-        return ctx.loss(count_scale * out.sum(0), batch)
-    return torch.stack([ctx.loss(count_scale * o, batch) for o in out]).mean()
+        return ctx.loss(out.sum(0), batch, count_scale)
+    return torch.stack([ctx.loss(o, batch, count_scale) for o in out]).mean()

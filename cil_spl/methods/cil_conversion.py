@@ -119,7 +119,7 @@ def loss_on_chip(
         observer.load(share(net, spiking))
         observer.open(batch)
         out = forward(net, batch.frames[0].to(ctx.device), observer.window(0))  # 1 B C H W -> B C H W
-        return ctx.loss(count_scale * out, batch), out.detach()
+        return ctx.loss(out, batch, count_scale), out.detach()
 
     return of
 

@@ -77,7 +77,7 @@ def train(
         found = {ctx.task.monitor: seen.metrics[ctx.task.monitor]}
         if ctx.deployed is not None:  # the best CNN is not always the one that converts best
             _, notes = converted()
-            found[ctx.monitor] = max(value for name, value in notes.items() if name.startswith("val/"))
+            found[ctx.monitor] = ctx.task.best([value for name, value in notes.items() if name.startswith("val/")])
         return found
 
     def converted() -> tuple[Net, dict[str, float]]:
@@ -96,7 +96,7 @@ def gradient(net: Net, ctx: TrainingContext, *, count_scale: float = 1.0) -> Gra
     def of(batch: Batch) -> Iterator[Step]:
         free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
         out = substitute(free, free.detach().relu())
-        value = ctx.loss(count_scale * out, batch)
+        value = ctx.loss(out, batch, count_scale)
         value.backward()
         yield Step(value.detach(), out.detach())
 
@@ -181,7 +181,7 @@ def choose_gain(
             answer = answers.stepped_answer(net, ctx.plan, ctx.device)
             score = ev.evaluate(answer, val.epoch(0), ctx.task).metrics[ctx.task.monitor]
         notes[f"val/gain_{gain:g}"] = score
-        if best is None or score > best[0]:
+        if best is None or ctx.task.is_better(score, best[0]):
             best = (score, gain, net)
     assert best is not None  # there is a gain
     notes["chosen/gain"] = best[1]

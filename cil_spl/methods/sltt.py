@@ -96,7 +96,7 @@ def gradient(
             with torch.set_grad_enabled(t in chosen):
                 seen = chip.window(t) if chip is not None else None
                 out, state, _ = forward(net, frame[None], state, seen, fire=fire)
-                loss = ctx.loss(count_scale * out[0], batch) / len(frames)
+                loss = ctx.loss(out[0], batch, count_scale) / len(frames)
             if t in chosen:
                 loss.backward()
             state = {name: v_mem.detach() for name, v_mem in state.items()}

@@ -44,7 +44,7 @@ def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> 
 
 
 def cnn_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of a CNN on one frame per recording; its synaptic operations are multiply-accumulates, zeros included."""
+    """Answers of a CNN on one frame per recording, with its multiply-accumulates."""
     device = device or torch.device("cpu")
     net = net.to(device)
     shapes, readers = plan.shapes(), {layer.name: plan.inputs(i) for i, layer in enumerate(plan.layers)}
@@ -58,7 +58,8 @@ def cnn_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answ
         with evaluating(net):
             out = net(batch.frames.sum(dim=0).to(device))  # T B C H W -> B C H W
         size = len(batch.target)
-        return Activity(_numpy(out)[:, None], {}, {name: np.full(size, value) for name, value in macs.items()})
+        done = {name: np.full(size, value) for name, value in macs.items()}
+        return Activity(_numpy(out)[:, None], events={}, synops={}, macs=done)
 
     return answer
 
@@ -127,6 +128,25 @@ def map_in_front(plan: Plan, shapes: dict[str, Shape], name: str) -> tuple[int, 
         name = plan.inputs(plan.layers.index(layer))[0]
     shape = shapes[name]
     return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], shape[1], shape[2])
+
+
+def answer_of(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
+    """Answers of any network: in time steps where it spikes, else on one frame per recording."""
+    return (stepped_answer if _spikes(net) else cnn_answer)(net, plan, device)
+
+
+def bins_of(net: Net) -> int | None:
+    """Time steps that a network takes: one where nothing spikes, otherwise the run's, None."""
+    return None if _spikes(net) else 1
+
+
+def _spikes(net: Net) -> bool:
+    return any(neurons.is_spiking(module) for module in net.modules())
+
+
+def n_weights(net: Net) -> int:
+    """Weights of convolutions and linear layers."""
+    return sum(m.weight.numel() for m in net.modules() if isinstance(m, (nn.Conv2d, nn.Linear)))
 
 
 def fan_out(layer: Layer, source: tuple[int, int, int], out: Shape) -> Tensor:

@@ -43,7 +43,7 @@ def plan_from(
     plan = Plan(name, input_shape, tuple(wired))
     output = plan.shapes()[plan.output]
     if output != (n_outputs,):
-        raise RequestError(f"model.layers: the last layer gives {output}, but the data set has {n_outputs} classes")
+        raise RequestError(f"model.layers: the last layer gives {output}, but {n_outputs} outputs are needed")
     return plan
 
 

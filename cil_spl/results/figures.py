@@ -1,78 +1,33 @@
-"""The pictures of a run: confusion matrix, learning curve, activity per layer, one recording with what it made fire."""
+"""The pictures of a run of any task: learning curve, activity per layer, one recording with what it made fire."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cil_spl.base.files import write_text
-from cil_spl.data.events import Recordings
-from cil_spl.tasks.evaluation import Evaluation
+from cil_spl.base import drawing
+from cil_spl.results.metrics import read_metrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from cil_spl.data.batches import Batch
+    from cil_spl.targets.deploy import Deployed
+    from cil_spl.targets.target import Target, TargetNetwork
+    from cil_spl.training.context import TrainingContext
 
 STAGES = {"float": "C0", "spiking": "C4", "quantized": "C1", "deployed": "C2"}
 ON, OFF = "#c1440e", "#1f5a99"
 
 
-def write(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
-    return path
-
-
-def _figure(width: float, height: float) -> Figure:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
-
-
-def confusion(matrix: np.ndarray, classes: Sequence[str], title: str) -> Figure:
-    """Rows are the true classes, columns the decisions, the last column no decision. Shape (K, K + 1)."""
-    k = len(classes)
-    figure = _figure(1.6 + 0.42 * (k + 1), 1.4 + 0.42 * k)
-    axes = figure.subplots()
-    share = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    axes.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    for y, x in zip(*np.nonzero(matrix), strict=True):
-        axes.text(x, y, matrix[y, x], ha="center", va="center", fontsize=8, color="w" if share[y, x] > 0.6 else "k")
-    axes.set_xticks(range(k + 1), [*classes, "none"], rotation=90 if max(map(len, classes)) > 2 else 0)
-    axes.set_yticks(range(k), classes)
-    axes.set(xlabel="answer", ylabel="class", title=title)
-    return figure
-
-
-def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> None:
-    """The same as a table: a row per class, a column per answer."""
-    lines = [["class", *classes, "none"], *([name, *row] for name, row in zip(classes, matrix.tolist(), strict=True))]
-    write_text(path, "".join(",".join(map(str, line)) + "\n" for line in lines))
-
-
-def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recordings: Recordings) -> None:
-    """Each stage's answer to each recording, for paired comparisons between runs; ``none`` where there is no answer."""
-    names = [*recordings.classes, "none"]
-    first = next(iter(evaluations.values()))
-    answers = [[names[k] for k in seen.decision] for seen in evaluations.values()]
-    lines = [["recording", "class", *evaluations]]
-    for row, (index, target) in enumerate(zip(first.index.tolist(), first.target.tolist(), strict=True)):
-        lines.append([str(recordings.name[index]), names[target], *(column[row] for column in answers)])
-    text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows(lines)
-    write_text(path, text.getvalue())
-
-
-def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
-    """Loss and accuracy over epochs, from the lines of metrics.jsonl."""
-    figure = _figure(7, 3)
+def learning_curve(history: Sequence[Mapping[str, float]], monitor: str) -> Figure:
+    """Loss, and the metric that epochs are judged by, over epochs, from the lines of metrics.jsonl."""
+    figure = drawing.figure(7, 3)
     left, right = figure.subplots(1, 2)
-    for axes, quantity in ((left, "loss"), (right, "accuracy")):
+    for axes, quantity in ((left, "loss"), (right, monitor)):
         for split, colour in (("train", "C0"), ("val", "C1")):
             points = [(h["step"], h[f"{split}/{quantity}"]) for h in history if f"{split}/{quantity}" in h]
             if points:
@@ -80,13 +35,14 @@ def learning_curve(history: Sequence[Mapping[str, float]]) -> Figure:
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
+        if axes.lines:
+            axes.legend(frameon=False)
     return figure
 
 
 def activity(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
     """Events and synaptic operations of each layer, one bar per network; mean per recording."""
-    figure = _figure(8, 3)
+    figure = drawing.figure(8, 3)
     shown = {stage: m for stage, m in metrics.items() if any(key.startswith("events/") for key in m)}
     for axes, quantity, label in zip(
         figure.subplots(1, 2),
@@ -108,10 +64,15 @@ def activity(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
 
 
 def recording(
-    events: np.ndarray, output_us: np.ndarray, output_class: np.ndarray, classes: Sequence[str], title: str
+    events: np.ndarray,
+    output_us: np.ndarray,
+    output_class: np.ndarray,
+    classes: Sequence[str],
+    title: str,
+    n_outputs: int,
 ) -> Figure:
     """One recording: its events as a map and over time, and the output events that it caused."""
-    figure = _figure(8, 3.2)
+    figure = drawing.figure(8, 3.2)
     grid = figure.add_gridspec(2, 2, width_ratios=[1, 2.4])
     view, rate, raster = figure.add_subplot(grid[:, 0]), figure.add_subplot(grid[0, 1]), figure.add_subplot(grid[1, 1])
     view.imshow(event_map(events))
@@ -122,8 +83,9 @@ def recording(
     rate.set(ylabel="input events")
     rate.legend(frameon=False, fontsize=8, loc="upper right")
     raster.plot(output_us / 1000, output_class, "|", color="k", markersize=6)
-    raster.set(xlabel="time (ms)", ylabel="output", xlim=rate.get_xlim(), ylim=(-0.7, len(classes) - 0.3))
-    raster.set_yticks(range(len(classes)), classes, fontsize=7)
+    raster.set(xlabel="time (ms)", ylabel="output", xlim=rate.get_xlim(), ylim=(-0.7, n_outputs - 0.3))
+    if n_outputs == len(classes):  # an output per class, as a rule
+        raster.set_yticks(range(len(classes)), classes, fontsize=7)
     raster.grid(axis="y", alpha=0.3)
     return figure
 
@@ -137,20 +99,31 @@ def event_map(events: np.ndarray) -> np.ndarray:
     return np.clip(np.stack([1 - off, 1 - (on + off) / 2, 1 - on], axis=-1), 0, 1)
 
 
-def draw(
-    folder: Path,
-    history: Sequence[Mapping[str, float]],
-    evaluations: Mapping[str, Evaluation],
-    classes: Sequence[str],
-    example: Mapping[str, Any] | None,
-) -> list[Path]:
-    """All pictures of a run; ``example`` holds the arguments of :func:`recording`."""
-    made = [
-        write(confusion(evaluations["deployed"].confusion, classes, "deployed network"), folder / "confusion.png"),
-        write(learning_curve(history), folder / "learning_curve.png"),
-    ]
-    if any(e.events for e in evaluations.values()):
-        made.append(write(activity({stage: e.metrics for stage, e in evaluations.items()}), folder / "activity.png"))
+def example_of(target: Target, network: TargetNetwork, batch: Batch, recordings: Any) -> dict[str, Any] | None:
+    """One recording and the output events that it caused: arguments of :func:`recording`; None where there are none."""
+    found = target.output_events(network, batch) if batch.events is not None else None
+    if found is None:
+        return None
+    title = f"{recordings.name[0]}: class {recordings.classes[int(recordings.target[0])]}"
+    return {"events": batch.events, "output_us": found[0], "output_class": found[1], "title": title}
+
+
+def draw(folder: Path, ctx: TrainingContext, target: Target, deployed: Deployed) -> list[Path]:
+    """The pictures of a run that are alike for all tasks.
+
+    Args:
+        folder: of the run.
+        ctx: its task and data.
+        target: the target.
+        deployed: what came out.
+    """
+    test, seen = ctx.experiences[-1].test, deployed.evaluations
+    pictures = {"learning_curve.png": learning_curve(read_metrics(folder), ctx.task.monitor)}
+    if any(e.events for e in seen.values()):
+        pictures["activity.png"] = activity({stage: e.metrics for stage, e in seen.items()})
+    batch = next(ctx.batches(test.subset([0]), train=False).epoch(0))
+    example = example_of(target, deployed.network, batch, test)
     if example is not None:
-        made.append(write(recording(**example, classes=classes), folder / "recording.png"))
-    return made
+        n_outputs = seen["deployed"].outputs.shape[1]
+        pictures["recording.png"] = recording(**example, classes=test.classes, n_outputs=n_outputs)
+    return [drawing.write(picture, folder / "figures" / name) for name, picture in pictures.items()]

@@ -13,11 +13,10 @@ walk: differences do not add up, and a change can make one worse that a later ch
 
 from __future__ import annotations
 
-import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -34,9 +33,6 @@ from cil_spl.models.forward import forward
 from cil_spl.models.net import Net
 from cil_spl.models.stages import stages
 from cil_spl.targets.deployed import DeployedNetwork
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 BINS = (1, 2, 4, 8, 10, 20, 50, 100, 200, 500, 1000)
 AT_A_TIME = 32  # recordings
@@ -64,8 +60,8 @@ class Agreement:
         signed: sum of the differences. int64 ``[L]``.
         events: spikes of the other one; what differences are a fraction of. int64 ``[L]``.
         equal, neurons: neurons with exactly the same count, and all; each recording counts anew. int64 ``[L]``.
-        same: recordings with the same answer; no answer is one too.
-        right: recordings that the first network has right.
+        same: recordings with the same answer; no answer is one too. NaN where the task has no answers.
+        right: recordings that the first network has right, likewise.
         n: recordings.
     """
 
@@ -75,8 +71,8 @@ class Agreement:
     events: np.ndarray
     equal: np.ndarray
     neurons: np.ndarray
-    same: int
-    right: int
+    same: float
+    right: float
     n: int
 
     def __add__(self, other: Agreement) -> Agreement:
@@ -101,7 +97,7 @@ class Agreement:
         return self.same / self.n
 
     @property
-    def accuracy(self) -> float:
+    def right_answers(self) -> float:
         return self.right / self.n
 
     @staticmethod
@@ -141,7 +137,7 @@ class Mismatch:
 
     @property
     def chip(self) -> Agreement:
-        """The chip against itself: its accuracy, its spikes."""
+        """The chip against itself: its right answers, its spikes."""
         return self.budget[-1].chip
 
 
@@ -149,14 +145,14 @@ def compare(
     layers: Sequence[str],
     ours: Sequence[np.ndarray],
     theirs: Sequence[np.ndarray],
-    decisions: tuple[np.ndarray, np.ndarray],
+    decisions: tuple[np.ndarray | None, np.ndarray | None],
     target: np.ndarray,
 ) -> Agreement:
     """Hold spike counts against each other.
 
     Args:
         ours, theirs: for each layer ``[B, f, y, x]``.
-        decisions: of both. Shape ``[B]`` each.
+        decisions: of both. Shape ``[B]`` each; None where the task has none.
     """
 
     def sums(of: Callable[[np.ndarray, np.ndarray], Any]) -> np.ndarray:
@@ -169,10 +165,14 @@ def compare(
         events=sums(lambda a, b: b.sum()),
         equal=sums(lambda a, b: (a == b).sum()),
         neurons=sums(lambda a, b: a.size),
-        same=int((decisions[0] == decisions[1]).sum()),
-        right=int((decisions[0] == target).sum()),
+        same=_equal(decisions[0], decisions[1]),
+        right=_equal(decisions[0], target),
         n=len(target),
     )
+
+
+def _equal(a: np.ndarray | None, b: np.ndarray | None) -> float:
+    return math.nan if a is None or b is None else int((a == b).sum())
 
 
 def take_apart(
@@ -306,7 +306,7 @@ class _Work:
         return found
 
     def against(self, ours: list[np.ndarray], theirs: list[np.ndarray]) -> Agreement:
-        decisions = [self.task.decide(rules.output_counts(self.chip, counts[-1])) for counts in (ours, theirs)]
+        decisions = [self.task.decide(rules.output_counts(self.chip, counts[-1]), None) for counts in (ours, theirs)]
         names = [layer.name for layer in self.chip.layers]
         return compare(names, ours, theirs, (decisions[0], decisions[1]), self.target)
 
@@ -331,97 +331,3 @@ def _in_float(net: Net, chip: ChipNetwork) -> ChipNetwork:
         threshold, low, init = (float(x) for x in (neuron.spike_threshold, neuron.min_v_mem, neuron.v_init))
         layers.append(replace(layer, weight=weight, threshold=threshold, min_v_mem=low, v_init=init))  # type: ignore[arg-type]
     return replace(chip, layers=tuple(layers))
-
-
-def write(found: Mismatch, folder: Path) -> list[Path]:
-    """``mismatch_bins.csv``, ``mismatch_budget.csv`` (fractions; a row for each layer and one for all) and
-    ``mismatch.png``.
-
-    Raises:
-        RequestError: the folder cannot be written to.
-    """
-    from cil_spl.results import figures
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        made = [folder / "mismatch_bins.csv", folder / "mismatch_budget.csv"]
-        with made[0].open("w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["bins", "layer", *COLUMNS])
-            for bins, agreement in found.by_bins.items():
-                out.writerows([bins, *row] for row in _lines(agreement))
-        with made[1].open("w", newline="", encoding="utf-8") as file:
-            out = csv.writer(file)
-            out.writerow(["link", "layer", *COLUMNS, "difference_from_link_before"])
-            for link in found.budget:
-                steps = [link.before.difference(k) if link.before else None for k in _layers_and_all(link.chip)]
-                out.writerows([link.name, *row, step] for row, step in zip(_lines(link.chip), steps, strict=True))
-            for name, agreement in found.besides.items():
-                out.writerows([f"besides: {name}", *row, None] for row in _lines(agreement))
-        return [*made, figures.write(picture(found), folder / "mismatch.png")]
-    except OSError as error:
-        raise RequestError(f"{folder}: cannot be written to ({error}); name another folder with --out") from error
-
-
-COLUMNS = ("difference", "signed", "neurons_exact", "same_answers", "accuracy")
-
-
-def _layers_and_all(agreement: Agreement) -> list[int | None]:
-    return [*range(len(agreement.layers)), None]
-
-
-def _lines(agreement: Agreement) -> list[list[Any]]:
-    return [
-        [
-            "all" if k is None else agreement.layers[k],
-            agreement.difference(k),
-            agreement.bias(k),
-            agreement.exact(k),
-            *((agreement.same_answers, agreement.accuracy) if k is None else (None, None)),
-        ]
-        for k in _layers_and_all(agreement)
-    ]
-
-
-def picture(found: Mismatch) -> Figure:
-    """Left: difference of each layer over the number of bins. Right: the budget, down to the chip."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 3.8), layout="constrained")
-    left, right = figure.subplots(1, 2, width_ratios=[1, 1.15])
-    bins = sorted(found.by_bins)
-    layers = found.chip.layers
-    for k, name in enumerate(layers):
-        shade = 0.2 + 0.7 * k / max(1, len(layers) - 1)
-        values = [100 * found.by_bins[b].difference(k) for b in bins]
-        left.plot(bins, values, marker=".", color=_colour(shade), label=name)
-    left.axvline(found.bins, color="0.6", linestyle=":", linewidth=1)
-    left.annotate("the run's bins", (found.bins, 1), xycoords=("data", "axes fraction"), xytext=(3, -10),
-                  textcoords="offset points", fontsize=7, color="0.4")  # fmt: skip
-    left.set(xscale="log", yscale="log", xlabel="time bins per recording", ylabel="difference from the chip (%)")
-    left.set_title("8-bit network in time steps against the chip", fontsize=9)
-    left.grid(alpha=0.3, which="both", linewidth=0.5)
-    left.legend(frameon=False, fontsize=8)
-
-    shown = found.budget
-    at = np.arange(len(shown))
-    values = [100 * link.chip.difference() for link in shown]
-    right.barh(at, values, color=["#8c8c8c", *["#1f5a99"] * (len(shown) - 2), "#c1440e"])
-    for y, link, value in zip(at, shown, values, strict=True):
-        text = f"{value:.2f} %, accuracy {100 * link.chip.accuracy:.1f} %"
-        right.annotate(text, (value, y), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-    names = [("" if i == 0 else "+ ") + link.name for i, link in enumerate(shown)]
-    right.set_yticks(at, [*names[:-1], f"{names[-1]} = chip"], fontsize=8)
-    right.invert_yaxis()
-    right.set(xlabel="difference from the chip, all layers (%)", xlim=(0, 1.7 * max(*values, 1e-9)))
-    right.set_title(f"from {found.bins} time bins to the chip, one change at a time", fontsize=9)
-    right.grid(axis="x", alpha=0.3)
-    for side in ("top", "right"):
-        right.spines[side].set_visible(False)
-    return figure
-
-
-def _colour(shade: float) -> Any:
-    from matplotlib import colormaps
-
-    return colormaps["viridis"](shade)

@@ -7,15 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cil_spl.results.row import COSTS, Figures
+
 if TYPE_CHECKING:
     from rich.console import Console
 
-ACCURACIES = {
-    "float/accuracy": "Float",
-    "spiking/accuracy": "Spiking",
-    "quantized/accuracy": "Quantised",
-    "deployed/accuracy": "Deployed",
-}
 _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -45,6 +41,11 @@ def amount(value: float | None) -> str:
     return f"{value / size:.2f}{letter}" if letter else f"{value:.0f}"
 
 
+def written(name: str, value: float, figures: Figures) -> str:
+    """A figure of a row: a fraction in per cent, a count with its unit, any other number in four figures."""
+    return percent(value) if name in figures.shares else amount(value) if name in COSTS else f"{value:.4g}"
+
+
 def where(target: object, backend: object) -> str:
     """``speck (simulator)``; the back end only where there is a choice."""
     return str(target) if backend in (None, "", "None", "null", target) else f"{target} ({backend})"
@@ -68,14 +69,13 @@ def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = 
     out.print(" · ".join(str(part) for part in [*about, f"seed {row.get('seed')}"] if part is not None), style="bold")
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
     cells = []
-    for key, title in ACCURACIES.items():
-        if row.get(key) is not None:
-            table.add_column(f"{title} %", justify="right")
-            cells.append(percent(row[key]))
-    table.add_column("Drop", justify="right")
-    table.add_column("Synops", justify="right")
+    figures = Figures([row])
+    for name in figures.names:
+        if row.get(name) is not None:
+            table.add_column(figures.heads[name] + (" %" if name in figures.shares else ""), justify="right")
+            cells.append(written(name, row[name], figures))
     table.add_column("Recordings", justify="right")
-    cells += [percent(row.get("drop")), amount(row.get("deployed/synops")), str(row.get("n", "–"))]
+    cells.append(str(row.get("n", "–")))
     table.add_row(*cells)
     out.print(table)
     out.print()

@@ -281,9 +281,12 @@ def stored_runs(uri: str, experiment: str | None = None) -> list[dict[str, Any]]
             return found
 
 
+WORDS_OF_A_ROW = ("method", "model", "dataset", "target", "backend", "seed", "columns", "score")
+
+
 def _as_info(run: Any) -> dict[str, Any]:
     tags, metrics = dict(run.data.tags), dict(run.data.metrics)
-    words = {k: tags[k] for k in ("method", "model", "dataset", "target", "backend", "seed") if k in tags}
+    words = {k: tags[k] for k in WORDS_OF_A_ROW if k in tags}
     changed = {k.removeprefix("resumed."): v for k, v in tags.items() if k.startswith("resumed.")}
     status = {v: k for k, v in MLFLOW_STATUS.items()}.get(run.info.status, "running")
     return {

@@ -18,6 +18,7 @@ from typing import Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import close
 from cil_spl.results import report
+from cil_spl.results.row import COSTS, STAGES, WORSE, Figures
 from cil_spl.results.values import as_text
 
 # Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
@@ -36,11 +37,12 @@ IGNORED = (
 IGNORED_GROUPS = ("tracking.",)
 # The columns that name a row; everything else that differs is listed as a setting.
 IDENTITY = ("method", "model", "dataset", "target", "backend", "bins")
-FIGURES = {**report.ACCURACIES, "drop": "Drop", "deployed/synops": "Synops"}
 NOTE = (
     "mean ± standard deviation (n − 1) over seeds; finished runs only, none left out for its result; "
     "each run chose its epoch on its validation split and was scored once on the test set"
 )
+# Heads of columns that hold numbers begin so.
+NUMBERS = (*STAGES.values(), *WORSE.values(), *COSTS.values(), "8-bit", "Bins", "Seeds", "n")
 FORMATS = ("text", "markdown", "csv", "latex")
 
 
@@ -51,7 +53,7 @@ class Row:
     Attributes:
         identity: method, model, dataset, target, backend, bins.
         settings: what else tells it from the other rows of the same identity.
-        values: figure → one value a seed; runs without it are left out.
+        values: figure → one value per seed; runs without it are left out.
         seeds: in ascending order.
         n: recordings in the test set.
         commits: of the code that made the runs.
@@ -67,9 +69,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows, and what a reader has to know about them."""
+    """Rows, the figures in them, and what a reader has to know about them."""
 
     rows: tuple[Row, ...]
+    figures: Figures
     notes: tuple[str, ...] = field(default=(NOTE,))
 
 
@@ -98,11 +101,12 @@ def tabulate(runs: Iterable[Mapping[str, Any]], filters: Sequence[str] = ()) -> 
         seed = str(run["row"].get("seed", run["params"].get("seed")))
         repeated += seed in seeds
         seeds.setdefault(seed, run)
+    figures = Figures(run["row"] for run in kept)
     rows = [
-        _row(dict(key[0]), _told_apart(key, groups), key[2], seeds)
+        _row(dict(key[0]), _told_apart(key, groups), key[2], seeds, figures)
         for key, seeds in sorted(groups.items(), key=lambda item: _order(item[0]))
     ]
-    return Table(tuple(rows), tuple(_notes(rows, repeated)))
+    return Table(tuple(rows), figures, tuple(_notes(rows, repeated)))
 
 
 def identity(run: Mapping[str, Any]) -> dict[str, str]:
@@ -130,10 +134,12 @@ def _told_apart(key: tuple[Any, ...], groups: Iterable[tuple[Any, ...]]) -> dict
     return {n: mine.get(n, absent) for n in names if any(o.get(n, absent) != mine.get(n, absent) for o in named_alike)}
 
 
-def _row(names: dict[str, str], settings: dict[str, str], n: str, seeds: Mapping[str, Mapping[str, Any]]) -> Row:
+def _row(
+    names: dict[str, str], settings: dict[str, str], n: str, seeds: Mapping[str, Mapping[str, Any]], figures: Figures
+) -> Row:
     values = {}
     ordered = sorted(seeds, key=lambda seed: (len(seed), seed))
-    for figure in FIGURES:
+    for figure in figures.names:
         found = [seeds[seed]["row"].get(figure) for seed in ordered]
         values[figure] = tuple(float(v) for v in found if v is not None and not math.isnan(float(v)))
     commits = {
@@ -208,24 +214,26 @@ def spread(values: Sequence[float]) -> tuple[float, float | None]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
-def written(figure: str, values: Sequence[float]) -> str:
-    """``97.50 ± 0.12``: percent, or a count with its unit."""
+def written(figure: str, values: Sequence[float], figures: Figures) -> str:
+    """``97.50 ± 0.12``: per cent, a count with its unit, or a number as it is."""
     if not values:
         return "–"
     mean, deviation = spread(values)
-    if figure == "deployed/synops":
+    if figure in COSTS:
         size, letter = report.unit_of(mean)
         scaled = f"{mean / size:.2f}" if letter else f"{mean:.0f}"
         return f"{scaled}{letter}" if deviation is None else f"{scaled} ± {deviation / size:.2f} {letter}".rstrip()
-    return report.percent(mean) if deviation is None else f"{report.percent(mean)} ± {report.percent(deviation)}"
+    first = report.written(figure, mean, figures)
+    return first if deviation is None else f"{first} ± {report.written(figure, deviation, figures)}"
 
 
 def columns(table: Table) -> tuple[list[str], list[list[str]]]:
     """Heads and cells of a printed table; columns that no row fills are left out."""
-    shown = [f for f in FIGURES if any(row.values[f] for row in table.rows)]
+    figures = table.figures
+    shown = [f for f in figures.names if any(row.values[f] for row in table.rows)]
     settings = any(row.settings for row in table.rows)
     heads = ["Method", "Model", "Data set", "Target", "Bins", *(["Settings"] if settings else []), "Seeds", "n"]
-    heads += [FIGURES[f] if f == "deployed/synops" else f"{FIGURES[f]} (%)" for f in shown]
+    heads += [f"{figures.heads[f]} (%)" if f in figures.shares else figures.heads[f] for f in shown]
     cells = []
     for row in table.rows:
         names = row.identity
@@ -233,7 +241,7 @@ def columns(table: Table) -> tuple[list[str], list[list[str]]]:
         about.append(names["bins"])
         if settings:
             about.append(" ".join(f"{key}={_short(value)}" for key, value in row.settings.items()))
-        cells.append([*about, str(len(row.seeds)), row.n, *(written(f, row.values[f]) for f in shown)])
+        cells.append([*about, str(len(row.seeds)), row.n, *(written(f, row.values[f], figures) for f in shown)])
     return heads, cells
 
 
@@ -284,7 +292,7 @@ def _text(table: Table, width: int | None) -> str:
 
 
 def _is_number(head: str) -> bool:
-    return head.endswith("(%)") or head in ("Synops", "Bins", "Seeds", "n")
+    return head.endswith("(%)") or head.split()[0] in NUMBERS
 
 
 def _natural_width(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
@@ -303,7 +311,7 @@ def _csv(table: Table, _width: int | None) -> str:
     """Every figure as numbers: mean, standard deviation (empty for one seed) and count of its own."""
     settings = sorted({key for row in table.rows for key in row.settings})
     heads = [*IDENTITY, *settings, "seeds", "n"]
-    for figure in FIGURES:
+    for figure in _in_csv(table):
         heads += [f"{figure} mean", f"{figure} sd"]
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -312,11 +320,17 @@ def _csv(table: Table, _width: int | None) -> str:
         cells: list[Any] = [row.identity[key] for key in IDENTITY]
         cells += [row.settings.get(key, "") for key in settings]
         cells += [" ".join(row.seeds), row.n]
-        for figure in FIGURES:
+        for figure in _in_csv(table):
             mean, deviation = spread(row.values[figure]) if row.values[figure] else (None, None)
             cells += ["" if value is None else f"{value:.10g}" for value in (mean, deviation)]
         writer.writerow(cells)
     return out.getvalue()
+
+
+def _in_csv(table: Table) -> list[str]:
+    """The metrics of every network, and of the other figures those that a row has."""
+    filled = {name for row in table.rows for name, values in row.values.items() if values}
+    return [name for name in table.figures.names if name in filled or name.partition("/")[0] in STAGES]
 
 
 _LATEX = str.maketrans(

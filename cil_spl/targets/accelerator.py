@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from cil_spl.data.batches import Batches
+from cil_spl.base.errors import RequestError
+from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.fold import fold
 from cil_spl.models.net import Net, walk
 from cil_spl.models.plan import Plan
-from cil_spl.tasks import evaluation as ev
+from cil_spl.targets.target import Asked, TargetNetwork, refuse_loop
+from cil_spl.tasks.evaluation import Answer
 
 
 class Accelerator:
@@ -24,24 +27,41 @@ class Accelerator:
         precision: what counts as deployed, ``float32`` or ``int8``; the other is reported beside it.
     """
 
-    runs = "cnn"
+    family: Literal["snn", "cnn"] = "cnn"
 
     def __init__(self, *, name: str = "accelerator", precision: Literal["float32", "int8"] = "float32") -> None:
         self.name, self.precision = name, precision
-        self.backend = precision
+        self.backend: str = precision
 
-    def place(self, plan: Plan) -> list[str]:
-        """An accelerator holds any plan."""
+    def check(self, plan: Plan, requires: Asked) -> list[str]:
+        """An accelerator holds any plan.
+
+        Raises:
+            RequestError: a network that spikes, or a chip in the loop.
+        """
+        if requires.family != self.family:
+            raise RequestError(
+                f"target={self.name}: it runs a CNN, but method={requires.method} trains spikes; use method=conversion"
+            )
+        refuse_loop(self.name, requires)
         return []
 
-    def load_cnn(self, net: Net, plan: Plan, calibration: Batches) -> tuple[ev.Answer, ev.Answer]:
-        """Answers in float32 and in int8."""
-        return answers.cnn_answer(net, plan), answers.cnn_answer(int8_twin(net, calibration), plan)
+    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
+        """With 8-bit weights and activations, whose ranges are taken on the calibration recordings."""
+        assert calibration is not None, "8-bit activations need recordings to choose their ranges by"
+        net = net.cpu()
+        return TargetNetwork(net, plan, rounded=int8_twin(net, calibration))
 
-    def storage(self, plan: Plan, net: Net) -> dict[str, float]:
+    def answer(self, network: TargetNetwork) -> Answer:
+        """In the precision that counts as deployed."""
+        held = network.net if self.precision == "float32" else network.rounded
+        assert held is not None
+        return answers.cnn_answer(held, network.plan)
+
+    def figures(self, network: TargetNetwork) -> dict[str, float]:
         """Bytes for weights and for the largest pair of maps that must be held at once."""
-        parameters = sum(p.numel() for p in net.parameters())
-        sizes = [int(torch.tensor(shape).prod()) for shape in plan.shapes().values()]
+        parameters = sum(p.numel() for p in network.net.parameters())
+        sizes = [int(torch.tensor(shape).prod()) for shape in network.plan.shapes().values()]
         maps = max(a + b for a, b in pairwise(sizes))
         width = 4 if self.precision == "float32" else 1
         return {
@@ -49,6 +69,16 @@ class Accelerator:
             "weight_bytes": float(parameters * width),
             "map_bytes": float(maps * width),
         }
+
+    def judge(self, metrics: Mapping[str, float]) -> list[str]:
+        """Nothing that it could be warned of."""
+        return []
+
+    def output_events(self, network: TargetNetwork, batch: Batch) -> None:
+        """A CNN has no events."""
+
+    def close(self) -> None:
+        """It holds nothing."""
 
 
 class _Rounding(nn.Module):

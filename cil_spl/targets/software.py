@@ -3,55 +3,69 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Literal
 
 import numpy as np
-import torch
 
-from cil_spl.chip.network import ChipNetwork
-from cil_spl.chip.quantize import integer_twin, quantize
-from cil_spl.data.batches import Batch
+from cil_spl.chip import bounds
+from cil_spl.chip.quantize import quantize
+from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
-from cil_spl.tasks import evaluation as ev
+from cil_spl.targets.target import Asked, TargetNetwork, refuse_loop
+from cil_spl.tasks.evaluation import Answer
 
 
 class Software:
-    """The quantised network in time steps.
+    """The network in time steps, as it was trained, or rounded.
 
-    Attributes:
-        backend: says in output and record what ran.
-        runs: ``spikes``, or ``cnn`` where only a CNN can be deployed.
+    Args:
+        precision: ``float32``, the trained network; or ``int8``, its weights and states rounded by the chip's rule.
     """
 
-    runs = "spikes"
     backend = "stepped"
+    family: Literal["snn", "cnn"] = "snn"
 
-    def __init__(self, *, name: str = "software") -> None:
-        self.name = name
+    def __init__(self, *, name: str = "software", precision: Literal["float32", "int8"] = "float32") -> None:
+        self.name, self.precision = name, precision
 
-    def place(self, plan: Plan) -> list[str]:
-        """Nothing to place; warnings for the user."""
+    def check(self, plan: Plan, requires: Asked) -> list[str]:
+        """Any plan and any neurons go in float32; the rule that rounds them needs a lower bound.
+
+        Raises:
+            RequestError: a chip in the loop, or neurons that cannot be rounded.
+        """
+        refuse_loop(self.name, requires)
+        if self.precision == "int8":
+            bounds.check_neurons(requires.neuron, requires.init_rate)
         return []
 
-    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]:
-        """By the chip's rule, without a core for each layer."""
-        return quantize(net, plan, leaky=True)
+    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
+        """By the chip's rule, leaky neurons too and without a core for each layer; or as it is."""
+        if self.precision == "float32":
+            return TargetNetwork(net, plan)
+        chip, warnings = quantize(net, plan, leaky=True)
+        return TargetNetwork(net, plan, chip, warnings=tuple(warnings))
 
-    def load(self, chip: ChipNetwork, plan: Plan, like: Net) -> None:
-        """Take a network."""
-        self.answer: ev.Answer = answers.stepped_answer(integer_twin(chip, plan, like), plan, torch.device("cpu"))
+    def answer(self, network: TargetNetwork) -> Answer:
+        """In time steps, rounded where it has been."""
+        rounded = network.quantized()
+        return answers.stepped_answer(network.net if rounded is None else rounded, network.plan)
 
-    def figures(self) -> dict[str, float]:
-        """A simulation takes no memory of a chip."""
-        return {}
+    def figures(self, network: TargetNetwork) -> dict[str, float]:
+        """How many weights."""
+        return {"parameters": float(answers.n_weights(network.net))}
 
     def judge(self, metrics: Mapping[str, float]) -> list[str]:
         """A simulation has no rate to exceed."""
         return []
 
-    def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Times (microseconds, the end of the bin) and classes of one recording's output events."""
-        counts = self.answer(batch).counts[0].astype(int)  # T K
+    def output_events(self, network: TargetNetwork, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Times (microseconds, the end of the bin) and numbers of one recording's output events."""
+        counts = self.answer(network)(batch).counts[0].astype(int)  # T K
         t, k = np.nonzero(counts)
         return np.repeat(batch.edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])
+
+    def close(self) -> None:
+        """It holds nothing."""

@@ -4,22 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 from annotated_types import Ge, Gt, Le
 
+from cil_spl.base import ranks
 from cil_spl.base.annotations import Keys
 from cil_spl.base.errors import RequestError
+from cil_spl.chip import bounds
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.quantize import quantize
 from cil_spl.chip.simulator import ChipAnswer, simulate
-from cil_spl.data.batches import Batch
+from cil_spl.data.batches import Batch, Batches
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
 from cil_spl.targets import board
+from cil_spl.targets.target import Asked, TargetNetwork
 from cil_spl.tasks import evaluation as ev
 
 if TYPE_CHECKING:
@@ -44,7 +48,7 @@ class Speck:
             other back end has.
     """
 
-    runs = "spikes"
+    family: Literal["snn", "cnn"] = "snn"
 
     def __init__(
         self,
@@ -85,29 +89,68 @@ class Speck:
         if self.board is not None:
             self.board.close()
 
-    def place(self, plan: Plan) -> list[str]:
-        """Place the plan on cores before a weight exists; warnings for the user.
+    def check(self, plan: Plan, requires: Asked) -> list[str]:
+        """Place the plan on cores before a weight exists; warnings of the placement.
 
         Raises:
-            RequestError: it does not fit; naming layer, need and the nearest core. A setting of the die is for a
-                layer that there is not.
+            RequestError: neurons that the chip has not, or that its rule cannot round; what a board cannot do in the
+                loop, or for several ranks; a plan that does not fit, naming layer, need and the nearest core; a setting
+                of the die for a layer that there is not.
+        """
+        if requires.neuron["kind"] != "iaf":
+            raise RequestError(
+                f"model.neuron.kind={requires.neuron['kind']}: target={self.name} has integrate-and-fire neurons only "
+                "(the chip has no multiplicative leak); use model.neuron.kind=iaf, or target=software"
+            )
+        bounds.check_neurons(requires.neuron, requires.init_rate)
+        if self.backend == "device":
+            self._check_board(requires.observer)
+        return self.place(plan)
+
+    def _check_board(self, observer: Mapping[str, Any] | None) -> None:
+        if ranks.count() > 1:
+            raise RequestError(
+                f"target.backend={self.backend}: {ranks.count()} ranks cannot share one board; use one process, or "
+                "target.backend=simulator"
+            )
+        if observer is None:
+            return
+        if observer["v_mem"]:
+            raise RequestError("observer.v_mem=true: a board does not tell its states; use observer.v_mem=false")
+        if observer["layers"] == "all" and self.monitor != "all":
+            raise RequestError(
+                f"target.monitor={self.monitor}: observer.layers=all needs every layer's events of the board; "
+                "use target.monitor=all, or observer.layers=output"
+            )
+
+    def place(self, plan: Plan) -> list[str]:
+        """Choose a core for each layer of a plan; warnings for the user.
+
+        Raises:
+            RequestError: it does not fit, or the die has a setting for a layer that there is not.
         """
         self.placement = place(plan)
         if self.die:
             self.die.check_layers([need.name for need in self.placement.needs])
         return list(self.placement.warnings)
 
-    def quantize(self, net: Net, plan: Plan) -> tuple[ChipNetwork, list[str]]:
+    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
         """By the chip's rule, each layer on its core."""
         chip, warnings = quantize(net, plan)
-        return place_network(chip), warnings
+        return TargetNetwork(net, plan, place_network(chip), warnings=tuple(warnings))
 
-    def load(self, chip: ChipNetwork, plan: Plan, like: Net) -> None:
-        """Take a network."""
-        self.chip = chip
-        self.answer = self.forward if self.board is None else self.on_board
-        if self.board is not None:
-            self._board_with(chip)
+    def answer(self, network: TargetNetwork) -> ev.Answer:
+        """On the simulator, or on the board, which is configured for the network."""
+        chip = self._chip_of(network)
+        if self.board is None:
+            return partial(self._simulated, chip)
+        self._board_with(chip)
+        return partial(self._on_board, chip)
+
+    def _chip_of(self, network: TargetNetwork) -> ChipNetwork:
+        if network.chip is None:
+            raise RequestError(f"target={self.name}: there is no chip network to run; a run leaves it as chip.npz")
+        return network.chip
 
     def _board_with(self, chip: ChipNetwork) -> Board:
         """The board, configured for ``chip`` (again only where it held another)."""
@@ -117,7 +160,7 @@ class Speck:
             self._held = chip
         return self.board
 
-    def on_board(self, batch: Batch) -> ev.Activity:
+    def _on_board(self, chip: ChipNetwork, batch: Batch) -> ev.Activity:
         """Run a batch of recordings on the board, each ``repeats`` times; counts are means.
 
         Besides, for a recording: ``board_sent``, ``board_received``, ``board_stray``, ``board_late`` and
@@ -126,10 +169,10 @@ class Speck:
         ``repeat_spread``, the standard deviation of a class's count over them, mean over classes; ``repeat_same``, 1
         where all decide alike.
         """
-        board = self._board_with(self.chip)
+        board = self._board_with(chip)
         told = [board.send(batch.events, batch.offsets, batch.edges_us) for _ in range(self.repeats)]
         answers = [answer for answer, _ in told]
-        names = [layer.name for layer in self.chip.layers]
+        names = [layer.name for layer in chip.layers]
         events, synops = (
             np.mean([getattr(a, what) for a in answers], axis=0) for what in ("events_per_layer", "synops")
         )
@@ -139,7 +182,7 @@ class Speck:
             for f in fields(told[0][1])
         }
         monitored = list(board.monitored)
-        ideal = simulate(self.chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
+        ideal = simulate(chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
         missing = np.array([ideal - a.events_per_layer[:, monitored] for a in answers])  # R B L
         extra["board_lost"] = np.maximum(missing, 0).sum(axis=2).mean(axis=0)
         extra["board_surplus"] = np.maximum(-missing, 0).sum(axis=2).mean(axis=0)
@@ -175,10 +218,10 @@ class Speck:
             return answer
         return simulate(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
 
-    def forward(self, batch: Batch) -> ev.Activity:
+    def _simulated(self, chip: ChipNetwork, batch: Batch) -> ev.Activity:
         """Run a batch of recordings; the states are zero before each."""
-        a = self.send(self.chip, batch, die=self.die)
-        names = [layer.name for layer in self.chip.layers]
+        a = self.send(chip, batch, die=self.die)
+        names = [layer.name for layer in chip.layers]
         return ev.Activity(
             counts=a.counts.astype(np.float64),
             events={name: a.events_per_layer[:, i] for i, name in enumerate(names)},
@@ -188,9 +231,9 @@ class Speck:
             dropped={name: a.dropped[:, i] for i, name in enumerate(names)} if a.dropped.any() else None,
         )
 
-    def figures(self) -> dict[str, float]:
-        """Memory that the placed network takes: entries of its cores, by layer and in all."""
-        found: dict[str, float] = {}
+    def figures(self, network: TargetNetwork) -> dict[str, float]:
+        """Weights, and memory that the placed network takes: entries of its cores, by layer and in all."""
+        found = {"parameters": float(sum(layer.weight.size for layer in self._chip_of(network).layers))}
         for what in ("kernel_entries", "neuron_entries"):
             by_layer = {need.name: float(getattr(need, what)) for need in self.placement.needs}
             found |= {what: sum(by_layer.values())} | {f"{what}/{name}": value for name, value in by_layer.items()}
@@ -243,8 +286,8 @@ class Speck:
             )
         return found
 
-    def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
-        """Times (microseconds) and classes of one recording's output events."""
-        a = self.send(self.chip, batch, record=("output",), die=self.die)
+    def output_events(self, network: TargetNetwork, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
+        """Times (microseconds) and numbers of one recording's output events."""
+        a = self.send(self._chip_of(network), batch, record=("output",), die=self.die)
         assert a.output is not None
         return a.output.t, a.output.k

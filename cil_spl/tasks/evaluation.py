@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.tasks.classification import Task
+from cil_spl.tasks.task import Task
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,12 @@ class Activity:
     Attributes:
         counts: output events, or a CNN's outputs with T = 1. Shape (B, T, K).
         events: events of each layer's neurons, before pooling, by layer. Shape (B,) each.
-        synops: additions that reached an existing neuron, by layer, the input layer included; for a CNN
-            multiply-accumulates. Shape (B,) each.
+        synops: additions that reached an existing neuron, by layer, the input layer included. Shape (B,) each.
         decision_us: time from which the final class leads, -1 where none does; None where there is no time.
         saturations: how often a 16-bit state left its range, by layer; None where states do not saturate.
         dropped: events that a congested layer's input dropped, by layer; None where none was. Shape (B,) each.
         extra: other figures of a recording, reported as their means. Shape (B,) each.
+        macs: multiply-accumulates of a network without events, zeros included, by layer. Shape (B,) each.
 
     ``events`` and ``synops`` are NaN for a layer whose activity is not known.
     """
@@ -36,106 +37,131 @@ class Activity:
     saturations: dict[str, np.ndarray] | None = None
     dropped: dict[str, np.ndarray] | None = None
     extra: dict[str, np.ndarray] = field(default_factory=dict)
+    macs: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 Answer = Callable[[Batch], Activity]
+QUANTITIES = ("events", "synops", "macs")
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """An evaluation over a set of recordings; ``metrics`` are flat, everything else is per recording."""
+    """An evaluation over a set of recordings; ``metrics`` are flat, everything else is per recording.
+
+    ``decision`` is None where the task has no decisions.
+    """
 
     metrics: dict[str, float]
-    decision: np.ndarray
+    decision: np.ndarray | None
     target: np.ndarray
     index: np.ndarray
     outputs: np.ndarray
-    confusion: np.ndarray
     events: dict[str, np.ndarray] = field(default_factory=dict)
 
 
-def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation:
-    """Let a network answer every recording and reckon up.
+class _Seen:
+    """What has been collected of a network's answers, padding left out."""
 
-    Metrics: those of the task; ``n`` recordings; ``accuracy_low`` and ``accuracy_high``, a 95 % Wilson interval;
-    ``silent`` and ``ties``, fractions without an output event and without a strict winner (both count as wrong);
-    ``synops`` and ``events``, mean per recording, in total and by layer (nothing of a layer that is not known, then no
-    total); ``decision_ms``, the mean time to decision; ``dropped``, events that congestion dropped, mean per
-    recording, in total and by layer, only if there were any; and the means of what the network tells besides.
-    """
-    outputs, targets, index, times, duration = [], [], [], [], []
-    events: dict[str, list[np.ndarray]] = {}
-    synops: dict[str, list[np.ndarray]] = {}
-    extra: dict[str, list[np.ndarray]] = {}
-    saturations: dict[str, int] = {}
-    dropped: dict[str, int] = {}
-    for batch in batches:
+    def __init__(self) -> None:
+        self.outputs: list[np.ndarray] = []
+        self.target: list[np.ndarray] = []
+        self.index: list[np.ndarray] = []
+        self.times: list[np.ndarray] = []
+        self.duration: list[np.ndarray] = []
+        self.by_layer: dict[str, dict[str, list[np.ndarray]]] = {name: {} for name in QUANTITIES}
+        self.extra: dict[str, list[np.ndarray]] = {}
+        self.saturations: dict[str, int] = {}
+        self.dropped: dict[str, int] = {}
+
+    def add(self, batch: Batch, a: Activity, target: np.ndarray) -> None:
         real = batch.mask.numpy()
-        a = answer(batch)
-        outputs.append(a.counts.sum(axis=1)[real])
-        targets.append(batch.target.numpy()[real])
-        index.append(np.asarray(batch.index)[real])
-        duration.append((batch.edges_us[:, -1] - batch.edges_us[:, 0])[real])
-        for into, values in ((events, a.events), (synops, a.synops), (extra, a.extra)):
+        self.outputs.append(a.counts.sum(axis=1)[real])  # B T K -> B K
+        self.target.append(target[real])
+        self.index.append(np.asarray(batch.index)[real])
+        self.duration.append((batch.edges_us[:, -1] - batch.edges_us[:, 0])[real])
+        by_layer = [(self.by_layer[name], getattr(a, name)) for name in QUANTITIES]
+        for into, values in (*by_layer, (self.extra, a.extra)):
             for name, value in values.items():
                 into.setdefault(name, []).append(value[real])
         if a.decision_us is not None:
-            times.append(a.decision_us[real])
-        for totals, found in ((saturations, a.saturations), (dropped, a.dropped)):
+            self.times.append(a.decision_us[real])
+        for totals, found in ((self.saturations, a.saturations), (self.dropped, a.dropped)):
             for name, value in (found or {}).items():
                 totals[name] = totals.get(name, 0) + int(value[real].sum())
-    out, target = np.concatenate(outputs), np.concatenate(targets)
-    decision = task.decide(out)
-    n = len(target)
-    metrics = task.metrics(decision, target) | {"n": float(n)}
-    if "accuracy" in metrics:
-        metrics["accuracy_low"], metrics["accuracy_high"] = wilson(round(metrics["accuracy"] * n), n)
-    silent = out.max(axis=1) <= 0 if events else np.zeros(n, bool)
+
+    def activity(self) -> dict[str, float]:
+        """Means per recording of what the layers did."""
+        found: dict[str, float] = {}
+        seconds = np.maximum(np.concatenate(self.duration), 1) * 1e-6
+        for quantity, collected in self.by_layer.items():
+            if not collected and quantity != "events":  # a CNN has no events, and nothing that is counted by them
+                continue
+            per_layer = {name: np.concatenate(parts) for name, parts in collected.items()}
+            known = {name: value for name, value in per_layer.items() if not np.isnan(value).any()}
+            if len(known) == len(per_layer):
+                found[quantity] = float(sum(v.mean() for v in known.values()))
+            for name, value in known.items():
+                found[f"{quantity}/{name}"] = float(value.mean())
+                if self.times:
+                    found[f"{quantity}_per_second/{name}"] = float((value / seconds).mean())
+        return found
+
+    def figures(self, n: int) -> dict[str, float]:
+        """What the network tells besides."""
+        found = {name: float(np.concatenate(parts).mean()) for name, parts in self.extra.items()}
+        found |= {f"saturations/{name}": float(total) for name, total in self.saturations.items()}
+        if any(self.dropped.values()):
+            found["dropped"] = sum(self.dropped.values()) / n
+            found |= {f"dropped/{name}": total / n for name, total in self.dropped.items()}
+        if self.times:
+            at = np.concatenate(self.times)
+            decided = at[at >= 0]
+            found["decision_ms"] = float(decided.mean() / 1000) if len(decided) else math.nan
+        return found
+
+
+def evaluate(answer: Answer, batches: Iterable[Batch], task: Task, allowed: Sequence[int] | None = None) -> Evaluation:
+    """Let a network answer every recording and reckon up.
+
+    Metrics: those of the task; ``n`` recordings; ``silent``, the fraction without an output event, and ``ties``, the
+    fraction with some but without a decision, where the task has decisions; ``synops``, ``macs`` and ``events``, mean
+    per recording, in total and by layer (nothing of a layer that is not known, then no total); ``decision_ms``, the
+    mean time to decision; ``dropped``, events that congestion dropped, mean per recording, in total and by layer, only
+    if there were any; and the means of what the network tells besides.
+
+    Args:
+        answer: the network.
+        batches: the set.
+        task: what outputs mean.
+        allowed: the outputs that count; None for all.
+
+    Raises:
+        RequestError: the task's metrics lack the one that it is judged by.
+    """
+    seen = _Seen()
+    for batch in batches:
+        seen.add(batch, answer(batch), task.target(batch).numpy())
+    out, target = np.concatenate(seen.outputs), np.concatenate(seen.target)
+    decision = task.decide(out, allowed)
+    metrics = {name: float(value) for name, value in task.metrics(out, decision, target).items()}
+    if task.monitor not in metrics:
+        raise RequestError(
+            f"task={task.name}: monitor={task.monitor}: its metrics have no such name; they are {', '.join(metrics)}"
+        )
+    metrics["n"] = float(len(target))
+    spiking = bool(seen.by_layer["events"])
+    silent = out.max(axis=1) <= 0 if spiking else np.zeros(len(target), bool)
     metrics["silent"] = float(silent.mean())
-    metrics["ties"] = float(((decision < 0) & ~silent).mean())
-    seconds = np.maximum(np.concatenate(duration), 1) * 1e-6
-    for quantity, collected in (("events", events), ("synops", synops)):
-        per_layer = {name: np.concatenate(parts) for name, parts in collected.items()}
-        known = {name: value for name, value in per_layer.items() if not np.isnan(value).any()}
-        if len(known) == len(per_layer):
-            metrics[quantity] = float(sum(v.mean() for v in known.values()))
-        for name, value in known.items():
-            metrics[f"{quantity}/{name}"] = float(value.mean())
-            if times:
-                metrics[f"{quantity}_per_second/{name}"] = float((value / seconds).mean())
-    metrics |= {name: float(np.concatenate(parts).mean()) for name, parts in extra.items()}
-    for name, total in saturations.items():
-        metrics[f"saturations/{name}"] = float(total)
-    if any(dropped.values()):
-        metrics |= {"dropped": sum(dropped.values()) / n} | {f"dropped/{k}": v / n for k, v in dropped.items()}
-    if times:
-        at = np.concatenate(times)
-        decided = at[at >= 0]
-        metrics["decision_ms"] = float(decided.mean() / 1000) if len(decided) else math.nan
+    if decision is not None:
+        metrics["ties"] = float(((decision < 0) & ~silent).mean())
     return Evaluation(
-        metrics=metrics,
+        metrics=metrics | seen.activity() | seen.figures(len(target)),
         decision=decision,
         target=target,
-        index=np.concatenate(index),
+        index=np.concatenate(seen.index),
         outputs=out,
-        confusion=confusion_matrix(decision, target, out.shape[1]),
-        events={name: np.concatenate(parts) for name, parts in events.items()},
+        events={name: np.concatenate(parts) for name, parts in seen.by_layer["events"].items()},
     )
-
-
-def confusion_matrix(decision: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:
-    """Counts by true class (rows) and decision (columns); the last column is no decision. Shape (K, K + 1)."""
-    matrix = np.zeros((n_classes, n_classes + 1), np.int64)
-    np.add.at(matrix, (target, np.where(decision < 0, n_classes, decision)), 1)
-    return matrix
-
-
-def wilson(right: int, n: int, z: float = 1.959963984540054) -> tuple[float, float]:
-    """95 % interval of a fraction (Wilson 1927)."""
-    p = right / n
-    middle = (p + z * z / (2 * n)) / (1 + z * z / n)
-    half = z / (1 + z * z / n) * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def decision_times(counts: np.ndarray, edges_us: np.ndarray) -> np.ndarray:

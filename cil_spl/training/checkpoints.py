@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_sealed, without_checksum, write_sealed
 from cil_spl.models import neurons
+from cil_spl.models.net import Net
 
 CHECKPOINT_FORMAT = 2  # 1 had no checksum; it is read as well
 
@@ -35,6 +36,11 @@ class Weights:
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         neurons.load_weights(self.net, state)
+
+
+def write_network(path: Path, net: Net) -> None:
+    """A trained network's file: weights, and the plan that they belong to."""
+    write_checkpoint(path, {"weights": neurons.weights_of(net), "plan": net.plan.as_dict()})
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:

@@ -8,22 +8,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
+from cil_spl.base.process import device_of
 from cil_spl.chip.quantize import bake, make_aware
+from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.options import Frames
 from cil_spl.models import answers, neurons
 from cil_spl.models.build import build
+from cil_spl.models.configured import network_of
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
-from cil_spl.tasks.classification import Task
+from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import Stateful
 from cil_spl.training.epochs import Fitted, fit
 from cil_spl.training.options import Trainer
@@ -58,6 +62,12 @@ class Trained:
     net: Net
     ann: Net | None = None
     notes: Mapping[str, float] | None = None
+
+    def networks(self, family: str) -> dict[str, Net]:
+        """The float networks by stage, the last of them the one that a target of a family takes."""
+        if self.ann is None:
+            return {"float": self.net}
+        return {"float": self.ann} | ({"spiking": self.net} if family == "snn" else {})
 
 
 MASTER = ".parametrizations.weight.original"  # torch's name of the float weight that a rounded one is made of
@@ -111,6 +121,7 @@ class TrainingContext:
         start: weights by name that training starts from (``start_from``); None for fresh ones.
         deployed: score of a spiking network on the deployment target, for choices on validation data; None where
             the target runs no spiking network.
+        fresh: makes the network of a family where it is a user's own; None for that of the plan.
         folder: where checkpoints go.
         log: metrics of an epoch; warn: what the user should know, said once.
         stages: the fits that are over, and their epochs.
@@ -129,6 +140,7 @@ class TrainingContext:
     log: Callable[[dict[str, float], int], None]
     warn: Callable[[str], None]
     augment: Any = None
+    fresh: Callable[[str], Net] | None = None
     observer: Observer | None = None
     start: Mapping[str, Tensor] | None = None
     deployed: Callable[[Net, Batches], float] | None = None
@@ -136,7 +148,7 @@ class TrainingContext:
 
     def build(self, family: str) -> Net:
         """A network of the plan with the weights to start from, aware of rounding where asked, on the device."""
-        net = build(self.plan, family=family, neuron=self.neuron)
+        net = self.fresh(family) if self.fresh else build(self.plan, family=family, neuron=self.neuron)
         if self.start is not None:
             for text in begin(net, self.start):
                 self.warn(text)
@@ -195,6 +207,7 @@ class TrainingContext:
             keep=keep,
             trainer=self.trainer,
             monitor=monitor or self.task.monitor,
+            better=self.task.better,
             folder=self.folder,
             log=self.log,
             stage=stage,
@@ -204,12 +217,17 @@ class TrainingContext:
         self.stages[len(after) :] = [(stage, fitted.epochs)]
         return fitted
 
-    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of outputs (B, K), padding left out; zero where all is padding."""
+    def loss(self, outputs: Tensor, batch: Batch, scale: float = 1.0) -> Tensor:
+        """The loss of outputs (B, K), padding left out; zero where all is padding.
+
+        ``scale`` is an inverse temperature of the task's softmax; a task without one takes the outputs as they are.
+        """
+        if self.task.softmax and scale != 1:
+            outputs = scale * outputs
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()
-        value = self.task.loss(outputs[mask], batch.target.to(outputs.device)[mask])
+        value = self.task.loss(outputs[mask], self.task.target(batch).to(outputs.device)[mask])
         return value if batch.share == 1 else value * batch.share
 
     def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
@@ -244,10 +262,41 @@ class TrainingContext:
                     f"layer {layer} is silent: not one event in {len(events)} recordings; lower "
                     "model.neuron.spike_threshold, or raise method.init_rate where the method has it"
                 )
-        present = set(seen.target.tolist())
-        missing = sorted(present - set(seen.decision.tolist()))
+        missing = [] if seen.decision is None else sorted(set(seen.target.tolist()) - set(seen.decision.tolist()))
         if missing:
             names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
             self.warn(f"never answered on validation: class {names}")
         for layer in answers.heavy_weights(net, self.plan):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
+
+
+def context_of(
+    cfg: Any, plan: Plan, experiences: tuple[Splits, ...], task: Task, record: Any, start: Mapping[str, Tensor] | None
+) -> TrainingContext:
+    """A run as its config has it, before it has a target.
+
+    Args:
+        cfg: the checked config.
+        plan: of the network.
+        experiences: one as a rule.
+        task: what outputs mean.
+        record: takes what is logged and warned of; checkpoints go below its folder.
+        start: weights to start from; None for fresh ones.
+    """
+    return TrainingContext(
+        plan=plan,
+        experiences=experiences,
+        task=task,
+        neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
+        aware=cfg.quantize.aware or cfg.model.aware,
+        trainer=Trainer(**cfg.trainer),
+        frames=Frames(**cfg.frames),
+        fresh=lambda family: network_of(cfg, task, plan, family),
+        seed=cfg.seed,
+        device=device_of(cfg.trainer.device),
+        folder=record.folder / "checkpoints",
+        log=record.log,
+        warn=record.warn,
+        augment=Augment.from_config(cfg.dataset.get("augment")),
+        start=start,
+    )

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -48,6 +48,13 @@ class Fitted:
     stopped: str = ALL_DONE
     history: list[dict[str, float]] = field(default_factory=list)
 
+    def improves(self, score: float, better: str) -> bool:
+        """Whether the last epoch is the best so far; it is noted then."""
+        best = score < self.best_score if better == "less" else score > self.best_score
+        if best:
+            self.best_score, self.best_epoch = score, self.epochs
+        return best
+
     def is_over(self, trainer: Trainer) -> bool:
         """Whether no epoch is left to run."""
         return self.stopped != ALL_DONE or self.epochs >= trainer.epochs
@@ -61,6 +68,7 @@ def fit(
     keep: Mapping[str, Stateful],
     trainer: Trainer,
     monitor: str,
+    better: Literal["more", "less"] = "more",
     folder: Path,
     log: Log,
     stage: str = "train",
@@ -72,8 +80,9 @@ def fit(
 
     Args:
         step: one batch, gradient and update included; returns what to average over the epoch.
-        score: the validation metrics by name, after each epoch; ``monitor`` among them, more is better. Called on rank
-            0 alone, whose metrics count on every rank.
+        score: the validation metrics by name, after each epoch; ``monitor`` among them. Called on rank 0 alone, whose
+            metrics count on every rank.
+        better: whether ``more`` or ``less`` of ``monitor`` is better.
         keep: all that training changes; saved after every epoch, and put back from the best.
         folder: where checkpoints lie. A fit that was cut off goes on from there, and logs again what it had logged;
             one that is over is not done again.
@@ -85,7 +94,7 @@ def fit(
         RequestError: the loss is not a number any more; a checkpoint of another format.
     """
     last_file, best_file = folder / f"{stage}-last.pt", folder / f"{stage}-best.pt"
-    fitted = _go_on(last_file, keep, after)
+    fitted = _go_on(last_file, keep, after) or Fitted(best_score=math.inf if better == "less" else -math.inf)
     for n, metrics in enumerate(fitted.history):
         log(metrics, first_epoch + n + 1)
     while not fitted.is_over(trainer):
@@ -102,8 +111,7 @@ def fit(
         fitted.history.append(metrics)
         log(metrics, epoch + 1)
         _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
-        if metrics[f"val/{monitor}"] > fitted.best_score:
-            fitted.best_score, fitted.best_epoch = metrics[f"val/{monitor}"], fitted.epochs
+        if fitted.improves(metrics[f"val/{monitor}"], better):
             _save(best_file, {"keep": _states(keep)})
         fitted.stopped = _reason_to_stop(fitted, trainer)
         content = {"keep": _states(keep), "generators": generators.state(), "fitted": vars(fitted)}
@@ -114,14 +122,14 @@ def fit(
     return fitted
 
 
-def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[str, int]]) -> Fitted:
-    """What an earlier process left of this stage, put back; a fresh start where it left nothing."""
+def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[str, int]]) -> Fitted | None:
+    """What an earlier process left of this stage, put back; None where it left nothing to go on with."""
     if not last_file.exists():
-        return Fitted()
+        return None
     saved = read_checkpoint(last_file)
     if [tuple(a) for a in saved.get("after", after)] != list(after):
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
-        return Fitted()
+        return None
     _put_back(keep, saved)
     generators.load_state(saved["generators"] if "generators" in saved else saved["rng"])
     return Fitted(**saved["fitted"])

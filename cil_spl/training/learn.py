@@ -77,8 +77,7 @@ def learn(
             taken.append(one)
         outputs = sum((one.outputs for one in taken[1:]), start=taken[0].outputs)
         loss = taken[0].loss if len(taken) == 1 else sum(one.loss for one in taken) / len(taken)
-        right = outputs.argmax(1).cpu() == batch.target
-        return {"loss": loss, "accuracy": right.float().mean()}
+        return {"loss": loss, **ctx.task.train_metrics(outputs, ctx.task.target(batch))}
 
     kept: dict[str, Stateful] = {"net": Weights(net), "update": update, **(keep or {})}
     return ctx.fit(

@@ -21,12 +21,16 @@ import torch
 from hydra import compose, initialize_config_module
 from torch import Tensor
 
-from cil_spl import pipeline, schema
+from cil_spl import schema
+from cil_spl.base import fence, process
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.data import datasets
 from cil_spl.data.batches import Batch
 from cil_spl.methods import bptt
+from cil_spl.models.configured import plan_of
 from cil_spl.models.forward import forward
+from cil_spl.targets.deploy import with_target
+from cil_spl.training.context import context_of
 from cil_spl.training.gradient_cosine import Meter
 
 OPTIONS = {
@@ -56,15 +60,16 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
     overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"trainer.epochs={given.epochs}"]
     with initialize_config_module("cil_spl.conf", version_base="1.3"):
         cfg = schema.check_config(compose("config", overrides=overrides))
-    plan, target = pipeline.plan_of(cfg), pipeline.make(cfg, "target")
-    target.place(plan)
-    pipeline.prepare(cfg)
+    task, target = fence.make(cfg, "task"), fence.make(cfg, "target")
+    plan = plan_of(cfg, task)
+    target.check(plan, schema.asked(cfg))
+    process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
-    record: Any = SimpleNamespace(log=lambda *_: None, warn=lambda _: None)
     with tempfile.TemporaryDirectory() as folder:
-        ctx = pipeline.context_of(cfg, plan, data, target, record, Path(folder))
+        record = SimpleNamespace(folder=Path(folder), log=lambda *_: None, warn=lambda _: None)
+        ctx = with_target(context_of(cfg, plan, data, task, record, None), target)
         ctx = replace(ctx, trainer=replace(ctx.trainer, batch_size=64))
-        net = bptt.train(ctx, **pipeline.keywords(cfg.method, without=("name",))).net
+        net = bptt.train(ctx, **fence.keywords(cfg.method)).net
     batch = next(ctx.batches(data[0].train, train=True).epoch(0))
     output, fire = net.plan.output, bptt.output_neurons(net, True)
 

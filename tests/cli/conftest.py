@@ -99,7 +99,7 @@ def pipeline(monkeypatch):
             accuracy = 0.9 + 0.01 * cfg.seed
             record.warn("layer conv2 is silent")
             record.finish(
-                {"deployed/accuracy": accuracy},
+                {"deployed/accuracy": accuracy, "val/deployed_accuracy": 0.75},
                 {
                     "method": cfg.method.name,
                     "model": cfg.model.name,
@@ -107,6 +107,8 @@ def pipeline(monkeypatch):
                     "target": cfg.target.name,
                     "backend": "simulator",
                     "seed": cfg.seed,
+                    "columns": "accuracy %",
+                    "score": "val/deployed_accuracy",
                     "float/accuracy": accuracy + 0.015,
                     "quantized/accuracy": accuracy + 0.01,
                     "deployed/accuracy": accuracy,

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from cil_spl.base import fence
 from cil_spl.base.files import file_digest, write_json
 from cil_spl.results import restore as restoring
 from cil_spl.results.record import artifacts
@@ -362,10 +363,10 @@ def test_no_way_in_through_a_run_folder(command, settings, cilspl, canary, folde
     assert not pipeline.ran
 
 
-def test_a_run_folders_list_counts_when_it_is_typed(cilspl, canary, folder, pipeline):
+def test_a_run_folders_list_counts_when_it_is_typed(cilspl, canary, folder, pipeline, monkeypatch):
     folder(extensions=["evil"], dataset___target_="evil.run")
     assert "--extensions evil with other commands" in cilspl("predict", "theirs", "mine.csv").err
-    pipeline.make = lambda config, group: types.SimpleNamespace(runs="cnn")
+    monkeypatch.setattr(fence, "make", lambda config, group: types.SimpleNamespace(family="cnn"))
     said = cilspl("predict", "theirs", "mine.csv", "--extensions", "evil")
     assert canary.exists()
     assert "leaves no chip network" in said.err  # all of its config was accepted

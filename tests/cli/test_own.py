@@ -1,4 +1,4 @@
-"""A method, a data set and a model from a user's folder: a file and a YAML each, and nothing else."""
+"""A method, a data set, a task and a model from a user's folder: a file and a YAML each, and nothing else."""
 
 from __future__ import annotations
 
@@ -91,6 +91,43 @@ n: 24
 sensor_size: [8, 8, 2]
 n_classes: 2
 """
+TASK = '''
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Gt
+
+from cil_spl.tasks.task import Column, Task
+
+
+def share(*, scale: Annotated[float, Gt(0)] = 0.1) -> Task:
+    """Which share of the events lies on the right: a number, not a class."""
+    return Task(
+        name="share",
+        monitor="error",
+        better="less",
+        columns=(Column("error"), Column("close", percent=True)),
+        loss=lambda outputs, target: (scale * outputs - target).square().mean(),
+        metrics=lambda outputs, decision, target: {
+            "error": np.abs(scale * outputs - target).mean(),
+            "close": (np.abs(scale * outputs - target) < 0.25).mean(),
+        },
+        target=lambda batch: right_of(batch.frames),
+        outputs=lambda input_shape, n_classes: 1,
+        files=lambda folder, evaluations, data: (folder / "share.txt").write_text(" ".join(evaluations)) and None,
+    )
+
+
+def right_of(frames):
+    by_column = frames.sum(dim=(0, 2, 3))  # T B C H W -> B W
+    return (by_column[:, 4:].sum(1) / by_column.sum(1).clamp(min=1))[:, None]
+'''
+TASK_YAML = """\
+# Shares, of my own.
+_target_: own_task.share
+name: share
+scale: 0.1
+"""
 MODEL_YAML = """\
 # Two small layers, of my own.
 defaults:
@@ -112,17 +149,19 @@ def own(here, monkeypatch):
     """The folder of a user who has written a method, a data set and a model."""
     (here / "own_method.py").write_text(METHOD)
     (here / "own_data.py").write_text(DATA)
+    (here / "own_task.py").write_text(TASK)
     for group, name, text in (
         ("method", "squares", METHOD_YAML),
         ("dataset", "bars", DATA_YAML),
         ("model", "small", MODEL_YAML),
+        ("task", "share", TASK_YAML),
     ):
         (here / "mine" / group).mkdir(parents=True)
         (here / "mine" / group / f"{name}.yaml").write_text(text)
     monkeypatch.setenv("CILSPL_CACHE", str(here / "cache"))
     monkeypatch.setattr(sys, "path", list(sys.path))
     yield here
-    for name in ("own_method", "own_data"):
+    for name in ("own_method", "own_data", "own_task"):
         sys.modules.pop(name, None)
 
 
@@ -135,6 +174,33 @@ def test_they_run_as_the_built_in_ones_do(cilspl, own):
     assert info["metrics"]["deployed/n"] == 12
     assert info["params"]["method.goals"] == [4.0]
     assert info["params"]["method.loss"] == "counts"  # what the YAML leaves out, as the signature says
+
+
+def test_a_task_that_is_no_classification_runs_as_well(cilspl, own, monkeypatch):
+    """Its metric chooses the epoch and heads the row and the table; a recording is answered by a number."""
+    monkeypatch.setenv("COLUMNS", "160")
+    words = [word for word in WORDS if not word.startswith(("extensions", "trainer.epochs"))]
+    words += ["task=share", "extensions=[own_method,own_data,own_task]", "trainer.epochs=3", "hydra.run.dir=runs/share"]
+    said = cilspl("run", *words)
+    assert said.code == 0, said.err
+    head = next(line for line in said.out.splitlines() if "Recordings" in line)
+    for title in ("Float error", "Deployed error", "Deployed %", "Rise"):
+        assert title in head
+    info = json.loads((own / "runs" / "share" / "run.json").read_text())
+    row, metrics = info["row"], info["metrics"]
+    assert row["rise"] == pytest.approx(row["deployed/error"] - row["float/error"])
+    assert metrics[row["score"]] == metrics["val/deployed_error"]
+    lines = [json.loads(line) for line in (own / "runs" / "share" / "metrics.jsonl").read_text().splitlines()]
+    assert metrics["val/deployed_error"] == pytest.approx(min(line["val/deployed_error"] for line in lines))
+    assert (own / "runs" / "share" / "share.txt").read_text() == "float quantized deployed"
+    assert not (own / "runs" / "share" / "confusion.csv").exists()
+    table = cilspl("table", "--from", "runs", "--format", "markdown")
+    assert "Deployed error" in table.out
+    (own / "one.csv").write_text("x,y,t,p\n" + "".join(f"6,{n % 8},{n},1\n" for n in range(60)))
+    modules = [word for name in ("own_method", "own_data", "own_task") for word in ("--extensions", name)]
+    said = cilspl("predict", "runs/share", "one.csv", *modules)
+    assert said.code == 0, said.err
+    assert said.out.startswith("output events  0: ")
 
 
 def test_they_are_listed_and_valid(cilspl, own):
@@ -167,11 +233,14 @@ def test_they_are_listed_and_valid(cilspl, own):
         ("dataset.augment.drop=1", "dataset.augment.drop=1: must be at least 0 and less than 1"),
         ("model.layers=[{conv: 4, kernle: 3}, {linear: classes}]", "model.layers[0].kernle=3: no such key"),
         ("model.family=cnn", "model=small: method=squares trains a snn"),
+        ("task.scale=0", "task.scale=0: must be more than 0"),
         ("observer=chip", "observer=chip: method=squares does not learn from it"),
     ],
 )
 def test_their_mistakes_are_answered_as_well(cilspl, own, word, message):
-    said = cilspl("validate", *[w for w in WORDS if w != "observer=none" or not word.startswith("observer")], word)
+    task = ("task=share", "extensions=[own_method,own_data,own_task]") if word.startswith("task") else ()
+    words = [w for w in WORDS if w != "observer=none" or not word.startswith("observer")]
+    said = cilspl("validate", *words, *task, word)
     assert said.code == 2, said.out
     assert said.err.startswith(f"cilspl: {message}"), said.err
     assert said.err.count("\n") == 1

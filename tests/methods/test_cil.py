@@ -264,9 +264,8 @@ def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
     s = context(tmp_path, observer=ChipObserver(target, PLAN), aware=aware, trainer=Trainer(epochs=8, batch_size=10))
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
-        chip, _ = target.quantize(net, PLAN)
-        target.load(chip, PLAN, net)
-        right = [target.answer(b).counts.sum(1).argmax(1) == b.target.numpy() for b in batches.epoch(0)]
+        answer = target.answer(target.quantize(net, PLAN))
+        right = [answer(b).counts.sum(1).argmax(1) == b.target.numpy() for b in batches.epoch(0)]
         return float(np.concatenate(right).mean())
 
     s = replace(s, deployed=deployed)

@@ -45,13 +45,14 @@ def test_mean_and_sample_deviation_over_seeds():
     (row,) = found.rows
     assert row.seeds == ("0", "1", "2")
     assert table.spread(row.values["deployed/accuracy"]) == pytest.approx((0.94, 0.0360555127546), abs=1e-12)
-    assert table.written("deployed/accuracy", row.values["deployed/accuracy"]) == "94.00 ± 3.61"
+    assert table.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "94.00 ± 3.61"
 
 
 def test_one_seed_has_no_deviation():
-    (row,) = table.tabulate([run()]).rows
-    assert table.written("deployed/accuracy", row.values["deployed/accuracy"]) == "90.00"
-    assert table.written("deployed/synops", row.values["deployed/synops"]) == "1.50M"
+    found = table.tabulate([run()])
+    (row,) = found.rows
+    assert table.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "90.00"
+    assert table.written("deployed/synops", row.values["deployed/synops"], found.figures) == "1.50M"
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
@@ -202,3 +203,60 @@ def test_runs_of_a_folder_are_in_shape(tmp_path):
         folder.mkdir()
         (folder / "run.json").write_text(json.dumps({"format": 1, "started": "2026-01-01", **run(seed)}))
     assert table.tabulate([r.info for r in runs.scan(tmp_path)]).rows[0].seeds == ("0", "1")
+
+
+def other(seed=0, **row):
+    """A run of a task of its own."""
+    made = run(seed, model="ae")
+    for key in [k for k in made["row"] if "/" in k or k == "drop"]:
+        del made["row"][key]
+    made["row"] |= {"columns": "mse", "score": "val/deployed_mse", "float/mse": 0.25, "deployed/mse": 0.5, "rise": 0.25}
+    made["row"] |= row
+    return made
+
+
+def test_a_task_brings_its_own_columns():
+    """Metrics that are no fractions are written as they are, by their names."""
+    heads, cells = table.columns(table.tabulate([other(0), other(1, **{"deployed/mse": 0.75})]))
+    assert heads[-3:] == ["Float mse", "Deployed mse", "Rise"]
+    assert cells[0][-3:] == ["0.25 ± 0", "0.625 ± 0.1768", "0.25 ± 0"]
+    (line,) = csv.DictReader(io.StringIO(table.render(table.tabulate([other()]), "csv")))
+    assert (line["deployed/mse mean"], line["rise mean"]) == ("0.5", "0.25")
+
+
+def test_two_tasks_in_one_table():
+    heads, cells = table.columns(table.tabulate([other(), run(accuracy=0.5)]))
+    assert (
+        heads[-7:]
+        == ["Float mse", "Deployed mse", "Float (%)", "Quantised (%)", "Deployed (%)", "Drop (%)", "Rise", "Synops"][
+            -7:
+        ]
+    )
+    assert sorted(row[heads.index("Deployed mse")] for row in cells) == ["0.5", "–"]
+    assert sorted(row[heads.index("Deployed (%)")] for row in cells) == ["50.00", "–"]
+
+
+def test_two_fractions_of_one_task_are_told_apart():
+    two = run()
+    two["row"] |= {"columns": "accuracy %, top5 %", "score": "val/deployed_accuracy", "deployed/top5": 0.99}
+    heads, cells = table.columns(table.tabulate([two]))
+    assert "Deployed accuracy (%)" in heads
+    assert cells[0][heads.index("Deployed top5 (%)")] == "99.00"
+
+
+def test_multiply_accumulates_are_a_column_of_their_own():
+    cnn = run(method="conversion")
+    del cnn["row"]["deployed/synops"]
+    cnn["row"]["deployed/macs"] = 2.5e6
+    heads, cells = table.columns(table.tabulate([cnn, run()]))
+    assert heads[-2:] == ["Synops", "MACs"]
+    assert [row[-2:] for row in cells] == [["1.50M", "–"], ["–", "2.50M"]]
+
+
+def test_a_sweeper_optimises_what_the_row_names():
+    from cil_spl.results import row
+
+    info = {"metrics": {"val/deployed_mse": 0.5, "deployed/mse": 0.1}, "row": {"score": "val/deployed_mse"}}
+    assert row.score_of(info) == 0.5
+    assert row.score_of({"metrics": {"val/deployed_mse": None}, "row": {"score": "val/deployed_mse"}}) is None
+    assert row.score_of({"metrics": {}, "row": {}}) is None

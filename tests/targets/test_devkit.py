@@ -24,11 +24,13 @@ from cil_spl.chip.die import Die
 from cil_spl.chip.network import ChipNetwork, Destination
 from cil_spl.chip.placement import place_network, spread_readout
 from cil_spl.chip.simulator import ChipAnswer, simulate
+from cil_spl.cli.compose import composed
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets import board, devkit
 from cil_spl.targets.speck import Speck
+from cil_spl.targets.target import TargetNetwork, released
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
 from cil_spl.training.context import Frames
@@ -407,9 +409,19 @@ def test_a_board_that_cannot_be_opened_is_not_kept(kit: standin_samna.Standin) -
 def test_a_run_gives_its_board_back(kit: standin_samna.Standin) -> None:
     target = Speck(backend="device")
     assert kit.open
-    with pytest.raises(ZeroDivisionError), pipeline.released(target):
+    with pytest.raises(ZeroDivisionError), released(target):
         raise ZeroDivisionError
     assert not kit.open
+
+
+def test_a_run_that_is_refused_gives_its_board_back(kit: standin_samna.Standin, tmp_path: Path) -> None:
+    """The board is taken before it is known whether the network fits."""
+    layers = "model.layers=[{conv:512,kernel:3,padding:1},{linear:classes}]"
+    cfg = composed(["target.backend=device", "target.monitor=all", "tracking.enabled=false", layers])
+    for attempt in (lambda: pipeline.validate(cfg), lambda: pipeline.run(cfg, tmp_path / "run")):
+        with pytest.raises(RequestError, match="conv1"):
+            attempt()
+        assert not kit.open
 
 
 # the target
@@ -427,16 +439,18 @@ def batches(n: int = 5) -> Batches:
     return Batches(from_list(made, [0, 1, 2, 0, 1][:n], (8, 8, 2), ("a", "b", "c")), 3, Frames(4), pad=True)
 
 
-def evaluated(target: Speck) -> ev.Evaluation:
+def network(target: Speck) -> TargetNetwork:
     torch.manual_seed(0)
     net = build(PLAN, family="snn", neuron={"min_v_mem": -1.0})
     with torch.no_grad():
         net.conv1.weight.mul_(2)
         net.linear2.weight.abs_().mul_(8)
     target.place(PLAN)
-    chip, _ = target.quantize(net, PLAN)
-    target.load(chip, PLAN, net)
-    return ev.evaluate(target.answer, batches().epoch(0), classification())
+    return target.quantize(net, PLAN)
+
+
+def evaluated(target: Speck) -> ev.Evaluation:
+    return ev.evaluate(target.answer(network(target)), batches().epoch(0), classification())
 
 
 def test_the_device_is_evaluated_as_the_simulator_is(kit: standin_samna.Standin) -> None:
@@ -451,7 +465,7 @@ def test_the_device_is_evaluated_as_the_simulator_is(kit: standin_samna.Standin)
     assert board_metrics["board_received"] == ideal.metrics["events"]
     assert board_metrics["board_lost"] == board_metrics["board_surplus"] == 0
     assert target.judge(ours.metrics | board_metrics) == []
-    t, k = target.output_events(next(batches(1).epoch(0)))
+    t, k = target.output_events(network(target), next(batches(1).epoch(0)))
     assert len(t) == len(k) == ideal.outputs[0].sum()
     target.close()
 
@@ -460,15 +474,17 @@ def test_a_board_in_the_loop(kit: standin_samna.Standin) -> None:
     """What an observer asks for: any chip's answer, without losing the one that is evaluated."""
     target, twin = Speck(backend="device", monitor="all"), Speck(backend="simulator")
     before = evaluated(target)
-    evaluated(twin)
+    ours, theirs = (of.answer(network(of)) for of in (target, twin))
     batch = next(batches().epoch(0))
-    other = replace(target.chip, layers=(replace(target.chip.layers[0], threshold=60), *target.chip.layers[1:]))
+    chip = network(target).chip
+    assert chip is not None
+    other = replace(chip, layers=(replace(chip.layers[0], threshold=60), *chip.layers[1:]))
     seen, ideal = (of.send(other, batch, record=("counts",)) for of in (target, twin))
     assert_equal(seen, ideal)
     for a, b in zip(seen.layer_counts or [], ideal.layer_counts or [], strict=True):
         np.testing.assert_array_equal(a, b)
     assert seen.counts.sum() != before.outputs[:3].sum()
-    np.testing.assert_array_equal(target.answer(batch).counts, twin.answer(batch).counts)
+    np.testing.assert_array_equal(ours(batch).counts, theirs(batch).counts)
     with pytest.raises(RequestError, match=r"observer\.die: a board is its own die"):
         target.send(other, batch, die=Die(seed=1))
     target.close()
@@ -515,11 +531,11 @@ def test_repeats_are_averaged_and_their_spread_reported(kit: standin_samna.Stand
     target.close()
     kit.faults.jitter = np.random.default_rng(0)
     once = Speck(backend="device")
+    answer = once.answer(network(once))
     evaluated_thrice = []
     for batch in batches().epoch(0):
-        evaluated(once) if not hasattr(once, "answer") else None
         kit.faults.jitter = kit.faults.jitter if evaluated_thrice else np.random.default_rng(0)
-        evaluated_thrice.append(np.array([once.answer(batch).counts.sum(1)[batch.mask.numpy()] for _ in range(3)]))
+        evaluated_thrice.append(np.array([answer(batch).counts.sum(1)[batch.mask.numpy()] for _ in range(3)]))
     once.close()
     each = np.concatenate(evaluated_thrice, axis=1)  # repeat, recording, class
     np.testing.assert_allclose(found.outputs, each.mean(0))

@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import importlib.metadata
 import sys
+from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import PurePosixPath
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from cil_spl.base.errors import RequestError
+from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.cli import doctor
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.models.answers import stepped_answer
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets import board
 from cil_spl.targets.accelerator import Accelerator, int8_twin
 from cil_spl.targets.software import Software
 from cil_spl.targets.speck import Speck
+from cil_spl.targets.target import Asked, Target, TargetNetwork
 from cil_spl.tasks.classification import classification
 from cil_spl.tasks.evaluation import evaluate
 from cil_spl.training.context import Frames
@@ -48,20 +53,26 @@ def network() -> torch.nn.Sequential:
     return net
 
 
-def loaded(target: Speck | Software) -> Speck | Software:
-    net = network()
-    target.place(PLAN)
-    chip, _ = target.quantize(net, PLAN)
-    target.load(chip, PLAN, net)
-    return target
+def asked(**changed: Any) -> Asked:
+    neuron = {"kind": "iaf", "min_v_mem": -1.0, "spike_threshold": 1.0, **changed.pop("neuron", {})}
+    return replace(Asked("bptt", "snn", neuron), **changed)
 
 
-@pytest.mark.parametrize("target", [Speck(backend="simulator"), Software()], ids=["speck", "software"])
+def on(target: Speck | Software) -> TargetNetwork:
+    target.check(PLAN, asked())
+    return target.quantize(network(), PLAN)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [Speck(backend="simulator"), Software(), Software(precision="int8")],
+    ids=["speck", "software", "software int8"],
+)
 def test_output_events_are_the_counts(target: Speck | Software) -> None:
-    loaded(target)
+    held = on(target)
     batch = next(batches(1).epoch(0))
-    t, k = target.output_events(batch)
-    counts = target.answer(batch).counts
+    t, k = target.output_events(held, batch)
+    counts = target.answer(held)(batch).counts
     assert counts.sum() > 0
     assert np.bincount(k, minlength=3).tolist() == counts[0].sum(0).tolist()
     if isinstance(target, Speck):
@@ -69,8 +80,9 @@ def test_output_events_are_the_counts(target: Speck | Software) -> None:
 
 
 def test_memory_and_cores_are_reported() -> None:
-    speck = loaded(Speck(backend="simulator"))
-    figures = speck.figures()
+    speck = Speck(backend="simulator")
+    figures = speck.figures(on(speck))
+    assert figures["parameters"] == 4 * 2 * 9 + 3 * 64
     assert figures["kernel_entries/conv1"] == 2 * 2 ** (4 + 2)
     assert figures["neuron_entries/conv1"] == 4 * 64
     assert figures["kernel_entries"] == figures["kernel_entries/conv1"] + figures["kernel_entries/linear2"]
@@ -88,8 +100,11 @@ def test_a_core_above_its_rate_is_told() -> None:
 def test_a_die_changes_the_answer_and_the_same_die_gives_it_again() -> None:
     batch = next(batches().epoch(0))
     ideal, a, again, b = (
-        loaded(Speck(backend="simulator", die=die)).answer(batch).counts
-        for die in (None, {"seed": 1, "dead": 0.3}, {"seed": 1, "dead": 0.3}, {"seed": 2, "dead": 0.3})
+        target.answer(on(target))(batch).counts
+        for target in (
+            Speck(backend="simulator", die=die)
+            for die in (None, {"seed": 1, "dead": 0.3}, {"seed": 1, "dead": 0.3}, {"seed": 2, "dead": 0.3})
+        )
     )
     assert np.array_equal(a, again)
     assert not np.array_equal(a, ideal)
@@ -98,10 +113,12 @@ def test_a_die_changes_the_answer_and_the_same_die_gives_it_again() -> None:
 
 def test_what_congestion_dropped_is_told() -> None:
     """Metrics are there only where something was dropped, and then a warning names the layer."""
-    task, quiet = classification(), loaded(Speck(backend="simulator", die={"synops_per_second": 1e9, "fifo": 100}))
-    assert not [name for name in evaluate(quiet.answer, batches().epoch(0), task).metrics if "dropped" in name]
-    speck = loaded(Speck(backend="simulator", die={"synops_per_second": {"conv1": 5e5}, "fifo": 3}))
-    answer, metrics = speck.answer(next(batches().epoch(0))), evaluate(speck.answer, batches().epoch(0), task).metrics
+    task, quiet = classification(), Speck(backend="simulator", die={"synops_per_second": 1e9, "fifo": 100})
+    found = evaluate(quiet.answer(on(quiet)), batches().epoch(0), task).metrics
+    assert not [name for name in found if "dropped" in name]
+    speck = Speck(backend="simulator", die={"synops_per_second": {"conv1": 5e5}, "fifo": 3})
+    of = speck.answer(on(speck))
+    answer, metrics = of(next(batches().epoch(0))), evaluate(of, batches().epoch(0), task).metrics
     assert answer.dropped is not None
     assert answer.dropped["conv1"].min() > 0
     assert metrics["dropped"] == metrics["dropped/conv1"] == answer.dropped["conv1"].mean()
@@ -166,7 +183,109 @@ def test_int8_is_close_to_float_and_on_a_grid() -> None:
 def test_accelerator_counts_its_storage() -> None:
     net = build(PLAN, family="cnn", neuron={})
     parameters = 4 * 2 * 9 + 3 * 64
-    assert Accelerator().storage(PLAN, net)["weight_bytes"] == 4 * parameters
-    small = Accelerator(precision="int8").storage(PLAN, net)
+    held = Accelerator().quantize(net, PLAN, batches())
+    assert Accelerator().figures(held)["weight_bytes"] == 4 * parameters
+    small = Accelerator(precision="int8").figures(held)
     assert (small["parameters"], small["weight_bytes"]) == (parameters, parameters)
     assert small["map_bytes"] == 2 * 4 * 64  # the first layer before and after its neurons
+
+
+# What a target cannot do is refused by itself, before any work.
+
+BOARD = "a board"  # in place of a back end: a Speck whose board is not there to be asked
+
+
+@pytest.mark.parametrize(
+    ("target", "changed", "message"),
+    [
+        (Speck, {"neuron": {"kind": "lif"}}, r"model\.neuron\.kind=lif: target=speck .*kind=iaf, or target=software"),
+        (Speck, {"neuron": {"min_v_mem": None}}, r"model\.neuron\.min_v_mem=null: quantising needs a lower bound"),
+        (
+            Speck,
+            {"neuron": {"spike_threshold": 1e9}},
+            r"model\.neuron\.spike_threshold=1e\+09: must be at most 65534; .* rounds to 0",
+        ),
+        (
+            Speck,
+            {"neuron": {"min_v_mem": -1e9}},
+            r"model\.neuron\.min_v_mem=-1e\+09: must be at least -65534; .* rounds to 0",
+        ),
+        (
+            Speck,
+            {"neuron": {"spike_threshold": 7000}, "init_rate": 0.1},
+            r"spike_threshold=7000: must be at most 6553\.4",
+        ),
+        (
+            Speck,
+            {"neuron": {"spike_threshold": 0.01, "min_v_mem": -700}},
+            r"min_v_mem=-700: must be at least -655\.34",
+        ),
+        (BOARD, {"observer": {"name": "chip", "v_mem": True, "layers": "all"}}, r"observer\.v_mem=true: a board"),
+        (
+            BOARD,
+            {"observer": {"name": "chip", "v_mem": False, "layers": "all"}},
+            r"target\.monitor=readout: .*use target\.monitor=all",
+        ),
+        (Software, {"observer": {"name": "chip"}}, r"target=software: observer=chip .*target=speck, .*method=bptt"),
+        (
+            lambda: Software(precision="int8"),
+            {"neuron": {"min_v_mem": None}},
+            r"model\.neuron\.min_v_mem=null: quantising needs a lower bound",
+        ),
+        (Accelerator, {}, r"target=accelerator: .*method=bptt trains spikes; use method=conversion"),
+        (Accelerator, {"family": "cnn", "observer": {"name": "chip"}}, r"target=accelerator: observer=chip"),
+    ],
+)
+def test_what_a_target_cannot_do_is_refused(target: Any, changed: dict[str, Any], message: str) -> None:
+    made = Speck(backend="simulator") if target in (Speck, BOARD) else target()
+    if target is BOARD:
+        made.backend = "device"
+    with pytest.raises(RequestError, match=message):
+        made.check(PLAN, asked(**changed))
+
+
+@pytest.mark.parametrize(
+    ("target", "changed"),
+    [
+        (Software(), {"neuron": {"kind": "lif", "tau_mem": 4.0, "min_v_mem": None}}),  # no chip will hold it
+        (Software(), {"neuron": {"min_v_mem": -1e9}}),
+        (Software(precision="int8"), {"neuron": {"kind": "lif", "tau_mem": 4.0}}),
+        (Accelerator(), {"family": "cnn", "neuron": {"min_v_mem": None}}),
+        (Speck(backend="simulator"), {"observer": {"name": "chip", "v_mem": True, "layers": "all"}}),
+    ],
+)
+def test_what_a_target_can_do_is_not_refused(target: Target, changed: dict[str, Any]) -> None:
+    assert target.check(PLAN, asked(**changed)) == []
+
+
+def test_ranks_do_not_share_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
+    speck = Speck(backend="simulator")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert speck.check(PLAN, asked()) == []
+    speck.backend = "device"
+    with pytest.raises(RequestError, match=r"target\.backend=device: 2 ranks cannot share one board"):
+        speck.check(PLAN, asked())
+
+
+def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
+    """A network without a lower bound, which no chip rounds, is evaluated as it is."""
+    batch, net = next(batches().epoch(0)), build(PLAN, family="snn", neuron={"min_v_mem": None})
+    held = Software().quantize(net, PLAN)
+    assert held.chip is None
+    assert held.quantized() is None
+    ours = Software().answer(held)(batch).counts
+    assert np.array_equal(ours, stepped_answer(net, PLAN)(batch).counts)
+    bounded = network()
+    with torch.no_grad():
+        bounded.conv1.weight[0, 0, 0, 0] = -100.0  # one weight so large that most others round to 0
+    rounded = Software(precision="int8").quantize(bounded, PLAN)
+    assert rounded.chip is not None
+    found = [Software().answer(one)(batch).counts for one in (rounded, Software().quantize(bounded, PLAN))]
+    assert not np.array_equal(*found)
+    chip, _ = quantize(bounded, PLAN)
+    assert np.array_equal(found[0], stepped_answer(integer_twin(chip, PLAN, bounded), PLAN)(batch).counts)
+
+
+def test_without_a_chip_network_there_is_nothing_to_run_on_the_chip() -> None:
+    with pytest.raises(RequestError, match=r"target=speck: there is no chip network to run"):
+        Speck(backend="simulator").answer(TargetNetwork(network(), PLAN))

@@ -15,8 +15,9 @@ from cil_spl.data.events import EVENT, Recordings, from_list
 from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets.speck import Speck
+from cil_spl.targets.target import TargetNetwork
 from cil_spl.tasks import evaluation as ev
-from cil_spl.tasks.classification import classification, most_events
+from cil_spl.tasks.classification import classification, confusion_matrix, most_events, wilson
 from cil_spl.training.context import Frames
 
 TASK = classification()
@@ -58,7 +59,8 @@ def test_ties_and_silence_are_wrong_and_told_apart() -> None:
     assert m["events"] == pytest.approx(33 / 7)
     assert m["synops/out"] == pytest.approx(66 / 7)
     assert m["decision_ms"] == 7
-    assert seen.confusion.tolist() == [[2, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
+    assert seen.decision is not None
+    assert confusion_matrix(seen.decision, seen.target, 3).tolist() == [[2, 0, 0, 1], [0, 1, 0, 1], [0, 0, 1, 1]]
 
 
 def test_padding_does_not_count() -> None:
@@ -73,7 +75,7 @@ def test_padding_does_not_count() -> None:
 def test_interval_is_wilsons(case: tuple[int, int]) -> None:
     right, n = case
     expected = binomtest(right, n).proportion_ci(method="wilson")
-    assert ev.wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
+    assert wilson(right, n) == pytest.approx((expected.low, expected.high), abs=1e-12)
 
 
 def test_decision_times_in_bins() -> None:
@@ -118,11 +120,11 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
             net.get_submodule(name).weight.abs_()  # no inhibition, weights below threshold: order cannot matter
     chip, _ = quantize(net, plan)
     speck = Speck(backend="simulator")
-    speck.load(chip, plan, net)
+    held = TargetNetwork(net, plan, chip)
     from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
+    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
@@ -133,9 +135,11 @@ def test_macs_of_a_cnn_leave_out_the_padding() -> None:
     plan = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1}, {"linear": "classes"}], (2, 8, 8), 3)
     net = build(plan, family="cnn", neuron={})
     batch = next(Batches(recordings(2, (8, 8, 2)), 2, Frames(1)).epoch(0))
-    synops = answers.cnn_answer(net, plan)(batch).synops
-    assert synops["conv1"].tolist() == [2 * 4 * (3 * 8 - 2) ** 2] * 2
-    assert synops["linear2"].tolist() == [4 * 64 * 3] * 2
+    answer = answers.cnn_answer(net, plan)(batch)
+    macs = answer.macs
+    assert answer.synops == {}  # another quantity
+    assert macs["conv1"].tolist() == [2 * 4 * (3 * 8 - 2) ** 2] * 2
+    assert macs["linear2"].tolist() == [4 * 64 * 3] * 2
 
 
 def test_heavy_weights_are_found_behind_the_fold() -> None:

@@ -38,7 +38,7 @@ def batches() -> Batches:
 
 
 def run(
-    folder: Path, scores: list[float], thing: Number | None = None, **trainer: Any
+    folder: Path, scores: list[float], thing: Number | None = None, better: Any = "more", **trainer: Any
 ) -> tuple[Fitted, Number, list[Any]]:
     thing = thing or Number()
     logged: list[Any] = []
@@ -54,6 +54,7 @@ def run(
         keep={"thing": thing},
         trainer=replace(Trainer(epochs=len(scores)), **trainer),
         monitor="accuracy",
+        better=better,
         folder=folder,
         log=lambda metrics, epoch: logged.append((epoch, metrics)),
     )
@@ -73,6 +74,20 @@ def test_patience(tmp_path: Path) -> None:
     assert fitted.epochs == 4
     assert fitted.stopped == "no better for 2 epochs"
     assert thing.value == 6
+
+
+def test_where_less_is_better_the_lowest_epoch_is_put_back(tmp_path: Path) -> None:
+    fitted, thing, _ = run(tmp_path, [0.8, 0.2, 0.5, 0.2, 0.1], better="less", patience=2)
+    assert (fitted.best_epoch, fitted.best_score, fitted.epochs) == (2, 0.2, 4)
+    assert thing.value == 6
+    again, thing, _ = run(tmp_path, [0.8, 0.2, 0.5, 0.2, 0.1], better="less", patience=2)
+    assert (again.best_epoch, thing.value) == (2, 6)
+
+
+def test_an_epoch_that_is_not_a_number_is_never_the_best(tmp_path: Path) -> None:
+    for better in ("more", "less"):
+        fitted, _, _ = run(tmp_path / better, [float("nan"), 0.5], better=better)
+        assert (fitted.best_epoch, fitted.best_score) == (2, 0.5)
 
 
 def test_a_time_limit_ends_it_and_keeps_what_there_is(tmp_path: Path) -> None:
