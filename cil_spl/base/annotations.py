@@ -132,6 +132,16 @@ def is_nullable(hint: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as it would be typed."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as it would be typed on the command line: ``[34,34,1]``, ``{shift: 1}``, ``null``."""
+    text = _typed(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_typed(held)}' for name, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    return str(value)
