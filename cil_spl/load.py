@@ -36,7 +36,7 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
         )
     plan = pipeline.plan_of(config)
     net = build(plan, family="snn", neuron=config.model.neuron)
-    load_weights(net, read_checkpoint(run.path("weights.pt"))["weights"])
+    load_weights(net, read_checkpoint(run.path("weights.pt"), "weights")["weights"])
     target.load(load_chip(run.path("chip.npz")), plan, net)
     task = pipeline.make(config, "task")
     return DeployedNetwork(config, plan, net, target, task, _classes(run, int(config.dataset.n_classes)))
@@ -47,7 +47,7 @@ def _classes(run: Run, n: int) -> tuple[str, ...]:
     import csv
 
     if (run.folder / "confusion.csv").exists():
-        with run.path("confusion.csv").open(newline="", encoding="utf-8") as file:
+        with run.path("confusion.csv").open(newline="", encoding="utf-8", errors="replace") as file:
             head = next(csv.reader(file), [])
         if len(head) == n + 2:  # corner, classes, none
             return tuple(head[1:-1])

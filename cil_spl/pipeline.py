@@ -18,24 +18,26 @@ from cil_spl.base import fence, options, process, ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
 from cil_spl.chip.quantize import integer_twin
-from cil_spl.data import cache, datasets
+from cil_spl.data import cache, datasets, known
 from cil_spl.data.augment import Augment
-from cil_spl.data.batches import Batch, Batches
+from cil_spl.data.batches import Batch, Batches, check_frames
 from cil_spl.data.events import Recordings
 from cil_spl.data.options import Frames
 from cil_spl.models import answers
-from cil_spl.models.build import plan_from
+from cil_spl.models.build import build, plan_from
 from cil_spl.models.neurons import weights_of
 from cil_spl.models.plan import Plan
 from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import Record, open_record
-from cil_spl.results.store import check_store
+from cil_spl.results.store import check_store, look_at_store
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
-from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.context import Trained, TrainingContext, begin
 from cil_spl.training.options import Trainer
+
+StartWeights = dict[str, torch.Tensor]
 
 
 def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions: Sequence[str] = ()) -> dict[str, Any]:
@@ -54,20 +56,13 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         RequestError: before any work, if the config, the data or the chip cannot do it.
     """
     folder = Path(folder)
-    cfg = schema.check_config(cfg, extensions)
-    plan = plan_of(cfg)
-    target = make(cfg, "target")
-    if ranks.count() > 1 and target.backend == "device":
-        raise RequestError(
-            f"target.backend={cfg.target.backend}: {ranks.count()} ranks cannot share one board; use one process, or "
-            "target.backend=simulator"
-        )
-    warnings = target.place(plan)
-    start = weights_from(cfg.start_from)
+    cfg, plan, target, warnings, start = ready(cfg, extensions)
     check_store(cfg.tracking)
     threads = prepare(cfg)
     experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
     schema.check_experiences(cfg, len(experiences))
+    known.check_validation(cfg.dataset, experiences)
+    check_memory(cfg, max(len(part) for splits in experiences for part in vars(splits).values()))
     tags = {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
     tags |= {f"threads_{name}": number for name, number in threads.items()}
     with released(target), open_record(cfg, folder, tags=tags, resume=resume) as record:
@@ -98,10 +93,67 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
 
 
 def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfig, Plan, list[str]]:
-    """All that can be known before any work: the checked config, the plan, and warnings of its placement."""
+    """All that can be known before any data is read: the checked config, the plan, and warnings of its placement.
+
+    Nothing is left behind: no folder, no store.
+
+    Raises:
+        RequestError: as :func:`run` would.
+    """
+    cfg, plan, target, warnings, _ = ready(cfg, extensions)
+    with released(target):
+        look_at_store(cfg.tracking)
+    return cfg, plan, warnings
+
+
+def ready(
+    cfg: DictConfig, extensions: Sequence[str] = ()
+) -> tuple[DictConfig, Plan, Any, list[str], StartWeights | None]:
+    """What is made of a config before any data is read.
+
+    Returns:
+        the checked config, the plan, the target, warnings of its placement, and the weights to start from.
+
+    Raises:
+        RequestError: the config, the chip, the weights, the data set's folder or the machine's memory rule the run out.
+    """
     cfg = schema.check_config(cfg, extensions)
     plan = plan_of(cfg)
-    return cfg, plan, make(cfg, "target").place(plan)
+    for group in ("dataset", "test_dataset"):
+        if cfg.get(group) is not None:
+            datasets.check_folder(cfg[group], group)
+    check_memory(cfg, 1)
+    start = start_of(cfg, plan)
+    target = make(cfg, "target")
+    if ranks.count() > 1 and target.backend == "device":
+        raise RequestError(
+            f"target.backend={cfg.target.backend}: {ranks.count()} ranks cannot share one board; use one process, or "
+            "target.backend=simulator"
+        )
+    warnings = target.place(plan)
+    if cfg.observer is not None:
+        make(cfg, "observer", target, plan)  # its die may name layers that there are not
+    return cfg, plan, target, warnings, start
+
+
+def start_of(cfg: DictConfig, plan: Plan) -> StartWeights | None:
+    """The weights of ``start_from``, if any, which have to be those of such a network."""
+    if cfg.start_from is None:
+        return None
+    try:
+        start = weights_from(cfg.start_from)
+        begin(build(plan, family=cfg.model.family, neuron=neuron_of(cfg)), start)
+    except RequestError as error:
+        reason = str(error).removeprefix("start_from: ")
+        raise RequestError(f"start_from={cfg.start_from}: {reason}") from error
+    return start
+
+
+def check_memory(cfg: DictConfig, n: int) -> None:
+    """Refuse batches of at most ``n`` recordings whose frames are larger than this machine's memory."""
+    shape = datasets.preprocessed_sensor_size(cfg.dataset)
+    for key in ("batch_size", "eval_batch_size"):
+        check_frames(cfg.frames.bins, min(n, cfg.trainer[key]), shape, f"trainer.{key}")
 
 
 def plan_of(cfg: DictConfig) -> Plan:
@@ -110,6 +162,11 @@ def plan_of(cfg: DictConfig) -> Plan:
     blocks = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
     name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
     return plan_from(name, blocks, (polarities, height, width), cfg.dataset.n_classes)  # type: ignore[arg-type]
+
+
+def neuron_of(cfg: DictConfig) -> dict[str, Any]:
+    """Options of :class:`cil_spl.models.options.Neuron`."""
+    return OmegaConf.to_container(cfg.model.neuron)  # type: ignore[return-value]
 
 
 def prepare(cfg: DictConfig) -> dict[str, int]:
@@ -129,7 +186,7 @@ def context_of(
         plan=plan,
         experiences=experiences,
         task=make(cfg, "task"),
-        neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
+        neuron=neuron_of(cfg),
         aware=cfg.quantize.aware or cfg.model.aware,
         trainer=Trainer(**cfg.trainer),
         frames=Frames(**cfg.frames),
@@ -153,21 +210,20 @@ def context_of(
     return replace(ctx, deployed=deployed)
 
 
-def weights_from(name: str | None) -> dict[str, torch.Tensor] | None:
+def weights_from(name: str) -> StartWeights:
     """The weights that training starts from: a file, a run's folder, or an MLflow run id.
 
     Raises:
         RequestError: there is no such run, or the file holds no weights.
     """
-    if name is None:
-        return None
     path = Path(name)
     if not path.is_file():
         path = runs.find(name).weights()
     content = read_checkpoint(path)
-    weights = content.get("weights", content.get("keep", {}).get("net"))
-    if weights is None:
-        raise RequestError(f"start_from={name}: this file holds no weights; name a run, or its weights.pt")
+    kept = content.get("keep")
+    weights = content.get("weights", kept.get("net") if isinstance(kept, dict) else None)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise RequestError(f"{path} holds no weights; name a run, or its weights.pt")
     return weights
 
 

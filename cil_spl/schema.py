@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cil_spl.base import fence, options
-from cil_spl.base.annotations import Says, shown
+from cil_spl.base.annotations import Matches, Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 
@@ -28,7 +28,8 @@ class Run:
     """The keys of ``conf/config.yaml`` outside any group."""
 
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0  # numpy's largest
-    name: str | None = None
+    # MLflow takes it as the run's name, and pages and scripts as that of a file.
+    name: Annotated[str, Matches(r"[^/\\\x00-\x1f]+", "text without / and \\, such as my-run")] | None = None
     start_from: Annotated[str, MinLen(1)] | None = None
     extensions: Annotated[list[str], Says("a list of modules, [module]")] = field(default_factory=list)
 
@@ -123,7 +124,7 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
 def _check_finite(value: Any, key: str) -> None:
     """Refuse a number that is infinite or none, wherever it stands."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise RequestError(f"{key}={value}: needs a finite number")
+        raise RequestError(f"{key}={shown(value)}: needs a finite number")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
         _check_finite(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))
@@ -218,6 +219,8 @@ def _check_neurons(neuron: Mapping[str, Any], target: Any) -> None:
 
 def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together."""
+    from cil_spl.data import known
+
     method, model, target = cfg.method.name, cfg.model, cfg.target.name
     needs = requires(cfg)
     if needs.family is not None and model.family != needs.family:
@@ -228,6 +231,7 @@ def _check_together(cfg: DictConfig) -> None:
         raise RequestError(
             f"target=accelerator: it runs a CNN, but method={method} trains spikes; use method=conversion"
         )
+    known.check_split(cfg.dataset)
     _check_observer(cfg, needs.observer)
     _check_surrogate(model.neuron)
     if target != "accelerator":
