@@ -40,7 +40,7 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
             f"{run.folder}: target={config.target.name} leaves no chip network; ask a run on target=speck"
         )
     task = fence.make(config, "task")
-    left = read_checkpoint(run.path("weights.pt"))
+    left = read_checkpoint(run.path("weights.pt"), "weights")
     # A method may have folded a normalisation: then the network is not the config's; earlier versions had no such.
     plan = Plan.from_dict(left["plan"]) if "plan" in left else plan_of(config, task)
     net = network_of(config, task, plan, "snn")
@@ -55,7 +55,7 @@ def _classes(run: Run, n: int) -> tuple[str, ...]:
     import csv
 
     if (run.folder / "confusion.csv").exists():
-        with run.path("confusion.csv").open(newline="", encoding="utf-8") as file:
+        with run.path("confusion.csv").open(newline="", encoding="utf-8", errors="replace") as file:
             head = next(csv.reader(file), [])
         if len(head) == n + 2:  # corner, classes, none
             return tuple(head[1:-1])

@@ -11,15 +11,13 @@ from omegaconf import DictConfig
 from cil_spl import schema
 from cil_spl.base import fence, process, ranks
 from cil_spl.data import cache, datasets
-from cil_spl.models.configured import plan_of
 from cil_spl.models.plan import Plan
 from cil_spl.results import figures
 from cil_spl.results.record import open_record
 from cil_spl.results.row import row_of, score_name
-from cil_spl.results.start import starting_weights
-from cil_spl.results.store import check_store
+from cil_spl.results.start import check_data, ready
+from cil_spl.results.store import check_store, look_at_store
 from cil_spl.targets.deploy import deploy, with_target
-from cil_spl.targets.target import released
 from cil_spl.training.checkpoints import write_network
 from cil_spl.training.context import context_of
 
@@ -40,15 +38,12 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         RequestError: before any work, if the config, the data or the target cannot do it.
     """
     cfg = schema.check_config(cfg, extensions)
-    task = fence.make(cfg, "task")
-    plan = plan_of(cfg, task)
-    with released(fence.make(cfg, "target")) as target:
-        warnings = target.check(plan, schema.asked(cfg))
-        start = starting_weights(cfg.start_from)
+    with ready(cfg, schema.asked(cfg)) as (task, plan, target, warnings, start):
         check_store(cfg.tracking)
         threads = process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
         experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
         schema.check_experiences(cfg, len(experiences))
+        check_data(cfg, experiences)
         tags = threads | {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
         with open_record(cfg, folder, tags=tags, resume=resume) as record:
             for text in warnings:
@@ -68,8 +63,14 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
 
 
 def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfig, Plan, list[str]]:
-    """All that can be known before any work: the checked config, the plan, and the target's warnings."""
+    """All that can be known before any data is read: the checked config, the plan, and the target's warnings.
+
+    Nothing is left behind: no folder, no store.
+
+    Raises:
+        RequestError: as :func:`run` would.
+    """
     cfg = schema.check_config(cfg, extensions)
-    plan = plan_of(cfg, fence.make(cfg, "task"))
-    with released(fence.make(cfg, "target")) as target:
-        return cfg, plan, target.check(plan, schema.asked(cfg))
+    with ready(cfg, schema.asked(cfg)) as (_, plan, _, warnings, _):
+        look_at_store(cfg.tracking)
+    return cfg, plan, warnings

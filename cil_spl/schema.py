@@ -18,7 +18,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cil_spl.base import fence, options
-from cil_spl.base.annotations import Says, shown
+from cil_spl.base.annotations import Matches, Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 
@@ -31,7 +31,8 @@ class Run:
     """The keys of ``conf/config.yaml`` outside any group."""
 
     seed: Annotated[int, Ge(0), Le(2**32 - 1)] = 0  # numpy's largest
-    name: str | None = None
+    # MLflow takes it as the run's name, and pages and scripts as that of a file.
+    name: Annotated[str, Matches(r"[^/\\\x00-\x1f]+", "text without / and \\, such as my-run")] | None = None
     start_from: Annotated[str, MinLen(1)] | None = None
     extensions: Annotated[list[str], Says("a list of modules, [module]")] = field(default_factory=list)
 
@@ -138,7 +139,7 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
 def _check_finite(value: Any, key: str) -> None:
     """Refuse a number that is infinite or none, wherever it stands."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise RequestError(f"{key}={value}: needs a finite number")
+        raise RequestError(f"{key}={shown(value)}: needs a finite number")
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
         _check_finite(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))
@@ -223,6 +224,8 @@ def _check_neurons(neuron: Mapping[str, Any]) -> None:
 
 def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together; what the target cannot do is its own ``check``."""
+    from cil_spl.data import known
+
     method, model = cfg.method.name, cfg.model
     needs = requires(cfg)
     if needs.family is not None and model.family != needs.family:
@@ -242,6 +245,7 @@ def _check_together(cfg: DictConfig) -> None:
             f"model.neuron.min_v_mem=null: {key}=true rounds by the chip's rule, which needs a lower bound; use "
             f"model.neuron.min_v_mem=-1, or {key}=false"
         )
+    known.check_split(cfg.dataset)
     _check_surrogate(model.neuron)
 
 

@@ -13,8 +13,13 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 
-def composed(overrides: Sequence[str], config_dir: str | None = None, config_name: str = "config") -> DictConfig:
+def composed(
+    overrides: Sequence[str], config_dir: str | None = None, config_name: str = "config", *, hydra_too: bool = False
+) -> DictConfig:
     """The config of one run.
+
+    Args:
+        hydra_too: with Hydra's own settings, below ``hydra``.
 
     Raises:
         hydra.errors.HydraException: it cannot be composed.
@@ -32,7 +37,7 @@ def composed(overrides: Sequence[str], config_dir: str | None = None, config_nam
         search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     GlobalHydra.instance().clear()
     with fenced(), initialize_config_module("cil_spl.conf", version_base="1.3", job_name="cilspl"):
-        return compose(config_name, overrides=[*search, *overrides])
+        return compose(config_name, overrides=[*search, *overrides], return_hydra_config=hydra_too)
 
 
 def every(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import close, nearest
 
@@ -57,11 +58,29 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
 
     unresolved = re.search(r"Interpolation key '([^']+)' not found", text)
     if unresolved:
+        deleted = next((w for w in overrides if re.fullmatch(rf"~{re.escape(unresolved[1])}(=.*)?", w)), None)
+        if deleted is not None:
+            return f"{deleted}: the run's folder is named by it, or another value is; it cannot be left out"
         word = next((w for w in overrides if "${" + unresolved[1] in w), "${" + unresolved[1] + "}")
         return f"{word}: there is no key {unresolved[1]}; `cilspl run --cfg job` lists all"
 
-    from hydra.errors import HydraException
+    return _of_hydra(error, text, overrides)
+
+
+def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
+    """What Hydra itself stumbled over, or could not make."""
+    from hydra.errors import HydraException, InstantiationException
     from omegaconf.errors import OmegaConfBaseException
+
+    if isinstance(error, InstantiationException):  # of Hydra's own groups; all others have been checked
+        word = next((w for w in overrides if re.match(r"[+~]*hydra\.", w)), "hydra")
+        return f"{word}: Hydra cannot make it ({shown(' '.join(text.split()))})"
+
+    if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+        return (
+            f"{error.filename}: the run's folder cannot be made or written ({error.strerror}); name another by "
+            "hydra.run.dir, of a sweep by hydra.sweep.dir"
+        )
 
     if not isinstance(error, HydraException | OmegaConfBaseException):  # Hydra stumbled over it itself
         return (

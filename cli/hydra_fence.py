@@ -13,9 +13,11 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import hydra._internal.hydra
+from hydra._internal.callbacks import Callbacks
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import create_config_search_path
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -23,7 +25,9 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
+from cil_spl.results.record import RUN_FILE
 from cil_spl.results.store import URI_VARIABLE, anchor, redact
 
 CALLED = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job.env_set")
@@ -107,6 +111,31 @@ def check_hydra(cfg: DictConfig, words: list[str]) -> None:
                     f"{path}={redact(value)}: only a file from elsewhere says so, and Hydra would act on it; if you "
                     f"mean it, type it on the command line, or set it in conf/local/default.yaml"
                 )
+
+
+def check_hydra_settings(cfg: DictConfig, several: bool) -> None:
+    """Refuse settings of Hydra's with which a run would not begin: its callbacks, and the folder that it runs in.
+
+    Args:
+        cfg: a composed config with its ``hydra`` node, which has passed :func:`check_hydra`.
+        several: it belongs to a sweep.
+
+    Raises:
+        hydra.errors.HydraException: a callback cannot be made.
+        RequestError: the folder cannot be made or written to, or holds a run.
+    """
+    Callbacks(cfg)
+    key = "hydra.sweep.dir" if several else "hydra.run.dir"
+    text = OmegaConf.select(cfg, key)
+    if not isinstance(text, str) or not text:
+        raise RequestError(f"{key}={shown(text)}: needs a folder")
+    folder = Path(text)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        why = "cannot be written to" if there.is_dir() else "is a file"
+        raise RequestError(f"{key}={text}: no folder can be made there, {there} {why}; name another")
+    if (folder / RUN_FILE).exists():
+        raise RequestError(f"{key}={text}: the folder holds a run already; name another, or go on with it by resume=")
 
 
 def _trusted(cfg: DictConfig, words: list[str]) -> DictConfig:

@@ -4,9 +4,30 @@ from __future__ import annotations
 
 import argparse
 import os
+from typing import TYPE_CHECKING, Any
 
 from cil_spl.base import fence
+from cil_spl.base.errors import RequestError
 from cil_spl.cli import extensions_option
+
+if TYPE_CHECKING:
+    from cil_spl.results.runs import Run
+
+
+def _sensor_size(run: Run) -> tuple[int, int, int]:
+    """(width, height, polarities) of what the run's network is shown, from the run's config."""
+    from omegaconf import OmegaConf
+
+    from cil_spl.base import options
+    from cil_spl.data.options import Dataset
+
+    said: Any = OmegaConf.to_container(run.config()).get("dataset", {})  # type: ignore[union-attr]
+    try:
+        checked = options.checked(Dataset, {key: said[key] for key in options.names(Dataset) if key in said}, "dataset")
+    except RequestError as error:
+        raise RequestError(f"{run.folder}/config.yaml: damaged, {error}; take it from a copy of the run") from error
+    width, height, polarities = checked["sensor_size"]
+    return width, height, polarities
 
 
 def main(argv: list[str]) -> int:
@@ -24,8 +45,7 @@ def main(argv: list[str]) -> int:
     from cil_spl.results import runs
 
     run = runs.find(given.run)
-    width, height, polarities = run.config().dataset.sensor_size
-    size = (int(width), int(height), int(polarities))
+    size = _sensor_size(run)
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 
     from cil_spl import load

@@ -13,6 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 
 if TYPE_CHECKING:
@@ -69,20 +70,23 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     if run.info.get("refused"):
         raise RequestError(f"resume={run.folder}: it was refused before it began; start it anew by `cilspl run`")
     if run.status == "running":
-        raise RequestError(f"resume={run.folder}: the run is still going on")
+        raise RequestError(
+            f"resume={run.folder}: a process is still working at the run; wait until it has ended, or stop it "
+            "(Ctrl-C, SIGTERM) and resume it then"
+        )
     cfg = schema.known_part(run.config())
     changed = []
     for key, value in typed.items():
-        had = OmegaConf.select(cfg, key)
+        had = _had(cfg, key)
         had = had.get("name") if OmegaConf.is_dict(had) else had  # method=bptt names a group's choice
         had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
         if value == had:
             continue
         extends = key == "trainer.epochs" and run.status == "finished" and _is_more(value, had)
         if extends or key in MAY_DIFFER or key.startswith(MAY_DIFFER_GROUP):
-            OmegaConf.update(cfg, key, value)
+            _set(cfg, key, value)
         else:
-            changed.append(f"{key}={value} (the run has {had})")
+            changed.append(f"{key}={shown(value)} (the run has {shown(had)})")
     if changed:
         raise RequestError(
             f"resume={run.folder}: {', '.join(changed)}: a run goes on as it began; beside resume= may be typed "
@@ -90,6 +94,35 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
             "For another run that begins from its weights use start_from"
         )
     return cfg
+
+
+def _had(cfg: Any, key: str) -> Any:
+    """What the run's config has under a key; None where it has no such key."""
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    try:
+        return OmegaConf.select(cfg, key)
+    except OmegaConfBaseException:  # a name below a list
+        return None
+
+
+def _set(cfg: Any, key: str, value: Any) -> None:
+    """Change a value of the config.
+
+    Raises:
+        RequestError: the key lies below something that has no keys.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    parent = key.rpartition(".")[0]
+    if parent and not OmegaConf.is_dict(_had(cfg, parent)):
+        raise RequestError(f"{key}={shown(value)}: {parent} has no keys below it; `cilspl run --cfg job` lists all")
+    try:
+        OmegaConf.update(cfg, key, value)
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
+        raise RequestError(f"{key}={shown(value)}: cannot be set ({str(error).splitlines()[0]})") from None
 
 
 def _is_more(value: Any, had: Any) -> bool:
@@ -111,7 +144,9 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
             override = OverridesParser.create().parse_override(word)
         except HydraException as error:
             raise RequestError(f"{word}: beside resume= only key=value can be typed ({error})") from None
-        if override.is_delete() or override.is_sweep_override() or override.is_hydra_override():
+        if override.is_hydra_override():
+            raise RequestError(f"{word}: a resumed run stays in its folder and takes no setting of Hydra; leave it out")
+        if override.is_delete() or override.is_sweep_override():
             raise RequestError(f"{word}: beside resume= only key=value can be typed, with one value")
         found[override.key_or_group] = override.value()
     return found

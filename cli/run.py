@@ -51,7 +51,9 @@ class Sweep(Callback):
         _Now.sweep = Path(config.hydra.sweep.dir).resolve()
         plain = OmegaConf.to_container(config.tracking, resolve=True)
         assert isinstance(plain, dict)
-        tracking = {**plain, "uri": store_uri(config.tracking.uri)}
+        if not isinstance(plain.get("uri"), str | None):
+            return  # each run says so
+        tracking = {**plain, "uri": store_uri(plain.get("uri"))}
         try:
             open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
         except RequestError as error:
@@ -71,9 +73,9 @@ def task(cfg: DictConfig) -> float | None:
     here = Path(job.runtime.output_dir)
     start = job.runtime.cwd
     _Now.folder = here
-    cfg.tracking.uri = store_uri(cfg.tracking.uri, Path(start))
     single = job.mode == RunMode.RUN
     try:
+        _anchor(cfg, Path(start))
         _run(cfg, here, extensions_of(cfg, list(job.overrides.task), start))
     except Exception as error:
         code = _tell(error)
@@ -95,6 +97,13 @@ def _score(folder: Path) -> float | None:
     return row.score_of(runs.read(folder).info) if ranks.first() else None
 
 
+def _anchor(cfg: DictConfig, base: Path | None = None) -> None:
+    """Make the address of the store absolute; what is no address is left for the check to refuse."""
+    uri = OmegaConf.select(cfg, "tracking.uri")
+    if isinstance(uri, str | int | None) and not isinstance(uri, bool) and OmegaConf.is_dict(cfg.get("tracking")):
+        cfg.tracking.uri = store_uri(None if uri is None else str(uri), base)  # YAML makes a number of 5
+
+
 def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> None:
     from cil_spl import schema
 
@@ -107,8 +116,8 @@ def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool =
 def carry_out(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> int:
     """Run without Hydra around it; returns the exit code."""
     _Now.code, _Now.folder, _Now.sweep = DONE, folder, None
-    cfg.tracking.uri = store_uri(cfg.tracking.uri)
     try:
+        _anchor(cfg)
         _run(cfg, folder, extensions, resume=resume)
     except KeyboardInterrupt as error:
         return _interrupted(error)
@@ -150,6 +159,11 @@ def _tell(error: Exception) -> int:
 def _trace(error: Exception) -> int:
     if isinstance(error, OSError) and error.errno is not None:  # a full disk, a lost mount: no fault of the code
         complain(f"the run failed: {error}")
+    elif isinstance(error, MemoryError):
+        complain(
+            f"the run failed: no memory is left ({error}); lower frames.bins, trainer.batch_size or "
+            "trainer.eval_batch_size"
+        )
     else:
         sys.stderr.write(redact("".join(traceback.format_exception(error))))
         complain(f"the run failed: {describe(error)}")

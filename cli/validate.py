@@ -9,8 +9,8 @@ import os
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cilspl validate",
-        description="Compose a config as `cilspl run` would, check it, and place its network on the chip, "
-        "without running. Commas stand for several runs, as in a sweep.",
+        description="Compose a config as `cilspl run` would and check all that can be known before data is read: the "
+        "config, the chip, where results go; without running. Commas stand for several runs, as in a sweep.",
     )
     parser.add_argument("overrides", nargs="*", help="as for `cilspl run`")
     parser.add_argument("--multirun", "-m", action="store_true", help="no difference: commas are taken as a sweep")
@@ -19,17 +19,21 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
 
     from hydra.errors import HydraException
+    from omegaconf import open_dict
     from omegaconf.errors import OmegaConfBaseException
 
     from cil_spl.base.errors import RequestError
     from cil_spl.cli.compose import composed, every, extensions_of
     from cil_spl.cli.explain import explain
+    from cil_spl.cli.hydra_fence import check_hydra_settings
 
     try:
-        configs = [
-            (words, composed(words, given.config_dir, given.config_name))
-            for words in every(given.overrides, given.config_dir)
-        ]
+        runs = every(given.overrides, given.config_dir)
+        configs = [(words, composed(words, given.config_dir, given.config_name, hydra_too=True)) for words in runs]
+        for _, cfg in configs:
+            check_hydra_settings(cfg, several=given.multirun or len(configs) > 1)
+            with open_dict(cfg):
+                del cfg["hydra"]
     except (HydraException, OmegaConfBaseException, ValueError) as error:  # Hydra's own, for model=1.5
         raise RequestError(explain(error, given.overrides, given.config_dir)) from error
 

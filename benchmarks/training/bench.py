@@ -122,7 +122,11 @@ def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
     process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
     data = datasets.load(cfg.dataset, None, seed=cfg.seed)
     record = SimpleNamespace(folder=folder, log=lambda *_: None, warn=lambda _: None)
-    return with_target(context_of(cfg, plan, data, task, record, starting_weights(start)), target), target
+    return with_target(context_of(cfg, plan, data, task, record, _start(cfg, task, plan, start)), target), target
+
+
+def _start(cfg: Any, task: Any, plan: Any, start: str | None) -> Any:
+    return starting_weights(OmegaConf.merge(cfg, {"start_from": start}), task, plan)
 
 
 def taken(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:

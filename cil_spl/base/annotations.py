@@ -29,6 +29,13 @@ class Says:
 
 
 @dataclass(frozen=True)
+class Why:
+    """In an annotation: what a limit is for, where the number alone does not say it."""
+
+    words: str
+
+
+@dataclass(frozen=True)
 class Matches:
     """In an annotation: a text of this form, and how a message calls it."""
 
@@ -41,7 +48,8 @@ def reason_of(error: Mapping[str, Any], hint: Any, value: Any) -> str:
     kind, null = error["type"], ", or null" if is_nullable(hint) else ""
     limits = next((limits for limits in map(limits_of, members_of(hint)) if limits), "")
     if kind in ("greater_than", "greater_than_equal", "less_than", "less_than_equal") and limits:
-        return f"must be {limits}{null}"
+        why = next((mark.words for member in members_of(hint) if (mark := mark_of(member, Why)) is not None), "")
+        return f"must be {limits}{null}" + (f"; {why}" if why else "")
     literals = [bare_of(member) for member in members_of(hint) if get_origin(bare_of(member)) is Literal]
     allowed = [arg for literal in literals for arg in get_args(literal)]
     if kind == "literal_error" and allowed:
@@ -64,6 +72,9 @@ def words_of(hint: Any) -> str:
 
 
 def _one(member: Any) -> str:
+    says = says_of(member)
+    if says is not None:
+        return says.words
     bare, limits = bare_of(member), limits_of(member)
     origin, args = get_origin(bare), get_args(bare)
     simple = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
@@ -132,6 +143,16 @@ def is_nullable(hint: Any) -> bool:
 
 
 def shown(value: Any) -> str:
-    """A value as it would be typed."""
-    text = "null" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+    """A value as it would be typed on the command line: ``[34,34,1]``, ``{shift: 1}``, ``null``."""
+    text = _typed(value)
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+def _typed(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{name}: {_typed(held)}' for name, held in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(_typed, value))}]"
+    return str(value)

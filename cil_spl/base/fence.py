@@ -19,6 +19,7 @@ from importlib.resources import files
 from typing import Any
 
 from cil_spl.base import options
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 
@@ -56,7 +57,9 @@ def check_extensions(listed: Any, named: Any = ()) -> list[str]:
 def _modules(value: Any) -> list[str]:
     """A list of modules that can be found; nothing is imported."""
     if isinstance(value, str) or not isinstance(value, Sequence | None):
-        raise RequestError(f"extensions={value}: needs a list of modules, for example extensions=[{_first(value)}]")
+        raise RequestError(
+            f"extensions={shown(value)}: needs a list of modules, for example extensions=[{_first(value)}]"
+        )
     found = []
     for name in value or ():
         if not isinstance(name, str) or not all(_NAME.fullmatch(part) for part in name.split(".")):

@@ -28,6 +28,7 @@ from cil_spl.base.annotations import (
     Keys,
     Matches,
     Says,
+    Why,
     bare_of,
     is_nullable,
     mark_of,
@@ -213,7 +214,7 @@ def _strict(hint: Any) -> Any:
         if keys is not None:
             return Union[_model(keys.of), None] if is_nullable(hint) else _model(keys.of)  # noqa: UP007
         marks = [AfterValidator(_matcher(mark)) if isinstance(mark, Matches) else mark for mark in args[1:]]
-        marks = [mark for mark in marks if not isinstance(mark, Says)]
+        marks = [mark for mark in marks if not isinstance(mark, Says | Why)]
         inner = _strict(args[0])
         return Annotated[(inner, *marks)] if marks else inner
     if origin is Literal and not any(isinstance(arg, bool) for arg in args):

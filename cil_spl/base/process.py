@@ -10,13 +10,20 @@ import ctypes
 import os
 import random
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+from annotated_types import Ge, Le
 
 from cil_spl.base import ranks
+from cil_spl.base.annotations import Why
 
 if TYPE_CHECKING:
     import torch
 
+# The largest machines have some hundreds of cores; every thread takes memory of its own.
+Threads = Annotated[
+    int, Ge(1), Le(1024), Why("each thread takes memory, and more of them than there are cores make nothing faster")
+]
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
@@ -57,6 +64,14 @@ def seed_everything(seed: int) -> None:
     np.random.seed(seed)  # noqa: NPY002  (libraries draw from it)
     torch.manual_seed(seed)
     torch.use_deterministic_algorithms(True, warn_only=True)
+
+
+def memory_bytes() -> int | None:
+    """The memory of this machine; None where the system does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
 
 
 def keep_memory() -> None:

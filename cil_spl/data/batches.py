@@ -5,6 +5,7 @@ The only place where data meets torch.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -12,10 +13,34 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from cil_spl.base import process
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
+
+
+def check_frames(bins: int, n: int, sensor_size: tuple[int, int, int], key: str) -> None:
+    """Refuse a batch whose frames are larger than this machine's memory.
+
+    Args:
+        n: recordings of the batch.
+        sensor_size: (width, height, polarities) of what a network gets.
+        key: of the config that sets the size of the batch.
+
+    Raises:
+        RequestError: says how much it would be, and what would fit.
+    """
+    has = process.memory_bytes()
+    one = math.prod(sensor_size) * n * 4  # bytes of a bin, float32
+    if has is not None and bins * one > has:
+        width, height, polarities = sensor_size
+        most = f"at most {has // one} bins fit" if has >= one else "not even one bin fits"
+        raise RequestError(
+            f"frames.bins={bins}: the frames of {n} recording{'s' if n > 1 else ''} ({width} x {height} x {polarities} "
+            f"values in each bin) would take {bins * one / 1e9:.3g} GB, and this machine has {has / 1e9:.3g} GB of "
+            f"memory; {most}" + (f", or lower {key}" if n > 1 else "")
+        )
 
 
 class FramesConfig(Protocol):

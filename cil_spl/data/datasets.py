@@ -7,7 +7,6 @@ the check for leaks, the validation split.
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -18,18 +17,16 @@ import numpy as np
 from annotated_types import Ge, MinLen
 
 from cil_spl.base import fence, options
-from cil_spl.base.annotations import Keys, Says
+from cil_spl.base.annotations import Keys, Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
-from cil_spl.data import cache, recorded
+from cil_spl.data import cache, exclusions, folders, known, recorded
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
 from cil_spl.data.events import Recordings, Splits
 from cil_spl.data.options import Dataset
 from cil_spl.data.saccade_parameters import Parameters
 from cil_spl.data.splits import stratified_split
-
-log = logging.getLogger(__name__)
 
 # Keys of every data set that `load` sees to; a data set's function gets the others.
 COMMON = options.names(Dataset)
@@ -82,7 +79,7 @@ def saccade_mnist(
     from cil_spl.data.simulated import idx_file, saccade_mnist_recordings
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed, "n_train": n_train, "n_test": n_test}
-    folder = _folder(root)
+    folder = folders.folder_of(root)
     names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
     files = [idx_file(folder, name, download) for name in names]  # fetched before their fingerprint is taken
     return _cached(
@@ -112,10 +109,10 @@ def nmnist(
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at = _folder(root)
+    at = folders.folder_of(root)
     folder = nmnist_files.find(at)
     if folder is None:
-        _absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
+        folders.refuse_download(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
         folder = recorded.fetch("NMNIST", at, 1200, [{"train": True}, {"train": False}])
     return _cached(
         {"dataset": "nmnist", "test_digits_from": test_digits_from},
@@ -135,10 +132,10 @@ def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at, parts = _folder(root), ("ibmGestureTrain", "ibmGestureTest")
+    at, parts = folders.folder_of(root), ("ibmGestureTrain", "ibmGestureTest")
     folder = next((f for f in (at, at / "DVSGesture") if any((f / p).is_dir() for p in parts)), None)
     if folder is None:
-        _absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
+        folders.refuse_download(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
         folder = recorded.fetch("DVSGesture", at, 2900, [{"train": True}, {"train": False}])
     return _cached(
         {"dataset": "dvs_gesture"},
@@ -158,10 +155,10 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, a file cut off or foreign, or the package ``aedat`` is missing.
     """
-    at = _folder(root)
+    at = folders.folder_of(root)
     folder = next((f for f in (at, at / "CIFAR10DVS") if any(f.glob("*/*.aedat4"))), None)
     if folder is None:
-        _absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
+        folders.refuse_download(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
         folder = recorded.fetch("CIFAR10DVS", at, 8300, [{}])
     return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
@@ -182,17 +179,30 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions
     """
     config = _plain(dataset)
     function = fence.locate(group, config.get("_target_"), extensions)
-    known = [*COMMON, *options.names(function)]
+    allowed = [*COMMON, *options.names(function)]
     for key, value in config.items():
-        if key not in known and key != "_target_" and not options.takes_any(function):
-            raise RequestError(f"{group}.{key}={value}: no such key; {nearest(key, known)}")
+        if key not in allowed and key != "_target_" and not options.takes_any(function):
+            raise RequestError(f"{group}.{key}={shown(value)}: no such key; {nearest(key, allowed)}")
     found = options.checked(Dataset, {key: value for key, value in config.items() if key in COMMON}, group)
     found |= options.checked(function, _own(config), group)
     if group == "dataset" and found["split"] != "test":
         raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
     stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
-    _listed(found["exclude_indices"])
+    exclusions.listed(found["exclude_indices"])
+    known.check_known(config["_target_"], found, group)
     return {"_target_": config["_target_"]} | {key: found[key] for key in [*config, *found] if key in found}
+
+
+def check_folder(dataset: Mapping[str, Any], group: str = "dataset") -> None:
+    """Refuse the folder of one of our sets that is not there, before anything is read or downloaded.
+
+    Raises:
+        RequestError: names the folder and what to do.
+    """
+    path = str(dataset["_target_"])
+    if path in known.KNOWN and "root" in dataset:
+        default = options.defaults(globals()[path.rpartition(".")[2]])["root"]
+        folders.check_root(dataset["root"], default, bool(dataset["download"]), group)
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -241,21 +251,28 @@ def load(
 
 def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed: int) -> Splits:
     """One experience: pre-processed, without what is left out, checked, split."""
+    own_test = test is None
     parts = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
     parts = _preprocessed(parts, config.get("preprocess"))
     train, val = parts["train"], parts["val"]
     test = parts["test"] if test is None else test
     if not len(test):
         raise RequestError(f"dataset={config.get('name')} has no test recordings; name others: dataset@test_dataset=…")
-    wanted = _listed(config.get("exclude_indices"))
+    wanted = exclusions.listed(config.get("exclude_indices"))
     if wanted is not None:
-        train, val = (_without(part, wanted, test) for part in (train, val))
+        before = len(train) + len(val)
+        train, val = (exclusions.without(part, wanted, test) for part in (train, val))
+        if wanted == exclusions.TEST_DATASET and own_test and len(train) + len(val) == before:
+            raise RequestError(
+                f"dataset.exclude_indices={wanted}: there is no test_dataset, and no training recording shows what the "
+                "set's own test recordings show; leave it null, or choose one with dataset@test_dataset=NAME"
+            )
     if not len(train):
         raise RequestError(
             f"dataset={config.get('name')} has no training recordings (left out: dataset.exclude_indices)"
         )
     for part in (train, val):
-        _check_leaks(part, test)
+        exclusions.check_leaks(part, test)
     if not len(val):
         first, second = stratified_split(train.target, config.get("val_fraction", 0.1), seed)
         train, val = train.subset(first), train.subset(second)
@@ -270,7 +287,9 @@ def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Seq
         )
     for key, value in (("sensor_size", config["sensor_size"]), ("n_classes", config["n_classes"])):
         if value != training[key]:
-            raise RequestError(f"test_dataset.{key}={value}: dataset.{key} is {training[key]}; they must be the same")
+            raise RequestError(
+                f"test_dataset.{key}={shown(value)}: dataset.{key} is {shown(training[key])}; they must be the same"
+            )
     sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
@@ -285,18 +304,12 @@ def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Seq
 
 def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Splits | tuple[Splits, ...]:
     function = fence.locate(group, config.get("_target_"), extensions)
+    check_folder(config, group)
     try:
         sets = function(**_own(config))
     except RequestError as error:  # the function does not know which of the two groups it serves
         raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
-    for splits in sets if isinstance(sets, tuple) else (sets,):
-        for part in (splits.train, splits.val, splits.test):
-            if tuple(part.sensor_size) != tuple(config["sensor_size"]):
-                raise RequestError(
-                    f"{group}.sensor_size={config['sensor_size']}: the recordings are of {list(part.sensor_size)}"
-                )
-            if len(part.classes) != config["n_classes"] or (len(part) and part.target.max() >= config["n_classes"]):
-                raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
+    known.check_returned(sets, config, group)
     return sets
 
 
@@ -339,70 +352,6 @@ def _joined(parts: list[Recordings]) -> Recordings:
         name=np.concatenate([part.name for part in parts]),
         origin=np.concatenate([part.origin for part in parts]),
     )
-
-
-def _listed(exclude: Any) -> set[str] | str | None:
-    """``dataset.exclude_indices``: None, the word ``test_dataset``, or a set of origins and their endings."""
-    if exclude is None or exclude == "test_dataset":
-        return exclude
-    if isinstance(exclude, str):
-        try:
-            lines = Path(exclude).expanduser().read_text().splitlines()
-        except (OSError, ValueError) as error:
-            raise RequestError(
-                f"dataset.exclude_indices={exclude}: no such text file ({error}); allowed are null, a list, a file "
-                "with one entry a line, and the word test_dataset"
-            ) from error
-        return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    return {str(e) for e in exclude}
-
-
-def _without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recordings:
-    """The recordings whose origin is not wanted: ``mnist/train/5`` answers to itself, to ``train/5`` and to ``5``."""
-    if not len(part):
-        return part
-    if isinstance(wanted, str):
-        out = np.isin(part.origin, test.origin[test.origin != ""])
-    else:
-        out = np.array([any(tail in wanted for tail in _tails(o)) for o in part.origin.tolist()])
-        if not out.any():
-            log.warning("dataset.exclude_indices names %d origins; no training recording is of them", len(wanted))
-    log.info("dataset.exclude_indices leaves out %d of %d training recordings", out.sum(), len(part))
-    return part.subset(np.flatnonzero(~out))
-
-
-def _tails(origin: str) -> list[str]:
-    steps = origin.split("/")
-    return ["/".join(steps[i:]) for i in range(len(steps))] if origin else []
-
-
-def _check_leaks(part: Recordings, test: Recordings) -> None:
-    both = np.isin(part.origin, test.origin) & (part.origin != "")
-    if not both.any():
-        return
-    i = int(np.argmax(both))
-    j = int(np.argmax(test.origin == part.origin[i]))
-    raise RequestError(
-        f"{both.sum()} of {len(part)} training recordings show what is also in the test set, for example "
-        f"{part.origin[i]} ({part.name[i]} in training, {test.name[j]} in the test set); leave them out of training "
-        "with dataset.exclude_indices=test_dataset"
-    )
-
-
-def _folder(root: Any) -> Path:
-    if not isinstance(root, (str, Path)) or not str(root):
-        raise RequestError(f"dataset.root={root}: needs the folder that holds the data set")
-    return Path(root).expanduser()
-
-
-def _absent(root: Path, download: bool, what: str) -> None:
-    if not download:
-        why = "does not exist"
-        if root.is_dir():
-            why = f"does not hold {what}" if any(root.iterdir()) else "is empty"
-        raise RequestError(
-            f"dataset.root={root} {why}; set dataset.root to the folder of the data set, or dataset.download=true"
-        )
 
 
 def _plain(config: Any) -> Any:

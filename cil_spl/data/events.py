@@ -7,8 +7,10 @@ gather and nothing is held twice.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -128,9 +130,19 @@ def from_list(
     names: Sequence[str] | None = None,
     origins: Sequence[str] | None = None,
 ) -> Recordings:
-    """Recordings from separate event arrays; each is checked."""
-    names = [f"recording {i}" for i in range(len(recordings))] if names is None else list(names)
-    origins = [""] * len(recordings) if origins is None else list(origins)
+    """Recordings from separate event arrays; each is checked.
+
+    Raises:
+        RequestError: labels, names or origins are not as many as recordings, a label is no number of a class, or an
+            event cannot be (see :func:`check_events`).
+    """
+    n = len(recordings)
+    names = [f"recording {i}" for i in range(n)] if names is None else list(names)
+    origins = [""] * n if origins is None else list(origins)
+    for what, listed in (("labels", target), ("names", names), ("origins", origins)):
+        if len(listed) != n:
+            raise RequestError(f"from_list: {n} recordings, but {len(listed)} {what}; needs one for each recording")
+    labels = _labels(target, names, classes)
     checked = [check_events(e, sensor_size, n) for e, n in zip(recordings, names, strict=True)]
     stop = np.cumsum([len(e) for e in checked], dtype=np.int64)
     start = stop - np.array([len(e) for e in checked], dtype=np.int64)
@@ -138,9 +150,55 @@ def from_list(
         events=np.concatenate(checked) if checked else np.empty(0, EVENT),
         start=start,
         stop=stop,
-        target=np.asarray(target, np.int64),
+        target=labels,
         name=np.asarray(names, dtype=str),
         origin=np.asarray(origins, dtype=str),
         sensor_size=sensor_size,
         classes=tuple(classes),
     )
+
+
+def _labels(
+    target: Sequence[int] | np.ndarray, names: Sequence[Any] | np.ndarray, classes: Sequence[str]
+) -> np.ndarray:
+    """Class numbers, int64 ``[R]``; the first that is none is named with its recording."""
+    found = np.asarray(target)
+    numbers = found if found.dtype.kind in "iu" else np.full(len(found), -1)
+    with contextlib.suppress(ValueError, TypeError):  # 3.0 is a class number, "three" and 0.5 are not
+        whole = found.astype(np.float64)
+        numbers = np.where(whole == np.floor(whole), whole, -1)
+    bad = (numbers < 0) | (numbers >= len(classes))
+    if bad.any():
+        first = int(np.argmax(bad))
+        raise RequestError(
+            f"{names[first]}: its label is {found[first]}; allowed are 0 to {len(classes) - 1}, the numbers of the "
+            f"classes {', '.join(map(str, classes))}"
+        )
+    return numbers.astype(np.int64)
+
+
+def check_recordings(recordings: Recordings, what: str) -> None:
+    """Refuse recordings whose parts do not belong together; those of :func:`from_list` always do.
+
+    Args:
+        what: how messages call them.
+
+    Raises:
+        RequestError: names the part, or the recording with a label that is no class.
+    """
+    n = len(recordings.start)
+    for field in ("start", "stop", "target", "name", "origin"):
+        values = getattr(recordings, field)
+        if not isinstance(values, np.ndarray) or values.shape != (n,):
+            found = f"shape {values.shape}" if isinstance(values, np.ndarray) else f"type {type(values).__name__}"
+            raise RequestError(f"{what}: {field} is of {found}; needs an array of shape ({n},), one for each recording")
+    if recordings.events.dtype != EVENT:
+        raise RequestError(f"{what}: events are of {recordings.events.dtype}; needs {EVENT}, see from_list")
+    wrong = (recordings.start < 0) | (recordings.stop < recordings.start) | (recordings.stop > len(recordings.events))
+    if wrong.any():
+        i = int(np.argmax(wrong))
+        raise RequestError(
+            f"{what}: {recordings.name[i]} lies at events {recordings.start[i]} to {recordings.stop[i]} of "
+            f"{len(recordings.events)}; see from_list"
+        )
+    _labels(recordings.target, recordings.name, recordings.classes)

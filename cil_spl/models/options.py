@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le, Len, MinLen
 
-from cil_spl.base.annotations import Keys, Says
+from cil_spl.base.annotations import Keys, Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.options import checked
 from cil_spl.models.presets import PRESETS
@@ -148,9 +148,8 @@ def check_layers(blocks: Sequence[Any]) -> list[dict[str, Any]]:
         where = f"model.layers[{i}]"
         kind = next((kind for kind in BLOCKS if isinstance(block, Mapping) and kind in block), None)
         if kind is None:
-            shown = dict(block) if isinstance(block, Mapping) else block
             known = ", ".join(f"`{kind}: …`" for kind in BLOCKS if kind not in ("conv", "linear"))
-            raise RequestError(f"{where}={shown}: needs `conv: FEATURES`, `linear: FEATURES`, or one of {known}")
+            raise RequestError(f"{where}={shown(block)}: needs `conv: FEATURES`, `linear: FEATURES`, or one of {known}")
         found.append(checked(BLOCKS[kind], block, where))
         name = found[-1]["name"]
         if name is not None and (name == "input" or name in [other["name"] for other in found[:-1]]):

@@ -5,17 +5,46 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from cil_spl.base import locks
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info
-from cil_spl.results.store import redact, sqlite_path, store_uri, stored_runs
+from cil_spl.results.store import MLFLOW_STATUS, first_line, redact, sqlite_path, store_uri, stored_runs
 
 DEFAULT_FOLDER = "runs"
+GROUPS = ("method", "model", "dataset", "target")  # what makes a run; a config.yaml has names and values in each
+# What a record says under its keys: types, and words for them. The first three are in every record.
+FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
+    "run_id": ((str, NoneType), "text or null"),
+    "status": ((str,), "text"),
+    "started": ((str,), "a time"),
+    "params": ((dict,), "names and values"),
+    "tags": ((dict,), "names and texts"),
+    "metrics": ((dict,), "names and numbers"),
+    "row": ((dict,), "names and values"),
+    "warnings": ((list,), "a list"),
+    "error": ((str, NoneType), "text or null"),
+    "files": ((dict,), "names and digests"),
+    "former_run_ids": ((list,), "a list"),
+    "resumed": ((list,), "a list"),
+    "refused": ((bool,), "true or false"),
+}
+NAMES = ("method", "model", "dataset", "target", "backend", "seed")  # of a row; the rest are figures
+INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (
+    ("tags", (str,), "text"),
+    ("metrics", (int, float, NoneType), "a number or null"),
+    ("row", (int, float, NoneType), "a number or null"),
+    ("warnings", (str,), "text"),
+    ("files", (str,), "text"),
+    ("former_run_ids", (str,), "text"),
+)
 GONE = "its process is gone"
+_NO_RECORD = "not the record of a run, or changed since"
 _SHORTEST_PREFIX = 4
 
 
@@ -48,6 +77,8 @@ class Run:
         path = self.folder / name
         if not path.exists():
             raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
+        if not path.is_file():
+            raise RequestError(f"{path}: no file, but a folder or a device; take {name} from a copy of the run")
         digest = self.info.get("files", {}).get(name)
         if digest is not None and digest != file_digest(path):
             warn_once(f"{path}: not as the run left it: changed or damaged since")
@@ -68,10 +99,28 @@ class Run:
         return best if best.exists() else last[-1]
 
     def config(self) -> Any:
-        """The resolved config, as a ``DictConfig``."""
-        from omegaconf import OmegaConf
+        """The resolved config, as a ``DictConfig`` whose groups are mappings.
 
-        return OmegaConf.load(self.path(CONFIG_FILE))
+        Raises:
+            RequestError: the file is damaged, or no config.
+        """
+        from omegaconf import OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+
+        path = self.path(CONFIG_FILE)
+        remedy = f"take it from a copy of the run; the values are in {RUN_FILE} as well"
+        try:
+            config = OmegaConf.load(path)
+        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+            raise RequestError(f"{path}: damaged, it cannot be read ({first_line(error)}); {remedy}") from error
+        if not (OmegaConf.is_dict(config) and any(group in config for group in GROUPS)):
+            raise RequestError(f"{path}: damaged, it is no config of a run; {remedy}")
+        plain: Any = OmegaConf.to_container(config)
+        for group in GROUPS:
+            if group in plain and not (isinstance(plain[group], dict) and plain[group]):
+                raise RequestError(f"{path}: damaged, {group}={shown(plain[group])} has no names and values; {remedy}")
+        return config
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""
@@ -92,10 +141,38 @@ def read(folder: Path | str) -> Run:
 
 def _read(folder: Path) -> tuple[Run, bool]:
     """The run, and whether its record had a checksum."""
-    info, checked = read_info(folder)
+    try:
+        info, checked = read_info(folder)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(f"{folder / RUN_FILE}: cannot be read ({reason}); take it from a copy of the run") from error
+    _check_info(info, folder / RUN_FILE)
     if info.get("status") == "running" and not locks.is_held(folder):
         info |= {"status": "killed", "error": GONE}  # nobody was left to say so
     return Run(folder.resolve(), info), checked
+
+
+def _check_info(info: dict[str, Any], path: Path) -> None:
+    """Refuse a record with values of the wrong type: without a checksum nothing else tells that it was changed."""
+    for key in ("params", "tags", "metrics", "row"):
+        info.setdefault(key, {})
+    for number, (key, (kinds, words)) in enumerate(FIELDS.items()):
+        if key in info or number < 3:
+            if key not in info:
+                raise RequestError(f"{path}: {key} is missing: {_NO_RECORD}")
+            _check_kind(path, key, info[key], kinds, words)
+    if info["status"] not in MLFLOW_STATUS:
+        raise RequestError(f"{path}: status={info['status']}: {_NO_RECORD}; allowed are {', '.join(MLFLOW_STATUS)}")
+    for key, kinds, words in INNER:
+        held = info.get(key, {})
+        for name, value in held.items() if isinstance(held, dict) else enumerate(held):
+            if key != "row" or name not in NAMES:
+                _check_kind(path, f"{key}.{name}", value, kinds, words)
+
+
+def _check_kind(path: Path, key: str, value: Any, kinds: tuple[type, ...], words: str) -> None:
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        raise RequestError(f"{path}: {key}={shown(value)}: {_NO_RECORD}; it needs {words} there")
 
 
 def scan(folder: Path | str) -> list[Run]:

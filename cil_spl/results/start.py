@@ -1,29 +1,102 @@
-"""What training starts from: the weights of an earlier run."""
+"""What is made of a config before any data is read, or refused."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
+from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.data import datasets, known
+from cil_spl.data.batches import check_frames
+from cil_spl.data.events import Splits
+from cil_spl.models.configured import network_of, plan_of
+from cil_spl.models.plan import Plan
 from cil_spl.results import runs
+from cil_spl.targets.target import Asked, Target, released
+from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import read_checkpoint
+from cil_spl.training.context import begin
+
+StartWeights = dict[str, torch.Tensor]
 
 
-def starting_weights(name: str | None) -> dict[str, torch.Tensor] | None:
-    """The weights that ``start_from`` names: a file, a run's folder, or an MLflow run id; None for fresh ones.
+class Ready(NamedTuple):
+    """Task, plan and target of a run, the target's warnings, and the weights that training starts from."""
+
+    task: Task
+    plan: Plan
+    target: Target
+    warnings: list[str]
+    start: StartWeights | None
+
+
+@contextmanager
+def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
+    """All that a run needs beside its data; the target is given back at the end.
+
+    Args:
+        cfg: a checked config.
+        asked: what it asks of its target.
 
     Raises:
-        RequestError: there is no such run, or the file holds no weights.
+        RequestError: the target, the weights, the data set's folder or the machine's memory rule the run out.
     """
-    if name is None:
+    task = fence.make(cfg, "task")
+    plan = plan_of(cfg, task)
+    for group in ("dataset", "test_dataset"):
+        if cfg.get(group) is not None:
+            datasets.check_folder(cfg[group], group)
+    check_memory(cfg, 1)
+    start = starting_weights(cfg, task, plan)
+    with released(fence.make(cfg, "target")) as target:
+        warnings = target.check(plan, asked)
+        fence.make(cfg, "observer", target, plan)  # its die may name layers that there are not
+        yield Ready(task, plan, target, warnings, start)
+
+
+def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:
+    """Refuse data without validation recordings, or whose batches are larger than this machine's memory."""
+    known.check_validation(cfg.dataset, experiences)
+    check_memory(cfg, max(len(part) for data in experiences for part in (data.train, data.val, data.test)))
+
+
+def check_memory(cfg: Any, n: int) -> None:
+    """Refuse batches of at most ``n`` recordings whose frames are larger than this machine's memory."""
+    shape = datasets.preprocessed_sensor_size(cfg.dataset)
+    for key in ("batch_size", "eval_batch_size"):
+        check_frames(cfg.frames.bins, min(n, cfg.trainer[key]), shape, f"trainer.{key}")
+
+
+def starting_weights(cfg: Any, task: Task, plan: Plan) -> StartWeights | None:
+    """The weights of ``start_from``, if any, which have to be those of such a network.
+
+    Raises:
+        RequestError: there is no such run, the file holds no weights, or those of another model.
+    """
+    if cfg.start_from is None:
         return None
+    try:
+        start = _weights_from(cfg.start_from)
+        begin(network_of(cfg, task, plan, cfg.model.family), start)
+    except RequestError as error:
+        reason = str(error).removeprefix("start_from: ")
+        raise RequestError(f"start_from={cfg.start_from}: {reason}") from error
+    return start
+
+
+def _weights_from(name: str) -> StartWeights:
+    """From a file, a run's folder, or an MLflow run id."""
     path = Path(name)
     if not path.is_file():
         path = runs.find(name).weights()
     content = read_checkpoint(path)
-    weights = content.get("weights", content.get("keep", {}).get("net"))
-    if weights is None:
-        raise RequestError(f"start_from={name}: this file holds no weights; name a run, or its weights.pt")
+    kept = content.get("keep")
+    weights = content.get("weights", kept.get("net") if isinstance(kept, dict) else None)
+    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+        raise RequestError(f"{path} holds no weights; name a run, or its weights.pt")
     return weights

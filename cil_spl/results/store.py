@@ -112,8 +112,7 @@ def connect(uri: str) -> Any:
         if path is not None:
             from filelock import FileLock
 
-            if not path.parent.is_dir():
-                raise RequestError(f"tracking.uri={redact(uri)}: there is no folder {path.parent}")
+            _check_folder(path)
             with FileLock(f"{path}.lock", timeout=120):
                 _set_up(path)
         client = client_of(uri)
@@ -130,6 +129,24 @@ def check_store(tracking: Mapping[str, Any]) -> None:
     """
     if tracking.get("enabled", True) and ranks.first():
         connect(store_uri(tracking.get("uri")))
+
+
+def look_at_store(tracking: Mapping[str, Any]) -> None:
+    """Refuse what :func:`check_store` refuses, and leave nothing: a SQLite file that is not there is not made.
+
+    Raises:
+        RequestError: as :func:`connect`.
+    """
+    if not tracking.get("enabled", True):
+        return
+    uri = store_uri(tracking.get("uri"))
+    path = sqlite_path(uri)
+    if path is None:
+        connect(uri)
+        return
+    _check_folder(path)
+    if path.exists() and (path.is_dir() or path.stat().st_size):
+        _check_schema(path)
 
 
 @contextlib.contextmanager
@@ -182,8 +199,6 @@ def _set_up(path: Path) -> None:
     if path.exists() and path.stat().st_size:
         _check_schema(path)
         return
-    if not os.access(path.parent, os.W_OK):
-        raise RequestError(f"tracking.uri=sqlite:///{path}: the folder {path.parent} cannot be written to")
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     try:
@@ -191,6 +206,14 @@ def _set_up(path: Path) -> None:
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _check_folder(path: Path) -> None:
+    """Whether a SQLite file is in a folder, or can be made there."""
+    if not path.parent.is_dir():
+        raise RequestError(f"tracking.uri=sqlite:///{redact(str(path))}: there is no folder {path.parent}")
+    if not path.exists() and not os.access(path.parent, os.W_OK):
+        raise RequestError(f"tracking.uri=sqlite:///{path}: the folder {path.parent} cannot be written to")
 
 
 def _check_schema(path: Path) -> None:

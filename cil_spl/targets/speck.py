@@ -11,8 +11,9 @@ import numpy as np
 from annotated_types import Ge, Gt, Le
 
 from cil_spl.base import ranks
-from cil_spl.base.annotations import Keys
+from cil_spl.base.annotations import Keys, shown
 from cil_spl.base.errors import RequestError
+from cil_spl.base.process import Threads
 from cil_spl.chip import bounds
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
@@ -56,7 +57,7 @@ class Speck:
         name: str = "speck",
         backend: Literal["auto", "simulator", "device"] = "auto",
         die: Annotated[Mapping[str, Any] | None, Keys(Die)] = None,
-        threads: Annotated[int, Ge(1)] | None = None,
+        threads: Threads | None = None,
         max_synops_per_second: Annotated[float, Gt(0)] | None = None,
         device: str | None = None,
         monitor: Literal["readout", "all"] = "readout",
@@ -69,6 +70,7 @@ class Speck:
         self.backend = board.choose(backend, simulated=bool(die))
         self.threads, self.max_synops_per_second = threads, max_synops_per_second
         self.die = die_of(die, "target.die")
+        self._asked, self._named = backend, device
         self.monitor, self.repeats = monitor, repeats
         self.board: Board | None = None
         self._held: ChipNetwork | None = None
@@ -76,7 +78,9 @@ class Speck:
             from cil_spl.targets.devkit import Board
 
             if self.die is not None:
-                raise RequestError(f"target.die={die}: a board is its own die; use target.backend=simulator, or no die")
+                raise RequestError(
+                    f"target.die={shown(die)}: a board is its own die; use target.backend=simulator, or no die"
+                )
             self.board = Board(device, start_delay_us=start_delay_us, quiet_us=quiet_us, max_wait_us=max_wait_us)
         elif repeats > 1:
             raise RequestError(
@@ -127,8 +131,17 @@ class Speck:
         """Choose a core for each layer of a plan; warnings for the user.
 
         Raises:
-            RequestError: it does not fit, or the die has a setting for a layer that there is not.
+            RequestError: it does not fit, or the die has a setting for a layer that there is not. A board is named, but
+                the simulator answers.
         """
+        if self._named is not None and self.backend != "device":
+            why = (
+                "no board was found, so the simulator answers" if self._asked == "auto" else "the simulator has no name"
+            )
+            raise RequestError(
+                f"target.device={self._named}: target.backend={self._asked}, and {why}; use target.device=null, or "
+                "target.backend=device with the board connected"
+            )
         self.placement = place(plan)
         if self.die:
             self.die.check_layers([need.name for need in self.placement.needs])

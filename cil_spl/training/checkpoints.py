@@ -49,11 +49,14 @@ def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     write_sealed(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT} | content, file))
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
+def read_checkpoint(path: Path, *needs: str) -> dict[str, Any]:
     """Read what :func:`write_checkpoint` wrote; no code in the file is run.
 
+    Args:
+        needs: the parts that the reader takes from it, each a mapping; a file of another kind lacks one.
+
     Raises:
-        RequestError: not a checkpoint, damaged, or of another format.
+        RequestError: not a checkpoint, damaged, of another format, or of another kind.
     """
     try:
         archive, checked = read_sealed(path)
@@ -69,4 +72,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise RequestError(f"{path}: format {version}; this version reads 1 to {CHECKPOINT_FORMAT}")
     if not checked:
         without_checksum(path, version, first=2)
+    lacks = [name for name in needs if not isinstance(content.get(name), dict)]
+    if lacks:
+        holds = ", ".join(name for name in content if name != "format") or "nothing"
+        raise RequestError(
+            f"{path}: a checkpoint of another kind: it holds {holds}, and {', '.join(needs)} "
+            f"{'is' if len(needs) == 1 else 'are'} needed; take the file from a copy of the run"
+        )
     return content

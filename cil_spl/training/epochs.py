@@ -10,7 +10,7 @@ import math
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,7 +118,7 @@ def fit(
         _save(last_file, content | {"after": [list(a) for a in after]})
     ranks.gather(None)  # rank 0 has written
     if best_file.exists() and fitted.best_epoch:
-        _put_back(keep, read_checkpoint(best_file))
+        _put_back(keep, read_checkpoint(best_file, "keep"), best_file)
     return fitted
 
 
@@ -126,12 +126,15 @@ def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[
     """What an earlier process left of this stage, put back; None where it left nothing to go on with."""
     if not last_file.exists():
         return None
-    saved = read_checkpoint(last_file)
+    saved = read_checkpoint(last_file, "keep", "fitted")
     if [tuple(a) for a in saved.get("after", after)] != list(after):
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
         return None
-    _put_back(keep, saved)
-    generators.load_state(saved["generators"] if "generators" in saved else saved["rng"])
+    generated = saved.get("generators", saved.get("rng"))
+    if generated is None or set(saved["fitted"]) - {field.name for field in fields(Fitted)}:
+        raise RequestError(f"{last_file}: {_FOREIGN}")
+    _put_back(keep, saved, last_file)
+    generators.load_state(generated)
     return Fitted(**saved["fitted"])
 
 
@@ -166,7 +169,12 @@ def _reason_to_stop(fitted: Fitted, trainer: Trainer) -> str:
     return ALL_DONE
 
 
-def _put_back(keep: Mapping[str, Stateful], saved: Mapping[str, Any]) -> None:
+_FOREIGN = "a checkpoint of another method or version; take the file from a copy of the run, or begin the run anew"
+
+
+def _put_back(keep: Mapping[str, Stateful], saved: Mapping[str, Any], path: Path) -> None:
+    if set(keep) - set(saved["keep"]):
+        raise RequestError(f"{path}: {_FOREIGN}")
     for name, thing in keep.items():
         thing.load_state_dict(saved["keep"][name])
 

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le
 
 from cil_spl.base.annotations import Matches
+from cil_spl.base.process import Threads
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Trainer:
     max_seconds: Annotated[float, Gt(0)] | None = None
     limit_batches: Annotated[int, Ge(1)] | None = None
     device: Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "one of cpu, cuda, cuda:NUMBER, auto")] = "cpu"
-    threads: Annotated[int, Ge(1)] | None = None
+    threads: Threads | None = None
 
 
 @dataclass(frozen=True)

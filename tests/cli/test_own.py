@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+from cil_spl.base import process
+
 METHOD = '''
 """Least squares on the output counts, by plain gradient steps."""
 
@@ -210,6 +212,22 @@ def test_they_are_listed_and_valid(cilspl, own):
     said = cilspl("validate", *WORDS)
     assert said.code == 0, said.err
     assert "valid: method=squares model=small dataset=bars target=speck seed=0" in said.out
+
+
+def test_a_set_that_is_left_without_validation_recordings(cilspl, own):
+    assert cilspl("validate", *WORDS, "dataset.val_fraction=0").code == 0  # it may bring its own
+    said = cilspl("run", *WORDS, "dataset.val_fraction=0", "hydra.run.dir=runs/one")
+    assert said.code == 2
+    assert said.err.startswith("cilspl: dataset.val_fraction=0: dataset=bars is left without validation recordings")
+    assert not (own / "runs" / "one").exists()
+
+
+def test_the_whole_batch_is_held_against_the_memory(cilspl, own, monkeypatch):
+    monkeypatch.setattr(process, "memory_bytes", lambda: 8 * 8 * 2 * 4 * 2 * 3)  # three recordings in two bins
+    said = cilspl("run", *WORDS)
+    assert said.code == 2
+    assert "frames.bins=2: the frames of 4 recordings (8 x 8 x 2 values in each bin)" in said.err
+    assert "at most 1 bins fit, or lower trainer.batch_size" in said.err
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,7 @@ def test_what_cannot_go_on_is_named(cilspl, here, pipeline, run):
     lock = locks.hold(folder)
     path = folder / "run.json"
     write_json(path, {**info(folder), "status": "running"})
-    assert "the run is still going on" in cilspl("run", f"resume={folder}").err
+    assert "a process is still working at the run; wait until it has ended" in cilspl("run", f"resume={folder}").err
     lock.release()
     write_json(path, {**info(folder), "refused": True})
     assert "refused before it began" in cilspl("run", f"resume={folder}").err

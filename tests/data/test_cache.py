@@ -29,7 +29,7 @@ def some(n=3, seed=0):
         e = np.zeros(10 * i, EVENT)
         e["x"], e["t"] = rng.integers(0, 5, 10 * i), np.sort(rng.integers(0, 99, 10 * i))
         arrays.append(e)
-    return from_list(arrays, range(n), (5, 4, 2), "abc", origins=[f"o/{i}" for i in range(n)])
+    return from_list(arrays, range(n), (5, 4, 2), "abcdefgh", origins=[f"o/{i}" for i in range(n)])
 
 
 def same(a, b):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import sys
 import types
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data import cache, datasets
+from cil_spl.data import cache, datasets, known
 from cil_spl.data.events import EVENT, Splits, from_list
 
 # The sets that this module holds are named as a user's own module is.
@@ -90,6 +91,12 @@ def own(*, n: int = 40, origin: str = "scene", test_origin: str = "other", empty
     return Splits(none if empty == "train" else data, data.subset(range(val)), none if empty == "test" else test)
 
 
+def odd(*, kind: str) -> object:
+    good = own()
+    made = {"none": None, "arrays": ([some()], [0]), "empty": (), "list": replace(good, train=[some()])}
+    return made.get(kind, replace(good, train=replace(good.train, target=good.train.target[1:])))
+
+
 def two(*, sizes: int = 2) -> tuple[Splits, ...]:
     return tuple(own(n=20 * (i + 1)) for i in range(sizes))
 
@@ -163,7 +170,8 @@ def test_a_folder_without_the_set_is_named(tmp_path, here, name, state):
         root.mkdir()
     if state == "foreign":
         (root / "photo.jpg").touch()
-    with pytest.raises(RequestError, match=r"dataset\.download=true") as caught:
+    remedy = "set dataset.root to the folder that holds" if state == "missing" else r"dataset\.download=true"
+    with pytest.raises(RequestError, match=remedy) as caught:
         load(config(name, root=str(root), download=False))
     assert f"dataset.root={root}" in str(caught.value)
     assert entries(here) == []
@@ -171,12 +179,33 @@ def test_a_folder_without_the_set_is_named(tmp_path, here, name, state):
 
 def test_a_missing_test_set_is_named_as_such(tmp_path):
     training = write_nmnist(tmp_path / "data", {"Train": range(1, 21), "Test": range(1, 11)})
+    with pytest.raises(RequestError, match=r"test_dataset\.root=.*none does not exist; set test_dataset\.root"):
+        load(config("nmnist", root=str(training)), config("nmnist", root=str(tmp_path / "none"), download=False))
+    (tmp_path / "none").mkdir()
     with pytest.raises(RequestError, match=r"test_dataset\.root=.* test_dataset\.download=true"):
         load(config("nmnist", root=str(training)), config("nmnist", root=str(tmp_path / "none"), download=False))
 
 
+@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("name", ["nmnist", "dvs_gesture", "cifar10_dvs", "saccade_mnist"])
+def test_a_folder_that_is_not_there_is_not_made(tmp_path, name, download, monkeypatch):
+    """Most often it is misspelt; only the default one is made where it is missing."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(RequestError, match=r"dataset\.root=nmnits does not exist; set dataset\.root") as caught:
+        load(config(name, root="nmnits", download=download))
+    assert ("mkdir -p nmnits" in str(caught.value)) == download
+    (tmp_path / "file").touch()
+    with pytest.raises(RequestError, match=r"dataset\.root=file is a file"):
+        load(config(name, root="file", download=download))
+    datasets.check_folder(config(name, download=True))
+    with pytest.raises(RequestError, match=r"dataset\.root=data\S* does not exist; .* or dataset\.download=true"):
+        datasets.check_folder(config(name, download=False))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
 @pytest.mark.parametrize("name", ["nmnist", "dvs_gesture", "cifar10_dvs"])
 def test_download_without_a_network_says_so_and_leaves_nothing(tmp_path, here, name):
+    (tmp_path / "data").mkdir()
     with pytest.raises(RequestError, match="could not be downloaded") as caught:
         load(config(name, root=str(tmp_path / "data"), download=True))
     assert f"dataset.root={tmp_path / 'data'}" in str(caught.value)
@@ -198,6 +227,7 @@ def test_download_goes_through_tonic_and_is_kept_whole_or_not_at_all(tmp_path, m
         write_nmnist(folder, {self.folder_name: range(1, 21)})
 
     monkeypatch.setattr(tonic.datasets.NMNIST, "download", download)
+    (tmp_path / "data").mkdir()
     chosen = config("nmnist", root=str(tmp_path / "data"))
     with pytest.raises(RequestError, match="cut off"):
         load(chosen)
@@ -278,6 +308,45 @@ def test_a_set_of_ones_own():
     assert splits.test.sensor_size == (4, 6, 2)
 
 
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("none", r"^dataset\._target_=\S+\.odd: it returned NoneType; needs Splits\(train, val, test\)"),
+        ("arrays", r"_target_=\S+\.odd: it returned a tuple \(list, list\); needs Splits"),
+        ("empty", r"it returned a tuple \(\); needs Splits"),
+        ("list", r"^dataset\._target_=\S+\.odd: its train is of type list; needs Recordings, which from_list makes$"),
+        ("labels", r"_target_=\S+\.odd: its train: target is of shape \(39,\); needs an array of shape \(40,\)"),
+    ],
+)
+def test_what_is_no_data_set_is_said(kind, message):
+    with pytest.raises(RequestError, match=message):
+        load(own_config("odd", kind=kind))
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+def test_what_is_known_of_our_sets_is_what_their_yaml_says(name):
+    said = config(name)
+    size, n_classes = known.KNOWN[said._target_]
+    assert list(size) == said.sensor_size
+    assert n_classes in (None, said.n_classes)
+    with pytest.raises(RequestError, match=rf"dataset\.sensor_size=\[34,34,1\]: the recordings of {name} are of"):
+        datasets.check_dataset(config(name, sensor_size=[34, 34, 1], preprocess={"pool": 1}))
+    if n_classes is not None:
+        with pytest.raises(RequestError, match=rf"dataset\.n_classes=12: {name} has {n_classes} classes"):
+            datasets.check_dataset(config(name, n_classes=12))
+
+
+def test_a_set_without_validation_recordings_is_not_trained_on():
+    (alone,) = load(own_config(val_fraction=0))
+    with pytest.raises(RequestError, match=r"dataset\.val_fraction=0: dataset=own is left without validation"):
+        known.check_validation(own_config(val_fraction=0), (alone,))
+    (its_own,) = load(own_config(val=12, origin="", val_fraction=0))
+    known.check_validation(own_config(val_fraction=0), (its_own,))
+    with pytest.raises(RequestError, match=r"dataset\.val_fraction=0: nmnist has no validation recordings of its own"):
+        known.check_split(config("nmnist", val_fraction=0))
+    known.check_split(own_config(val_fraction=0))
+
+
 def test_several_experiences():
     splits = load(own_config("two", sizes=3))
     assert [len(s.train) + len(s.val) for s in splits] == [20, 40, 60]
@@ -293,7 +362,8 @@ def test_several_experiences():
         ({"n": "many"}, "dataset.n=many"),
         ({"n": True}, "dataset.n=true"),
         ({"sensor_size": [8, 8]}, "sensor_size="),
-        ({"sensor_size": [9, 8, 2]}, r"sensor_size=\[9, 8, 2\]: the recordings are of \[8, 8, 2\]"),
+        ({"sensor_size": [9, 8, 2]}, r"sensor_size=\[9,8,2\]: the recordings are of \[8,8,2\]"),
+        ({"exclude_indices": "test_dataset"}, "exclude_indices=test_dataset: there is no test_dataset, and no"),
         ({"n_classes": 1}, "n_classes=1"),
         ({"n_classes": 5}, "n_classes=5"),
         ({"val_fraction": 1}, "val_fraction=1"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data.events import EVENT, Recordings, check_events, from_list
+from cil_spl.data.events import EVENT, Recordings, check_events, check_recordings, from_list
 
 SENSOR = (6, 4, 2)  # width, height: not square, so that x and y cannot be exchanged unnoticed
 
@@ -155,8 +155,47 @@ def test_each_recording_is_checked_and_named():
 
 
 def test_names_have_to_match_in_number():
-    with pytest.raises(ValueError, match="zip"):
+    with pytest.raises(RequestError, match="1 recordings, but 2 names"):
         from_list([events((0, 0, 0, 0))], [0], SENSOR, ["a"], names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([0], r"^from_list: 2 recordings, but 1 labels; needs one for each recording$"),
+        ([0, 1, 0], r"^from_list: 2 recordings, but 3 labels"),
+        ([0, 7], r"^b\.bin: its label is 7; allowed are 0 to 1, the numbers of the classes left, right$"),
+        ([-1, 0], r"^a\.bin: its label is -1; allowed are 0 to 1"),
+        ([0, 0.5], r"^b\.bin: its label is 0\.5; allowed"),
+        ([0, float("nan")], r"^b\.bin: its label is nan; allowed"),
+        (["left", "right"], r"^a\.bin: its label is left; allowed"),
+        ([None, 0], r"^a\.bin: its label is None; allowed"),
+    ],
+)
+def test_each_recording_has_one_label_of_a_class(labels, message):
+    with pytest.raises(RequestError, match=message):
+        from_list([events((0, 0, 0, 0))] * 2, labels, SENSOR, ["left", "right"], names=["a.bin", "b.bin"])
+
+
+def test_whole_numbers_of_any_kind_are_labels():
+    for labels in ([1.0, 0.0], np.array([1, 0], np.uint8), [True, False]):
+        assert from_list([events((0, 0, 0, 0))] * 2, labels, SENSOR, ["a", "b"]).target.tolist() == [1, 0]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"target": np.array([0, 0])}, r"^its train: target is of shape \(2,\); needs an array of shape \(1,\)"),
+        ({"name": ["a"]}, r"^its train: name is of type list"),
+        ({"stop": np.array([2])}, r"^its train: recording 0 lies at events 0 to 2 of 1"),
+        ({"target": np.array([1])}, r"^recording 0: its label is 1; allowed are 0 to 0"),
+        ({"events": np.zeros(1)}, r"^its train: events are of float64"),
+    ],
+)
+def test_recordings_made_by_hand_are_checked(changes, message):
+    made = dataclasses.replace(from_list([events((0, 0, 0, 0))], [0], SENSOR, ["a"]), **changes)
+    with pytest.raises(RequestError, match=message):
+        check_recordings(made, "its train")
 
 
 def test_recordings_are_frozen():

@@ -22,6 +22,7 @@ from cil_spl.models.net import Net, copy_weights, walk, weighted
 from cil_spl.models.plan import Layer, Plan
 from cil_spl.models.stages import Source, destinations, stages
 from cil_spl.targets.speck import Speck
+from cil_spl.targets.target import TargetNetwork
 from tests.chip import networks, reference
 from tests.tasks.test_evaluation import recordings
 
@@ -204,9 +205,8 @@ def test_in_steps_it_has_the_chips_operations_on_equal_events() -> None:
             module.weight.abs_().mul_(0.5)  # type: ignore[operator]
     chip, _ = quantize(net, net.plan)
     speck = Speck(backend="simulator")
-    speck.load(chip, net.plan, net)
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip = speck.answer(batch)
+    on_chip = speck.answer(TargetNetwork(net, net.plan, chip))(batch)
     in_steps = answers.stepped_answer(integer_twin(chip, net.plan, net), net.plan)(batch)
     assert on_chip.events["after"].sum() > 0
     for name in ("stem", "branch", "after", "linear4"):

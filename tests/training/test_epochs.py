@@ -15,6 +15,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.process import seed_everything
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames
 from cil_spl.training.epochs import Fitted, fit
 from cil_spl.training.update import Trainer, Update, schedule
@@ -67,6 +68,32 @@ def test_the_best_epoch_is_put_back(tmp_path: Path) -> None:
     assert thing.value == 6  # after two epochs of three batches; the tie goes to the earlier
     assert [epoch for epoch, _ in logged] == [1, 2, 3, 4]
     assert logged[0][1]["train/loss"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"keep": None}, "a checkpoint of another kind"),
+        ({"fitted": None}, "a checkpoint of another kind"),
+        ({"generators": None}, "a checkpoint of another method or version; take the file from a copy"),
+        ({"fitted": {"epochs": 1, "since": 3}}, "a checkpoint of another method or version"),
+        ({"keep": {"other": {"value": 1}}}, "a checkpoint of another method or version"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_kind_is_named(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    run(tmp_path, [0.2, 0.8])
+    path = tmp_path / "train-last.pt"
+    whole = read_checkpoint(path)
+    write_checkpoint(path, {k: v for k, v in {**whole, **changes}.items() if v is not None})
+    with pytest.raises(RequestError, match=rf"train-last\.pt: {message}"):
+        run(tmp_path, [0.2, 0.8, 0.9])
+    write_checkpoint(path, whole)
+    write_checkpoint(tmp_path / "train-best.pt", {"keep": {"thing": {"value": 1}, "more": {}}})
+    assert run(tmp_path, [0.2, 0.8])[1].value == 1
+    write_checkpoint(tmp_path / "train-best.pt", {"keep": {"more": {}}})
+    with pytest.raises(RequestError, match=r"train-best\.pt: a checkpoint of another method or version"):
+        run(tmp_path, [0.2, 0.8])
 
 
 def test_patience(tmp_path: Path) -> None:

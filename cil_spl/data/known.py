@@ -1,0 +1,82 @@
+"""Whether a data set is as its config says: ours before anything is read, a user's own when it has been read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from cil_spl.base.annotations import shown
+from cil_spl.base.errors import RequestError
+from cil_spl.data import nmnist
+from cil_spl.data.events import Recordings, Splits, check_recordings
+
+# Of our sets, by path: sensor and number of classes, None where the files say it. Of a user's own set both are known
+# once it has been read.
+KNOWN: dict[str, tuple[tuple[int, int, int], int | None]] = {
+    "cil_spl.data.datasets.event_digits": ((34, 34, 2), 10),
+    "cil_spl.data.datasets.saccade_mnist": ((34, 34, 2), None),
+    "cil_spl.data.datasets.nmnist": (nmnist.SENSOR_SIZE, len(nmnist.CLASSES)),
+    "cil_spl.data.datasets.dvs_gesture": ((128, 128, 2), 11),
+    "cil_spl.data.datasets.cifar10_dvs": ((128, 128, 2), 10),
+}
+NO_VALIDATION = "epochs and settings are chosen on them, so it needs part of the training recordings, for example 0.1"
+
+
+def check_known(target: str, found: Mapping[str, Any], group: str) -> None:
+    """Refuse what a set of ours never has; of a user's own it is found out when it is read."""
+    if target not in KNOWN:
+        return
+    name = target.rpartition(".")[2]
+    size, n_classes = KNOWN[target]
+    if tuple(found["sensor_size"]) != size:
+        raise RequestError(
+            f"{group}.sensor_size={shown(found['sensor_size'])}: the recordings of {name} are of {shown(list(size))}; "
+            f"leave it so, {group}.preprocess changes what the network gets"
+        )
+    if n_classes is not None and found["n_classes"] != n_classes:
+        raise RequestError(f"{group}.n_classes={found['n_classes']}: {name} has {n_classes} classes; leave it so")
+
+
+def check_split(dataset: Mapping[str, Any]) -> None:
+    """Refuse to train on one of our sets without validation recordings; a user's own may bring some."""
+    if dataset["_target_"] in KNOWN and not dataset["val_fraction"]:
+        raise RequestError(
+            f"dataset.val_fraction=0: {dataset['name']} has no validation recordings of its own; {NO_VALIDATION}"
+        )
+
+
+def check_validation(dataset: Mapping[str, Any], experiences: Sequence[Splits]) -> None:
+    """Refuse to train without validation recordings, once the data set has been read."""
+    if not all(len(splits.val) for splits in experiences):
+        raise RequestError(
+            f"dataset.val_fraction={dataset['val_fraction']:g}: dataset={dataset['name']} is left without validation "
+            f"recordings ({len(experiences[0].train)} to train on); {NO_VALIDATION}, and two recordings of a class"
+        )
+
+
+def check_returned(sets: Any, config: dict[str, Any], group: str) -> None:
+    """Refuse what is no data set, and recordings that are not as the config says."""
+    key = f"{group}._target_={config['_target_']}"
+    experiences = sets if isinstance(sets, tuple) else (sets,)
+    if not experiences or not all(isinstance(splits, Splits) for splits in experiences):
+        kinds = ", ".join(type(splits).__name__ for splits in experiences)
+        kinds = f"a tuple ({kinds})" if isinstance(sets, tuple) else kinds
+        raise RequestError(
+            f"{key}: it returned {kinds}; needs Splits(train, val, test), or a tuple of them for several experiences"
+        )
+    for splits in experiences:
+        for field in fields(Splits):
+            part = getattr(splits, field.name)
+            if not isinstance(part, Recordings):
+                raise RequestError(
+                    f"{key}: its {field.name} is of type {type(part).__name__}; needs Recordings, which from_list makes"
+                )
+            check_recordings(part, f"{key}: its {field.name}")
+            if tuple(part.sensor_size) != tuple(config["sensor_size"]):
+                raise RequestError(
+                    f"{group}.sensor_size={shown(config['sensor_size'])}: the recordings are of "
+                    f"{shown(list(part.sensor_size))}"
+                )
+            if len(part.classes) != config["n_classes"]:
+                raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
