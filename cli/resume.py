@@ -13,14 +13,14 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 
 if TYPE_CHECKING:
     from cil_spl.results.runs import Run
 
 WORD = "resume="
-MAY_DIFFER = ("trainer.threads", "target.threads", "trainer.device", "extensions")
-MAY_DIFFER_GROUP = "tracking."
+_NONE: Any = object()
 
 
 def asked_for(argv: Sequence[str]) -> str | None:
@@ -41,13 +41,19 @@ def main(name: str, argv: Sequence[str]) -> int:
     from cil_spl.cli.compose import extensions_of
     from cil_spl.cli.run import carry_out, show
     from cil_spl.results import runs
+    from cil_spl.results.folder import refuse_links
 
     run = runs.find(name)
+    refuse_links(run.folder)
     words = [word for word in argv if not word.lstrip("+").startswith(WORD)]
     typed = _typed(words)
     cfg = _config_of(run, typed)
     extensions = extensions_of(cfg, words, os.getcwd())  # the folder's own list allows nothing by itself
     if run.status == "finished" and "trainer.epochs" not in typed:
+        if typed:
+            from cil_spl import schema
+
+            schema.check_config(cfg, extensions)
         epochs = run.info["params"].get("trainer.epochs")
         print(f"{run.folder} is finished; trainer.epochs=N with more than {epochs} epochs extends it")
         show(run.folder)
@@ -65,6 +71,8 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf
 
     from cil_spl import schema
+    from cil_spl.results import store
+    from cil_spl.results.folder import MAY_DIFFER, may_differ
 
     if run.info.get("refused"):
         raise RequestError(f"resume={run.folder}: it was refused before it began; start it anew by `cilspl run`")
@@ -73,22 +81,26 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     cfg = schema.known_part(run.config())
     changed = []
     for key, value in typed.items():
-        had = OmegaConf.select(cfg, key)
-        had = had.get("name") if OmegaConf.is_dict(had) else had  # method=bptt names a group's choice
-        had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
-        if value == had:
+        had = OmegaConf.select(cfg, key, default=_NONE)
+        if OmegaConf.is_dict(had) and value == had.get("name"):  # method=bptt names a group's choice
             continue
+        had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
         extends = key == "trainer.epochs" and run.status == "finished" and _is_more(value, had)
-        if extends or key in MAY_DIFFER or key.startswith(MAY_DIFFER_GROUP):
+        if value == had or extends or (had is not _NONE and may_differ(key)):
             OmegaConf.update(cfg, key, value)
         else:
-            changed.append(f"{key}={value} (the run has {had})")
+            named = had.get("name") if isinstance(had, dict) else had
+            has = "no such key" if had is _NONE else shown(named)
+            changed.append(f"{key}={shown(value)} (the run has {has})")
     if changed:
         raise RequestError(
             f"resume={run.folder}: {', '.join(changed)}: a run goes on as it began; beside resume= may be typed "
             f"{', '.join(MAY_DIFFER)}, tracking.*, and for a finished run a larger trainer.epochs. "
             "For another run that begins from its weights use start_from"
         )
+    if OmegaConf.select(cfg, "tracking.enabled") and "tracking.uri" not in typed:
+        named = OmegaConf.select(cfg, "tracking.uri")
+        cfg.tracking.uri = store.own_store(run.folder, named, f"cilspl run resume={run.folder} tracking.uri=")
     return cfg
 
 
@@ -113,7 +125,8 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
             raise RequestError(f"{word}: beside resume= only key=value can be typed ({error})") from None
         if override.is_delete() or override.is_sweep_override() or override.is_hydra_override():
             raise RequestError(f"{word}: beside resume= only key=value can be typed, with one value")
-        found[override.key_or_group] = override.value()
+        package = "" if override.package is None else f"@{override.package}"
+        found[override.key_or_group + package] = override.value()
     return found
 
 

@@ -25,8 +25,9 @@ from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import fenced
+from cil_spl.results.folder import RUN_FILE
 from cil_spl.results.metrics import read_metrics
-from cil_spl.results.record import RUN_FILE, Terminated, describe, refuse
+from cil_spl.results.record import Terminated, describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 from cil_spl.results.sweep import close_sweep, open_sweep
 

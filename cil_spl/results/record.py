@@ -18,52 +18,20 @@ from typing import Any
 
 from cil_spl.base import locks, ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import (
-    damaged,
-    file_digest,
-    json_line,
-    read_checked,
-    write_json,
-    write_text,
-)
+from cil_spl.base.files import file_digest, json_line, write_json, write_text
 from cil_spl.base.version import __version__
 from cil_spl.results import store
+from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, read_info
 from cil_spl.results.metrics import METRICS_FILE, read_metrics, same_but_for_time, write_metrics
 from cil_spl.results.mlflow_run import MlflowRun
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import finite, flatten, git_tags, now, plain
 
-FORMAT = 2  # 1 had no checksums; it is read as well
-RUN_FILE = "run.json"
-CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does."""
-
-
-def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
-    """What ``run.json`` says, and whether it had a checksum to check it by.
-
-    Raises:
-        RequestError: there is none, it is damaged, or a newer version wrote it.
-    """
-    path = folder / RUN_FILE
-    try:
-        info, checked = read_checked(path)
-        version = info["format"]
-    except FileNotFoundError:
-        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
-    except RequestError:
-        raise
-    except (ValueError, KeyError) as error:
-        raise RequestError(f"{path}: not the record of a run ({error})") from error
-    if version not in range(1, FORMAT + 1):
-        raise RequestError(f"{path}: format {version}; this version reads 1 to {FORMAT}")
-    if not checked and version > 1:
-        raise damaged(path)
-    return info, checked
 
 
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
@@ -359,19 +327,3 @@ def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
             params = flatten(plain(config))
         ended = {"status": "failed", "refused": True, "ended": now(), "params": params, "error": describe(error)}
         write_json(folder / RUN_FILE, store.redact(_fresh({}) | ended))
-
-
-def artifacts(folder: Path) -> list[Path]:
-    """What the store gets of a folder: config, weights, chip network, figures; no checkpoints, nothing hidden.
-
-    No symbolic link either, to a file or to a folder: the folder may come from someone else, and a link lead to
-    anything that the user can read.
-    """
-    found = []
-    for here, folders, files in os.walk(folder, followlinks=False):
-        at = Path(here)
-        if at == folder:
-            folders[:] = [name for name in folders if not name.startswith((".", "checkpoints"))]
-            files = [n for n in files if n not in (RUN_FILE, METRICS_FILE) and not n.startswith((".", "checkpoints"))]
-        found += [at / name for name in files if (at / name).is_file() and not (at / name).is_symlink()]
-    return sorted(found)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.results import runs, store
+from cil_spl.results.folder import RUN_FILE, artifacts
 from cil_spl.results.metrics import METRICS_FILE, read_metrics
 from cil_spl.results.mlflow_run import MlflowRun
-from cil_spl.results.record import RUN_FILE, artifacts
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import millis
 
@@ -39,7 +38,9 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     info = runs.read(folder).info
     if info["status"] == "running" or info.get("refused"):
         raise RequestError(f"{folder}: the run is {'refused' if info.get('refused') else 'running'}; nothing to copy")
-    uri = _present(folder, info["params"].get("tracking.uri")) if uri is None else store.anchor(uri)
+    if uri is None:
+        uri = store.own_store(folder, info["params"].get("tracking.uri"), f"cilspl restore {folder} --uri ")
+    uri = store.anchor(uri)
     client = store.connect(uri)
     if info["run_id"] is not None:
         with contextlib.suppress(Exception):  # not there
@@ -62,15 +63,3 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     info["run_id"] = copy.run_id
     write_json(path, info)
     return copy.run_id
-
-
-def _present(folder: Path, named: Any) -> str:
-    """The present store, unless the folder names another."""
-    present = store.store_uri()
-    here = store.redact(present)
-    if named is not None and store.anchor(str(named)) != here:
-        raise RequestError(
-            f"{folder}: the run names another store than the present one, {here}; "
-            f"type `cilspl restore {folder} --uri {store.redact(str(named))}` to write there, or --uri {here} for here"
-        )
-    return present

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from cil_spl.base import locks
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
+from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, may_differ, read_info
 from cil_spl.results.metrics import read_metrics
-from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info
-from cil_spl.results.store import redact, sqlite_path, store_uri, stored_runs
+from cil_spl.results.store import first_line, redact, sqlite_path, store_uri, stored_runs
+from cil_spl.results.values import flatten
 
 DEFAULT_FOLDER = "runs"
 GONE = "its process is gone"
@@ -40,18 +44,28 @@ class Run:
         return self.info["status"]
 
     def path(self, name: str) -> Path:
-        """A file of the run, for example ``weights.pt`` or ``chip.npz``; a warning if it is not as the run left it.
+        """A file of the run, for example ``weights.pt`` or ``chip.npz``.
 
         Raises:
-            RequestError: the run did not leave it.
+            RequestError: the run did not leave it, or not as it is now.
         """
+        path = self._existing(name)
+        if self._is_changed(name):
+            raise RequestError(
+                f"{path}: not as the run left it: changed, damaged, or taken from elsewhere; put the run's own file "
+                "back, or make the run again"
+            )
+        return path
+
+    def _existing(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
             raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
-        digest = self.info.get("files", {}).get(name)
-        if digest is not None and digest != file_digest(path):
-            warn_once(f"{path}: not as the run left it: changed or damaged since")
         return path
+
+    def _is_changed(self, name: str) -> bool:
+        digest = self.info.get("files", {}).get(name)
+        return digest is not None and digest != file_digest(self.folder / name)
 
     def weights(self) -> Path:
         """The file with the run's weights; of one that did not end, the best epoch of the last stage that it began.
@@ -68,14 +82,67 @@ class Run:
         return best if best.exists() else last[-1]
 
     def config(self) -> Any:
-        """The resolved config, as a ``DictConfig``."""
-        from omegaconf import OmegaConf
+        """The resolved config, as a ``DictConfig``.
 
-        return OmegaConf.load(self.path(CONFIG_FILE))
+        Raises:
+            RequestError: there is none, it cannot be read, it is not resolved, or not what the run recorded.
+        """
+        from omegaconf import DictConfig, OmegaConf
+        from omegaconf.errors import OmegaConfBaseException
+        from yaml import YAMLError
+
+        path = self._existing(CONFIG_FILE)
+        try:
+            config = OmegaConf.load(path)
+        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+            raise RequestError(f"{path}: not a config ({first_line(error)}); put the run's own file back") from None
+        if not isinstance(config, DictConfig):
+            raise RequestError(f"{path}: not a config (a list); put the run's own file back")
+        plain: Any = OmegaConf.to_container(config, resolve=False)
+        present = flatten(plain)
+        _refuse_interpolations(path, present)
+        self._refuse_edits(path, present)
+        return config
+
+    def _refuse_edits(self, path: Path, present: Mapping[str, Any]) -> None:
+        """Refuse a config that does not say what the run recorded; one that only looks different will do."""
+        if CONFIG_FILE not in self.info.get(
+            "files", {}
+        ):  # of an earlier version, which let keys stand that it never read
+            present = {key: value for key, value in present.items() if key in self.info["params"]}
+        elif not self._is_changed(CONFIG_FILE):
+            return
+        was, now = _as_json(self.info["params"]), _as_json(present)
+        keys = [key for key in (was | now) if not may_differ(key) and was.get(key, _NONE) != now.get(key, _NONE)]
+        if keys:
+            listed = [f"{key}={_said(now, key)} (the run had {_said(was, key)})" for key in keys]
+            raise RequestError(
+                f"{path}: edited since the run wrote it: {', '.join(listed)}; put these values back, or start another "
+                "run with the new ones by `cilspl run`"
+            )
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""
         return read_metrics(self.folder)
+
+
+_NONE = object()
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return shown(values[key]) if key in values else "nothing"
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As a record keeps them."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _refuse_interpolations(path: Path, values: Mapping[str, Any]) -> None:
+    """A run writes its config resolved. What is not may read the environment of the user who has it resolved."""
+    for key, value in values.items():
+        if "${" in json.dumps(value, default=str):
+            raise RequestError(f"{path}: {key}={shown(value)}: a run's config holds no ${{…}}; put its value there")
 
 
 def read(folder: Path | str) -> Run:
