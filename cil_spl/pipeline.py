@@ -31,6 +31,7 @@ from cil_spl.models.presets import PRESETS
 from cil_spl.results import figures, runs
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import Record, open_record
+from cil_spl.results.resumption import check_resumable
 from cil_spl.results.store import check_store
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
@@ -55,6 +56,8 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     """
     folder = Path(folder)
     cfg = schema.check_config(cfg, extensions)
+    if resume:
+        check_resumable(folder, cfg.trainer.epochs)
     plan = plan_of(cfg)
     target = make(cfg, "target")
     if ranks.count() > 1 and target.backend == "device":
@@ -77,17 +80,18 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         trained = make(cfg, "method", ctx)
         if not ranks.first():
             return {}
-        evaluations, extra = deploy(cfg, ctx, trained, target, record, folder)
+        place = record.place
+        evaluations, extra = deploy(cfg, ctx, trained, target, record, place)
         metrics = {
             f"{stage}/{name}": value for stage, seen in evaluations.items() for name, value in seen.metrics.items()
         }
         metrics |= extra | dict(trained.notes or {})
         row = row_of(cfg, target, metrics)
         test = experiences[-1].test
-        figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, test.classes)
-        figures.write_decisions(folder / "decisions.csv", evaluations, test)
+        figures.write_confusion(place / "confusion.csv", evaluations["deployed"].confusion, test.classes)
+        figures.write_decisions(place / "decisions.csv", evaluations, test)
         figures.draw(
-            folder / "figures",
+            place / "figures",
             read_metrics(folder),
             evaluations,
             test.classes,

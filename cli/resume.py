@@ -42,24 +42,38 @@ def main(name: str, argv: Sequence[str]) -> int:
     from cil_spl.cli.run import carry_out, show
     from cil_spl.results import runs
     from cil_spl.results.folder import refuse_links
+    from cil_spl.results.resumption import settle_left
 
     run = runs.find(name)
     refuse_links(run.folder)
+    if settle_left(run.folder):
+        run = runs.read(run.folder)
     words = [word for word in argv if not word.lstrip("+").startswith(WORD)]
     typed = _typed(words)
     cfg = _config_of(run, typed)
     extensions = extensions_of(cfg, words, os.getcwd())  # the folder's own list allows nothing by itself
-    if run.status == "finished" and "trainer.epochs" not in typed:
+    epochs = run.info["params"].get("trainer.epochs")
+    if run.status == "finished" and typed.get("trainer.epochs", epochs) == epochs:
         if typed:
             from cil_spl import schema
 
             schema.check_config(cfg, extensions)
-        epochs = run.info["params"].get("trainer.epochs")
-        print(f"{run.folder} is finished; trainer.epochs=N with more than {epochs} epochs extends it")
+        print(f"{run.folder} is finished; {_how_to_extend(run, epochs)}")
         show(run.folder)
         return 0
     _log_to(run.folder)
     return carry_out(cfg, run.folder, extensions, resume=True)
+
+
+def _how_to_extend(run: Run, epochs: int) -> str:
+    from cil_spl.base import locks
+
+    begun = run.info.get("extension")
+    if begun is None:
+        return f"trainer.epochs=N with more than {epochs} epochs extends it"
+    if locks.is_held(run.folder):
+        return f"its extension to {begun['epochs']} epochs is going on"
+    return f"trainer.epochs={begun['epochs']} goes on with its extension, which was cut off"
 
 
 def _config_of(run: Run, typed: dict[str, Any]) -> Any:

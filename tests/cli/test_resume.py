@@ -191,6 +191,36 @@ def test_a_copy_that_the_store_has_lost_is_made_anew(cilspl, store, template, pi
     assert client_of(store_uri()).get_run(after["run_id"]).data.metrics["val/accuracy"] == 0.625
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_the_store_keeps_a_finished_run_until_its_extension_has_ended(lost, cilspl, store, template, pipeline, run):
+    folder = run("name=no_more")
+    first = info(folder)
+    if lost:
+        shutil.copy(template, store / "mlflow.db")
+
+    def known():
+        client = client_of(store_uri())
+        (found,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
+        return found
+
+    said = cilspl("run", f"resume={folder}", "trainer.epochs=50")
+    assert said.code == 130
+    assert "trainer.epochs=50` goes on" in said.err
+    for value, epochs in ((0.9, None), (0.935, "60")):
+        assert known().info.status == "FINISHED"
+        assert known().info.run_id == info(folder)["run_id"]
+        assert (known().info.run_id == first["run_id"]) == (not lost)
+        assert known().data.metrics["deployed/accuracy"] == pytest.approx(value)
+        assert known().data.params["trainer.epochs"] == "25"
+        assert known().data.tags.get("resumed.trainer.epochs") == epochs
+        assert info(folder)["row"]["deployed/accuracy"] == pytest.approx(value)
+        assert info(folder)["status"] == "finished"
+        if epochs is None:
+            assert cilspl("run", f"resume={folder}", "trainer.epochs=60").code == 0
+    assert "extension" not in info(folder)
+    assert info(folder).get("former_run_ids", []) == ([first["run_id"]] if lost else [])
+
+
 def test_a_run_whose_process_is_gone_is_killed(here):
     """Killed with SIGKILL it could not say so itself; while it lived it was running."""
     code = """
