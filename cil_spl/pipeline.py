@@ -14,6 +14,7 @@ from cil_spl.data import cache, datasets
 from cil_spl.models.plan import Plan
 from cil_spl.results import figures
 from cil_spl.results.record import open_record
+from cil_spl.results.resumption import check_resumable
 from cil_spl.results.row import row_of, score_name
 from cil_spl.results.start import check_data, ready
 from cil_spl.results.store import check_store, look_at_store
@@ -38,6 +39,8 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         RequestError: before any work, if the config, the data or the target cannot do it.
     """
     cfg = schema.check_config(cfg, extensions)
+    if resume:
+        check_resumable(Path(folder), cfg.trainer.epochs)
     with ready(cfg, schema.asked(cfg)) as (task, plan, target, warnings, start):
         check_store(cfg.tracking)
         threads = process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
@@ -52,12 +55,12 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             trained = fence.make(cfg, "method", with_target(ctx, target, fence.make(cfg, "observer", target, plan)))
             if not ranks.first():
                 return {}
-            write_network(record.folder / "weights.pt", trained.net)
-            deployed = deploy(target, trained, ctx, record.folder)
+            write_network(record.place / "weights.pt", trained.net)
+            deployed = deploy(target, trained, ctx, record.place)
             metrics = deployed.metrics(score_name(task), task.monitor) | dict(trained.notes or {})
             row = row_of(cfg, target.backend, task, metrics)
-            task.files(record.folder, deployed.evaluations, experiences[-1].test)
-            figures.draw(record.folder, ctx, target, deployed)
+            task.files(record.place, deployed.evaluations, experiences[-1].test)
+            figures.draw(record, ctx, target, deployed)
             record.finish(metrics, row)
     return row
 

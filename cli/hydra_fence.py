@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
-from cil_spl.results.record import RUN_FILE
+from cil_spl.results.folder import RUN_FILE
 from cil_spl.results.store import URI_VARIABLE, anchor, redact
 
 CALLED = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job.env_set")

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> int:
     given = parser.parse_args(argv)
 
     from cil_spl.results import runs
-    from cil_spl.results.record import RUN_FILE
+    from cil_spl.results.folder import RUN_FILE
     from cil_spl.results.restore import restore
 
     code = DONE

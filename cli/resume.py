@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from cil_spl.results.runs import Run
 
 WORD = "resume="
-MAY_DIFFER = ("trainer.threads", "target.threads", "trainer.device", "extensions")
-MAY_DIFFER_GROUP = "tracking."
+_NONE: Any = object()
 
 
 def asked_for(argv: Sequence[str]) -> str | None:
@@ -42,19 +41,39 @@ def main(name: str, argv: Sequence[str]) -> int:
     from cil_spl.cli.compose import extensions_of
     from cil_spl.cli.run import carry_out, show
     from cil_spl.results import runs
+    from cil_spl.results.folder import refuse_links
+    from cil_spl.results.resumption import settle_left
 
     run = runs.find(name)
+    refuse_links(run.folder)
+    if settle_left(run.folder):
+        run = runs.read(run.folder)
     words = [word for word in argv if not word.lstrip("+").startswith(WORD)]
     typed = _typed(words)
     cfg = _config_of(run, typed)
     extensions = extensions_of(cfg, words, os.getcwd())  # the folder's own list allows nothing by itself
-    if run.status == "finished" and "trainer.epochs" not in typed:
-        epochs = run.info["params"].get("trainer.epochs")
-        print(f"{run.folder} is finished; trainer.epochs=N with more than {epochs} epochs extends it")
+    epochs = run.info["params"].get("trainer.epochs")
+    if run.status == "finished" and typed.get("trainer.epochs", epochs) == epochs:
+        if typed:
+            from cil_spl import schema
+
+            schema.check_config(cfg, extensions)
+        print(f"{run.folder} is finished; {_how_to_extend(run, epochs)}")
         show(run.folder)
         return 0
     _log_to(run.folder)
     return carry_out(cfg, run.folder, extensions, resume=True)
+
+
+def _how_to_extend(run: Run, epochs: int) -> str:
+    from cil_spl.base import locks
+
+    begun = run.info.get("extension")
+    if begun is None:
+        return f"trainer.epochs=N with more than {epochs} epochs extends it"
+    if locks.is_held(run.folder):
+        return f"its extension to {begun['epochs']} epochs is going on"
+    return f"trainer.epochs={begun['epochs']} goes on with its extension, which was cut off"
 
 
 def _config_of(run: Run, typed: dict[str, Any]) -> Any:
@@ -66,6 +85,8 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     from omegaconf import OmegaConf
 
     from cil_spl import schema
+    from cil_spl.results import store
+    from cil_spl.results.folder import MAY_DIFFER, may_differ
 
     if run.info.get("refused"):
         raise RequestError(f"resume={run.folder}: it was refused before it began; start it anew by `cilspl run`")
@@ -78,33 +99,37 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
     changed = []
     for key, value in typed.items():
         had = _had(cfg, key)
-        had = had.get("name") if OmegaConf.is_dict(had) else had  # method=bptt names a group's choice
-        had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
-        if value == had:
+        if OmegaConf.is_dict(had) and value == had.get("name"):  # method=bptt names a group's choice
             continue
+        had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
         extends = key == "trainer.epochs" and run.status == "finished" and _is_more(value, had)
-        if extends or key in MAY_DIFFER or key.startswith(MAY_DIFFER_GROUP):
+        if value == had or extends or (had is not _NONE and may_differ(key)):
             _set(cfg, key, value)
         else:
-            changed.append(f"{key}={shown(value)} (the run has {shown(had)})")
+            named = had.get("name") if isinstance(had, dict) else had
+            has = "no such key" if had is _NONE else shown(named)
+            changed.append(f"{key}={shown(value)} (the run has {has})")
     if changed:
         raise RequestError(
             f"resume={run.folder}: {', '.join(changed)}: a run goes on as it began; beside resume= may be typed "
             f"{', '.join(MAY_DIFFER)}, tracking.*, and for a finished run a larger trainer.epochs. "
             "For another run that begins from its weights use start_from"
         )
+    if OmegaConf.select(cfg, "tracking.enabled") and "tracking.uri" not in typed:
+        named = OmegaConf.select(cfg, "tracking.uri")
+        cfg.tracking.uri = store.own_store(run.folder, named, f"cilspl run resume={run.folder} tracking.uri=")
     return cfg
 
 
 def _had(cfg: Any, key: str) -> Any:
-    """What the run's config has under a key; None where it has no such key."""
+    """What the run's config has under a key; ``_NONE`` where it has no such key."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
     try:
-        return OmegaConf.select(cfg, key)
+        return OmegaConf.select(cfg, key, default=_NONE)
     except OmegaConfBaseException:  # a name below a list
-        return None
+        return _NONE
 
 
 def _set(cfg: Any, key: str, value: Any) -> None:
@@ -148,7 +173,8 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
             raise RequestError(f"{word}: a resumed run stays in its folder and takes no setting of Hydra; leave it out")
         if override.is_delete() or override.is_sweep_override():
             raise RequestError(f"{word}: beside resume= only key=value can be typed, with one value")
-        found[override.key_or_group] = override.value()
+        package = "" if override.package is None else f"@{override.package}"
+        found[override.key_or_group + package] = override.value()
     return found
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -25,7 +27,8 @@ from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import fenced
-from cil_spl.results.record import RUN_FILE, Terminated, describe, refuse
+from cil_spl.results.folder import RUN_FILE, read_info
+from cil_spl.results.record import Terminated, describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 from cil_spl.results.sweep import close_sweep, open_sweep
 
@@ -58,7 +61,7 @@ class Sweep(Callback):
             open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
         except RequestError as error:
             complain(str(error))
-            shutil.rmtree(_Now.sweep, ignore_errors=True)
+            _remove(_Now.sweep)
             raise SystemExit(WRONG) from error  # Hydra turns any Exception here into a warning
 
 
@@ -137,11 +140,18 @@ def show(folder: Path) -> None:
 
 def _interrupted(error: KeyboardInterrupt) -> int:
     """Say where an interrupted run stands and how to go on; the exit code."""
-    kept = _Now.folder is not None and (_Now.folder / RUN_FILE).exists()
-    place = _short(_Now.folder)
-    on = f"{place} is marked killed; `cilspl run resume={place}` goes on with it"
-    complain(f"interrupted; {on}" if kept else "interrupted before the run began")
+    complain(f"interrupted{_how_to_go_on()}")
     return 143 if isinstance(error, Terminated) else INTERRUPTED
+
+
+def _how_to_go_on() -> str:
+    if _Now.folder is None or not (_Now.folder / RUN_FILE).exists():
+        return " before the run began"
+    place, extension = _short(_Now.folder), read_info(_Now.folder)[0].get("extension")
+    if extension is not None:
+        word = f"trainer.epochs={extension['epochs']}"
+        return f"; {place} stays the finished run that it was; `cilspl run resume={place} {word}` goes on"
+    return f"; {place} is marked killed; `cilspl run resume={place}` goes on with it"
 
 
 def _tell(error: Exception) -> int:
@@ -173,7 +183,15 @@ def _trace(error: Exception) -> int:
 def _sweep_up(here: Path) -> None:
     """A request refused before any work leaves no folder."""
     if {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
-        shutil.rmtree(here, ignore_errors=True)
+        _remove(here)
+
+
+def _remove(folder: Path) -> None:
+    """A folder of a run or a sweep, and that of the day above it where nothing else is in it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
+        with contextlib.suppress(OSError):  # not empty
+            folder.parent.rmdir()
 
 
 def main(argv: list[str]) -> int:

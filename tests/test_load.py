@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,8 @@ import pytest
 from cil_spl import load, pipeline
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
+from cil_spl.chip.interchange import load as load_chip
+from cil_spl.chip.interchange import save
 from cil_spl.cli.compose import composed
 from cil_spl.data import datasets
 from cil_spl.data.events import EVENT
@@ -45,7 +48,7 @@ def test_what_it_says(run):
 def test_names_of_classes_come_from_the_run(run, tmp_path):
     with (tmp_path / "confusion.csv").open("w", newline="") as file:
         csv.writer(file).writerow(["class", "cat", "dog", "none"])
-    write_json(tmp_path / "run.json", run.info)
+    write_json(tmp_path / "run.json", {**run.info, "files": {}})
     assert load._classes(runs.read(tmp_path), 2) == ("cat", "dog")
 
 
@@ -58,8 +61,26 @@ def test_a_run_without_a_network(run, tmp_path):
     with pytest.raises(RequestError, match=r"left no weights.pt"):
         load.load(runs.read(tmp_path))
     (tmp_path / "weights.pt").write_bytes(b"torn")
+    with pytest.raises(RequestError, match=r"weights.pt: not as the run left it"):
+        load.load(runs.read(tmp_path))
+    write_json(tmp_path / "run.json", {**run.info, "files": {}})
     with pytest.raises(RequestError, match=r"weights.pt: not a checkpoint"):
         load.load(runs.read(tmp_path))
+
+
+def test_a_network_that_the_run_did_not_write_is_not_asked(run, tmp_path):
+    """A whole chip network with a checksum of its own, but of another run; and settings that were edited."""
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    chip = load_chip(folder / "chip.npz")
+    chip.layers[0].weight[0] += 1
+    save(chip, folder / "chip.npz")
+    with pytest.raises(RequestError, match=r"chip\.npz: not as the run left it"):
+        load.load(runs.read(folder))
+    shutil.copy(run.folder / "chip.npz", folder)
+    config = folder / "config.yaml"
+    config.write_text(config.read_text().replace("spike_threshold: 1.0", "spike_threshold: 2.0"))
+    with pytest.raises(RequestError, match=r"model\.neuron\.spike_threshold=2\.0 \(the run had 1\.0\)"):
+        load.load(runs.read(folder))
 
 
 def test_keys_that_earlier_versions_never_read_do_no_harm(run, tmp_path):

@@ -227,7 +227,7 @@ def _rank(folder: Path) -> None:
 
     dist.init_process_group("gloo")
     rank = dist.get_rank()
-    ctx = make_context(folder / f"checkpoints{rank}", epochs=2, batch_size=6)
+    ctx = make_context(folder / "checkpoints", epochs=2, batch_size=6)  # one folder, as in a run
     net = sltt(replace(ctx)).net
     torch.save(Weights(net).state_dict(), folder / f"rank{rank}.pt")
     dist.destroy_process_group()

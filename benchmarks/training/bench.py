@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
 
 from cil_spl import schema
 from cil_spl.base import fence, process

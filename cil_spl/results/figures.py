@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from cil_spl.data.batches import Batch
+    from cil_spl.results.record import Record
     from cil_spl.targets.deploy import Deployed
     from cil_spl.targets.target import Target, TargetNetwork
     from cil_spl.training.context import TrainingContext
@@ -108,17 +109,17 @@ def example_of(target: Target, network: TargetNetwork, batch: Batch, recordings:
     return {"events": batch.events, "output_us": found[0], "output_class": found[1], "title": title}
 
 
-def draw(folder: Path, ctx: TrainingContext, target: Target, deployed: Deployed) -> list[Path]:
+def draw(record: Record, ctx: TrainingContext, target: Target, deployed: Deployed) -> list[Path]:
     """The pictures of a run that are alike for all tasks.
 
     Args:
-        folder: of the run.
+        record: of the run.
         ctx: its task and data.
         target: the target.
         deployed: what came out.
     """
     test, seen = ctx.experiences[-1].test, deployed.evaluations
-    pictures = {"learning_curve.png": learning_curve(read_metrics(folder), ctx.task.monitor)}
+    pictures = {"learning_curve.png": learning_curve(read_metrics(record.folder), ctx.task.monitor)}
     if any(e.events for e in seen.values()):
         pictures["activity.png"] = activity({stage: e.metrics for stage, e in seen.items()})
     batch = next(ctx.batches(test.subset([0]), train=False).epoch(0))
@@ -126,4 +127,4 @@ def draw(folder: Path, ctx: TrainingContext, target: Target, deployed: Deployed)
     if example is not None:
         n_outputs = seen["deployed"].outputs.shape[1]
         pictures["recording.png"] = recording(**example, classes=test.classes, n_outputs=n_outputs)
-    return [drawing.write(picture, folder / "figures" / name) for name, picture in pictures.items()]
+    return [drawing.write(picture, record.place / "figures" / name) for name, picture in pictures.items()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -59,11 +59,7 @@ class MlflowRun:
     def of(cls, client: Any, info: Mapping[str, Any], folder: Path) -> MlflowRun | None:
         """The copy that a run has in the store already; None where the store has none."""
         if info["run_id"] is not None:
-            with contextlib.suppress(Exception):  # not there
-                found = client.get_run(info["run_id"])
-                if found.info.lifecycle_stage == "active":
-                    return cls(client, info["run_id"], folder)
-            return None
+            return None if stored(client, info["run_id"]) is None else cls(client, info["run_id"], folder)
         # Killed between the start of the copy and the note of its id.
         experiments = [e.experiment_id for e in client.search_experiments()]
         where = "tags.folder = '" + str(folder).replace("'", "\\'") + "'"
@@ -77,13 +73,18 @@ class MlflowRun:
         """
         info = redact(info)
         self.client.update_run(self.run_id, status=MLFLOW_STATUS["running"])
+        data = self.recall()
+        texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
+        self._log_params({key: text for key, text in texts.items() if key not in data.params})
+        self.tags({f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
+
+    def recall(self) -> Any:
+        """What the store has of the run; its metrics are not sent twice."""
         data = self.client.get_run(self.run_id).data
         for key in data.metrics:
             for point in self.client.get_metric_history(self.run_id, key):
                 self.told[key, point.step] = point.value
-        texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
-        self._log_params({key: text for key, text in texts.items() if key not in data.params})
-        self.tags({f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
+        return data
 
     def metrics(self, metrics: Mapping[str, float | None], step: int = 0, when: int | None = None) -> None:
         from mlflow.entities import Metric
@@ -119,10 +120,14 @@ class MlflowRun:
         self.tell("set_terminated", MLFLOW_STATUS[info["status"]], millis(info["ended"]))
 
     def tell(self, what: str, *args: Any, **kwargs: Any) -> None:
+        self.attempt(lambda: getattr(self.client, what)(self.run_id, *args, **kwargs))
+
+    def attempt(self, act: Callable[[], object]) -> None:
+        """Do something with the store; one that fails is lost, and left alone from then on."""
         if self.lost is not None:
             return
         try:
-            getattr(self.client, what)(self.run_id, *args, **kwargs)
+            act()
         except Exception as error:
             self.lost = first_line(error)
             _log.warning(
@@ -130,6 +135,15 @@ class MlflowRun:
                 self.lost,
                 self.folder,
             )
+
+
+def stored(client: Any, run_id: str | None) -> Any:
+    """A run that the store has and has not deleted; None for none."""
+    with contextlib.suppress(Exception):  # not there
+        found = None if run_id is None else client.get_run(run_id)
+        if found is not None and found.info.lifecycle_stage == "active":
+            return found
+    return None
 
 
 def _safe(name: str) -> str:

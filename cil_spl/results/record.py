@@ -7,9 +7,12 @@ an epoch, written at once); the pipeline adds weights, chip network and figures.
 from __future__ import annotations
 
 import contextlib
+import copy
+import functools
 import logging
 import math
 import os
+import shutil
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,52 +21,21 @@ from typing import Any
 
 from cil_spl.base import locks, ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import (
-    damaged,
-    file_digest,
-    json_line,
-    read_checked,
-    write_json,
-    write_text,
-)
+from cil_spl.base.files import file_digest, json_line, write_json, write_text
 from cil_spl.base.version import __version__
-from cil_spl.results import store
+from cil_spl.results import resumption, store
+from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, read_info
 from cil_spl.results.metrics import METRICS_FILE, read_metrics, same_but_for_time, write_metrics
 from cil_spl.results.mlflow_run import MlflowRun
+from cil_spl.results.restore import copy_again
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import finite, flatten, git_tags, now, plain
 
-FORMAT = 2  # 1 had no checksums; it is read as well
-RUN_FILE = "run.json"
-CONFIG_FILE = "config.yaml"
 _log = logging.getLogger(__name__)
 
 
 class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does."""
-
-
-def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
-    """What ``run.json`` says, and whether it had a checksum to check it by.
-
-    Raises:
-        RequestError: there is none, it is damaged, or a newer version wrote it.
-    """
-    path = folder / RUN_FILE
-    try:
-        info, checked = read_checked(path)
-        version = info["format"]
-    except FileNotFoundError:
-        raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
-    except RequestError:
-        raise
-    except (ValueError, KeyError) as error:
-        raise RequestError(f"{path}: not the record of a run ({error})") from error
-    if version not in range(1, FORMAT + 1):
-        raise RequestError(f"{path}: format {version}; this version reads 1 to {FORMAT}")
-    if not checked and version > 1:
-        raise damaged(path)
-    return info, checked
 
 
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
@@ -86,7 +58,7 @@ class Record:
 
     Attributes:
         folder: where everything is.
-        info: what ``run.json`` holds.
+        info: what ``run.json`` holds; of an extension, what it will hold once that has ended.
     """
 
     def __init__(
@@ -96,12 +68,20 @@ class Record:
         copy: MlflowRun | None,
         silent: bool = False,
         known: Sequence[dict[str, Any]] = (),
+        kept: dict[str, Any] | None = None,
     ) -> None:
         self.folder, self.info = folder, info
         self._copy, self._silent = copy, silent
         self._sent: set[Path] = set()
         # Lines that the run had logged before it was resumed, and how many of them it has logged again.
         self._known, self._again = list(known), 0
+        self._kept = kept  # the record of the finished run that is extended: it counts until the extension has ended
+        self._config = ""
+
+    @property
+    def place(self) -> Path:
+        """Where what the run makes is laid: its folder; for an extension a folder in it, until all is there."""
+        return self.folder if self._kept is None else self.folder / resumption.EXTENSION
 
     @property
     def run_id(self) -> str | None:
@@ -128,12 +108,18 @@ class Record:
         self._known = self._known[: self._again]
         write_metrics(self.folder, self._known)
 
-    def write_config(self, config: Mapping[str, Any]) -> None:
-        """The resolved config, as the run has it."""
+    def begin(self, config: Mapping[str, Any]) -> None:
+        """Write the resolved config, as the run has it, and the record."""
         from omegaconf import OmegaConf
 
-        write_text(self.folder / CONFIG_FILE, OmegaConf.to_yaml(OmegaConf.create(dict(config))))
-        self.info["files"] = {CONFIG_FILE: file_digest(self.folder / CONFIG_FILE)}
+        self._config = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
+        if self._kept is None:
+            write_text(self.folder / CONFIG_FILE, self._config)
+            self.info["files"] = {CONFIG_FILE: file_digest(self.folder / CONFIG_FILE)}
+        else:
+            shutil.rmtree(self.place, ignore_errors=True)  # of an extension that was cut off
+            self.place.mkdir()
+        self._write()
 
     def start_copy(self, client: Any, uri: str, experiment: str, *, fresh: bool) -> None:
         """Begin the run's copy in the store, or go on with the one that it has there.
@@ -144,7 +130,10 @@ class Record:
         try:
             with store.trouble(uri):
                 known = None if fresh else MlflowRun.of(client, self.info, self.folder)
-                if known is None:
+                if self._kept is not None:
+                    self._copy = copy_again(client, uri, self._kept, self.folder) if known is None else known
+                    self._copy.recall()
+                elif known is None:
                     parent = parent_of(self.folder, uri)
                     self._copy = MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
                 else:
@@ -154,9 +143,10 @@ class Record:
             if fresh:
                 (self.folder / RUN_FILE).unlink()
             raise
-        if self.info["run_id"] not in (None, self._copy.run_id):
-            self.info["former_run_ids"] = [*self.info.get("former_run_ids", []), self.info["run_id"]]
-        self.info["run_id"] = self._copy.run_id
+        for info in (self.info, *([] if self._kept is None else [self._kept])):
+            if info["run_id"] not in (None, self._copy.run_id):
+                info["former_run_ids"] = [*info.get("former_run_ids", []), info["run_id"]]
+            info["run_id"] = self._copy.run_id
         self._write()
 
     def tag(self, **tags: object) -> None:
@@ -164,12 +154,12 @@ class Record:
         told = {key: str(value) for key, value in tags.items()}
         self.info["tags"].update(told)
         self._write()
-        if self._copy is not None:
+        if self._copy is not None and self._kept is None:
             self._copy.tags(told)
 
     def artifact(self, path: Path | str) -> None:
         """Copy a file of the run folder to the store now, not only when the run ends."""
-        if self._copy is not None:
+        if self._copy is not None and self._kept is None:
             path = Path(path).resolve()
             self._sent.add(path)
             self._copy.artifact(path)
@@ -194,9 +184,16 @@ class Record:
 
     def _write(self) -> None:
         if not self._silent:
-            write_json(self.folder / RUN_FILE, store.redact(self.info))
+            write_json(self.folder / RUN_FILE, store.redact(self.info if self._kept is None else self._kept))
 
     def _end(self, status: str, error: str | None) -> None:
+        if self._kept is not None and status != "finished":
+            self._kept["extension"] |= {"status": status, "error": error}
+            self._write()
+            shutil.rmtree(self.place, ignore_errors=True)
+            return
+        if self._kept is not None:
+            self._settle()
         files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
         digests = {name: file_digest(path) for name, path in files.items() if path.suffix != ".log"}  # it goes on
         self.info.update(status=status, ended=now(), error=error, files=digests)
@@ -209,6 +206,15 @@ class Record:
             if self._copy.lost is not None:
                 self.info["warnings"].append(f"the tracking store was lost: {self._copy.lost}")
                 self._write()
+
+    def _settle(self) -> None:
+        """An extension has ended: it takes the place of the run that it extends."""
+        if self._copy is not None:
+            self._copy.attempt(functools.partial(self._copy.take_up, self.info))
+        self.info.update(status="finished", ended=now())
+        resumption.stage(self.folder, self._config, store.redact(self.info))
+        resumption.settle(self.folder)
+        self._kept = None
 
 
 @contextlib.contextmanager
@@ -224,7 +230,8 @@ def open_record(
         config: the composed config, a ``DictConfig`` or a plain dict.
         folder: the run folder; made where it is missing.
         tags: besides those read from the config.
-        resume: go on with the run that the folder holds, in its MLflow run.
+        resume: go on with the run that the folder holds, in its MLflow run. A finished one keeps its record, files and
+            row until this one has ended as well.
 
     Raises:
         RequestError: the folder holds a run already, or none to go on with; another process works in it; the store
@@ -246,16 +253,15 @@ def open_record(
     if lock is None:
         raise RequestError(f"the folder {folder}: another process works at the run in it; wait until it has ended")
     try:
-        info = _taken_up(folder, config) if resume else _fresh(config)
         if not resume:
             _unclaimed(folder)  # another process may have been quicker
+        info, kept = _taken_up(folder, config) if resume else (_fresh(config), None)
         info["tags"] |= _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
         known = read_metrics(folder) if resume else []
-        if known:
-            write_metrics(folder, known)  # without a last line that a kill has torn
-        record = Record(folder, info, None, known=known)
-        record.write_config(config)
-        record._write()
+        if resume:
+            write_metrics(folder, known)  # without lines that are torn or damaged: they are logged again
+        record = Record(folder, info, None, known=known, kept=kept)
+        record.begin(config)
         if client is not None and uri is not None:
             record.start_copy(
                 client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT), fresh=not resume
@@ -298,12 +304,20 @@ def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _taken_up(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The record of a run that goes on: as it was, but running, with the present parameters."""
+def _taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any] | None]:
+    """The record of a run that goes on: as it was, but running, with the present parameters.
+
+    And, where it is an extension, the record of the finished run, which counts until that has ended.
+    """
     path = folder / RUN_FILE
     if not path.exists():
         raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE}), so none to go on with")
     info, _ = read_info(folder)
+    kept = None
+    if info["status"] == "finished":
+        epochs = flatten(config).get(resumption.EPOCHS)
+        kept = copy.deepcopy(info) | {"extension": {"epochs": epochs, "began": now()}}
+    info.pop("extension", None)
     again = {
         "format": FORMAT,
         "status": "running",
@@ -313,7 +327,7 @@ def _taken_up(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
         "metrics": {},
         "row": {},
     }
-    return {**info, **again, "resumed": [*info.get("resumed", []), now()]}
+    return {**info, **again, "resumed": [*info.get("resumed", []), now()]}, kept
 
 
 def _unclaimed(folder: Path) -> None:
@@ -359,19 +373,3 @@ def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
             params = flatten(plain(config))
         ended = {"status": "failed", "refused": True, "ended": now(), "params": params, "error": describe(error)}
         write_json(folder / RUN_FILE, store.redact(_fresh({}) | ended))
-
-
-def artifacts(folder: Path) -> list[Path]:
-    """What the store gets of a folder: config, weights, chip network, figures; no checkpoints, nothing hidden.
-
-    No symbolic link either, to a file or to a folder: the folder may come from someone else, and a link lead to
-    anything that the user can read.
-    """
-    found = []
-    for here, folders, files in os.walk(folder, followlinks=False):
-        at = Path(here)
-        if at == folder:
-            folders[:] = [name for name in folders if not name.startswith((".", "checkpoints"))]
-            files = [n for n in files if n not in (RUN_FILE, METRICS_FILE) and not n.startswith((".", "checkpoints"))]
-        found += [at / name for name in files if (at / name).is_file() and not (at / name).is_symlink()]
-    return sorted(found)

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.results import runs, store
+from cil_spl.results.folder import RUN_FILE, artifacts
 from cil_spl.results.metrics import METRICS_FILE, read_metrics
-from cil_spl.results.mlflow_run import MlflowRun
-from cil_spl.results.record import RUN_FILE, artifacts
+from cil_spl.results.mlflow_run import MlflowRun, stored
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import millis
 
@@ -39,21 +39,14 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     info = runs.read(folder).info
     if info["status"] == "running" or info.get("refused"):
         raise RequestError(f"{folder}: the run is {'refused' if info.get('refused') else 'running'}; nothing to copy")
-    uri = _present(folder, info["params"].get("tracking.uri")) if uri is None else store.anchor(uri)
+    if uri is None:
+        uri = store.own_store(folder, info["params"].get("tracking.uri"), f"cilspl restore {folder} --uri ")
+    uri = store.anchor(uri)
     client = store.connect(uri)
-    if info["run_id"] is not None:
-        with contextlib.suppress(Exception):  # not there
-            known = client.get_run(info["run_id"])
-            if known.info.lifecycle_stage == "active" and known.info.status == store.MLFLOW_STATUS[info["status"]]:
-                return info["run_id"]
-    experiment = str(info["params"].get("tracking.experiment") or store.DEFAULT_EXPERIMENT)
-    copy = MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
-    for line in read_metrics(folder) if not (folder / METRICS_FILE).is_symlink() else ():
-        step, when = line.pop("step"), line.pop("time", info["started"])
-        copy.metrics(line, step, millis(when))
-    for file in artifacts(folder):
-        copy.artifact(file)
-    copy.end(info)
+    known = stored(client, info["run_id"])
+    if known is not None and known.info.status == store.MLFLOW_STATUS[info["status"]]:
+        return info["run_id"]
+    copy = copy_again(client, uri, info, folder)
     if copy.lost is not None:
         raise RequestError(
             f"tracking.uri={store.redact(uri)}: the store was lost while the copy was made ({copy.lost}); try again"
@@ -64,13 +57,14 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     return copy.run_id
 
 
-def _present(folder: Path, named: Any) -> str:
-    """The present store, unless the folder names another."""
-    present = store.store_uri()
-    here = store.redact(present)
-    if named is not None and store.anchor(str(named)) != here:
-        raise RequestError(
-            f"{folder}: the run names another store than the present one, {here}; "
-            f"type `cilspl restore {folder} --uri {store.redact(str(named))}` to write there, or --uri {here} for here"
-        )
-    return present
+def copy_again(client: Any, uri: str, info: Mapping[str, Any], folder: Path) -> MlflowRun:
+    """A new copy of a run that has ended, made from its folder."""
+    experiment = str(info["params"].get("tracking.experiment") or store.DEFAULT_EXPERIMENT)
+    copy = MlflowRun.start(client, uri, experiment, info, folder, parent_of(folder, uri))
+    for line in read_metrics(folder) if not (folder / METRICS_FILE).is_symlink() else ():
+        step, when = line.pop("step"), line.pop("time", info["started"])
+        copy.metrics(line, step, millis(when))
+    for file in artifacts(folder):
+        copy.artifact(file)
+    copy.end(info)
+    return copy

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
@@ -12,9 +14,10 @@ from cil_spl.base import locks
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
+from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, may_differ, read_info
 from cil_spl.results.metrics import read_metrics
-from cil_spl.results.record import CONFIG_FILE, RUN_FILE, read_info
 from cil_spl.results.store import MLFLOW_STATUS, first_line, redact, sqlite_path, store_uri, stored_runs
+from cil_spl.results.values import flatten
 
 DEFAULT_FOLDER = "runs"
 GROUPS = ("method", "model", "dataset", "target")  # what makes a run; a config.yaml has names and values in each
@@ -69,20 +72,30 @@ class Run:
         return self.info["status"]
 
     def path(self, name: str) -> Path:
-        """A file of the run, for example ``weights.pt`` or ``chip.npz``; a warning if it is not as the run left it.
+        """A file of the run, for example ``weights.pt`` or ``chip.npz``.
 
         Raises:
-            RequestError: the run did not leave it.
+            RequestError: the run did not leave it, or not as it is now.
         """
+        path = self._existing(name)
+        if self._is_changed(name):
+            raise RequestError(
+                f"{path}: not as the run left it: changed, damaged, or taken from elsewhere; put the run's own file "
+                "back, or make the run again"
+            )
+        return path
+
+    def _existing(self, name: str) -> Path:
         path = self.folder / name
         if not path.exists():
             raise RequestError(f"{self.folder}: the run ({self.status}) left no {name}")
         if not path.is_file():
             raise RequestError(f"{path}: no file, but a folder or a device; take {name} from a copy of the run")
-        digest = self.info.get("files", {}).get(name)
-        if digest is not None and digest != file_digest(path):
-            warn_once(f"{path}: not as the run left it: changed or damaged since")
         return path
+
+    def _is_changed(self, name: str) -> bool:
+        digest = self.info.get("files", {}).get(name)
+        return digest is not None and digest != file_digest(self.folder / name)
 
     def weights(self) -> Path:
         """The file with the run's weights; of one that did not end, the best epoch of the last stage that it began.
@@ -102,13 +115,13 @@ class Run:
         """The resolved config, as a ``DictConfig`` whose groups are mappings.
 
         Raises:
-            RequestError: the file is damaged, or no config.
+            RequestError: there is none, it is damaged, it is not resolved, or not what the run recorded.
         """
         from omegaconf import OmegaConf
         from omegaconf.errors import OmegaConfBaseException
         from yaml import YAMLError
 
-        path = self.path(CONFIG_FILE)
+        path = self._existing(CONFIG_FILE)
         remedy = f"take it from a copy of the run; the values are in {RUN_FILE} as well"
         try:
             config = OmegaConf.load(path)
@@ -116,15 +129,53 @@ class Run:
             raise RequestError(f"{path}: damaged, it cannot be read ({first_line(error)}); {remedy}") from error
         if not (OmegaConf.is_dict(config) and any(group in config for group in GROUPS)):
             raise RequestError(f"{path}: damaged, it is no config of a run; {remedy}")
-        plain: Any = OmegaConf.to_container(config)
+        plain: Any = OmegaConf.to_container(config, resolve=False)
         for group in GROUPS:
             if group in plain and not (isinstance(plain[group], dict) and plain[group]):
                 raise RequestError(f"{path}: damaged, {group}={shown(plain[group])} has no names and values; {remedy}")
+        present = flatten(plain)
+        _refuse_interpolations(path, present)
+        self._refuse_edits(path, present)
         return config
+
+    def _refuse_edits(self, path: Path, present: Mapping[str, Any]) -> None:
+        """Refuse a config that does not say what the run recorded; one that only looks different will do."""
+        # An earlier version let keys stand that it never read.
+        if CONFIG_FILE not in self.info.get("files", {}):
+            present = {key: value for key, value in present.items() if key in self.info["params"]}
+        elif not self._is_changed(CONFIG_FILE):
+            return
+        was, now = _as_json(self.info["params"]), _as_json(present)
+        keys = [key for key in (was | now) if not may_differ(key) and was.get(key, _NONE) != now.get(key, _NONE)]
+        if keys:
+            listed = [f"{key}={_said(now, key)} (the run had {_said(was, key)})" for key in keys]
+            raise RequestError(
+                f"{path}: edited since the run wrote it: {', '.join(listed)}; put these values back, or start another "
+                "run with the new ones by `cilspl run`"
+            )
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""
         return read_metrics(self.folder)
+
+
+_NONE = object()
+
+
+def _said(values: Mapping[str, Any], key: str) -> str:
+    return shown(values[key]) if key in values else "nothing"
+
+
+def _as_json(values: Mapping[str, Any]) -> dict[str, Any]:
+    """As a record keeps them."""
+    return json.loads(json.dumps(values, default=str))
+
+
+def _refuse_interpolations(path: Path, values: Mapping[str, Any]) -> None:
+    """A run writes its config resolved. What is not may read the environment of the user who has it resolved."""
+    for key, value in values.items():
+        if "${" in json.dumps(value, default=str):
+            raise RequestError(f"{path}: {key}={shown(value)}: a run's config holds no ${{…}}; put its value there")
 
 
 def read(folder: Path | str) -> Run:

@@ -64,6 +64,30 @@ def with_password(uri: str) -> str:
     return present if redact(present) == uri else uri
 
 
+def own_store(folder: Path, named: Any, command: str) -> str:
+    """The user's present store, unless a run's folder names another: that may come from someone else.
+
+    Args:
+        folder: of the run.
+        named: the address that it names; None for none.
+        command: what chooses a store, up to its address.
+
+    Raises:
+        RequestError: it names another; the user has to say which.
+    """
+    present = store_uri()
+    here = redact(present)
+    if named is None or anchor(str(named)) == here:
+        return present
+    there = redact(str(named))
+    way = f"type `{command}{there}` to write there, or `{command}{here}` for here"
+    if _HIDDEN in there:
+        way = f"passwords are not kept: set {URI_VARIABLE} to the address with its password, or type `{command}{here}`"
+    elif os.environ.get(URI_VARIABLE) and command.endswith("tracking.uri="):  # which the variable overrides
+        way = f"set {URI_VARIABLE}={there} to write there, or add tracking.uri={here} for here"
+    raise RequestError(f"{folder}: the run names the store {there}, which is not the present one, {here}; {way}")
+
+
 def anchor(uri: str, base: Path | None = None) -> str:
     """Make the path of a relative SQLite URI absolute."""
     path = sqlite_path(uri)

@@ -24,6 +24,8 @@ from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkp
 from cil_spl.training.options import Trainer
 
 ALL_DONE = "all epochs done"
+EPOCH_SECONDS = "train/epoch_seconds"
+LAST, BEST = "-last.pt", "-best.pt"
 _log = logging.getLogger(__name__)
 
 Step = Callable[[Batch], Mapping[str, float | Tensor]]
@@ -93,7 +95,7 @@ def fit(
     Raises:
         RequestError: the loss is not a number any more; a checkpoint of another format.
     """
-    last_file, best_file = folder / f"{stage}-last.pt", folder / f"{stage}-best.pt"
+    last_file, best_file = folder / f"{stage}{LAST}", folder / f"{stage}{BEST}"
     fitted = _go_on(last_file, keep, after) or Fitted(best_score=math.inf if better == "less" else -math.inf)
     for n, metrics in enumerate(fitted.history):
         log(metrics, first_epoch + n + 1)
@@ -105,19 +107,19 @@ def fit(
         metrics = _train_epoch(step, _bar(batches.epoch(epoch), len(batches), title, progress), epoch, left)
         metrics = ranks.agree(metrics | _scored(score) if ranks.first() else None)
         took = ranks.agree(time.monotonic() - began)
-        metrics["train/epoch_seconds"] = took
+        metrics[EPOCH_SECONDS] = took
         fitted.epochs += 1
         fitted.seconds += took
         fitted.history.append(metrics)
-        log(metrics, epoch + 1)
-        _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
         if fitted.improves(metrics[f"val/{monitor}"], better):
-            _save(best_file, {"keep": _states(keep)})
+            _save(best_file, {"keep": _states(keep), "epoch": fitted.epochs})
         fitted.stopped = _reason_to_stop(fitted, trainer)
         content = {"keep": _states(keep), "generators": generators.state(), "fitted": vars(fitted)}
         _save(last_file, content | {"after": [list(a) for a in after]})
+        log(metrics, epoch + 1)  # of an epoch that is kept: a log longer than the checkpoints tells that one is lost
+        _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
     ranks.gather(None)  # rank 0 has written
-    if best_file.exists() and fitted.best_epoch:
+    if fitted.best_epoch:
         _put_back(keep, read_checkpoint(best_file, "keep"), best_file)
     return fitted
 
@@ -136,6 +138,51 @@ def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[
     _put_back(keep, saved, last_file)
     generators.load_state(generated)
     return Fitted(**saved["fitted"])
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What the checkpoints of a fit hold.
+
+    Attributes:
+        fitted: what it came to so far.
+        reached: the last epoch of which anything is kept: a kill may come after the best of an epoch was written.
+    """
+
+    fitted: Fitted
+    reached: int
+
+
+def read_stages(folder: Path) -> dict[str, Stage]:
+    """What the checkpoints in a folder hold, by the names of their stages; each file is read whole.
+
+    Raises:
+        RequestError: one is missing, damaged, older than the other of its stage, or not of a fit.
+    """
+    stages = {}
+    for path in sorted(folder.glob(f"*{LAST}")):
+        saved = read_checkpoint(path)
+        try:
+            fitted = Fitted(**saved["fitted"])
+        except (KeyError, TypeError) as error:
+            raise RequestError(f"{path}: no checkpoint of a run's training ({error})") from None
+        reached = fitted.epochs
+        if fitted.best_epoch:
+            best = path.with_name(path.name.removesuffix(LAST) + BEST)
+            if not best.exists():
+                raise RequestError(
+                    f"{best}: missing; it holds the run's best epoch so far, {fitted.best_epoch}. Put it back from a "
+                    "copy, or start another run by `cilspl run`"
+                )
+            epoch = read_checkpoint(best).get("epoch", fitted.best_epoch)
+            if epoch < fitted.best_epoch:
+                raise RequestError(
+                    f"{best}: it holds epoch {epoch}, but by {path.name} the best is {fitted.best_epoch}; put the file "
+                    "back that belongs to it, or start another run by `cilspl run`"
+                )
+            reached = max(reached, epoch)
+        stages[path.name.removesuffix(LAST)] = Stage(fitted, reached)
+    return stages
 
 
 def _train_epoch(step: Step, batches: Iterable[Batch], epoch: int, seconds: float) -> dict[str, float]:
@@ -191,8 +238,8 @@ def _save(path: Path, content: dict[str, object]) -> None:
 def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
     """What an epoch came to, in one line."""
     shown = [f"{stage} {epoch}/{epochs}"]
-    shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name != "train/epoch_seconds"]
-    return "  ".join([*shown, f"{metrics['train/epoch_seconds']:.1f} s"])
+    shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name != EPOCH_SECONDS]
+    return "  ".join([*shown, f"{metrics[EPOCH_SECONDS]:.1f} s"])
 
 
 def _bar(batches: Iterable[Batch], total: int, title: str, progress: bool | None) -> Iterable[Batch]:

@@ -90,13 +90,13 @@ def pipeline(monkeypatch):
                     raise RequestError("method.x=1: not with this")
                 except RequestError as error:
                     raise RuntimeError("Error in call to target") from error
-            if cfg.name == "interrupt":
+            if cfg.name == "interrupt" or (cfg.name == "no_more" and cfg.trainer.epochs == 50):
                 raise KeyboardInterrupt
             if cfg.name == "terminate":
                 os.kill(os.getpid(), signal.SIGTERM)
             if cfg.name == "odd_seeds_fail" and cfg.seed % 2:
                 raise ZeroDivisionError("odd")
-            accuracy = 0.9 + 0.01 * cfg.seed
+            accuracy = 0.9 + 0.01 * cfg.seed + (cfg.trainer.epochs - 25) / 1000
             record.warn("layer conv2 is silent")
             record.finish(
                 {"deployed/accuracy": accuracy, "val/deployed_accuracy": 0.75},

@@ -19,9 +19,8 @@ from omegaconf import OmegaConf
 
 from cil_spl.base import fence
 from cil_spl.base.files import file_digest, write_json
-from cil_spl.results import restore as restoring
-from cil_spl.results.record import artifacts
-from cil_spl.results.store import redact
+from cil_spl.results.folder import artifacts
+from cil_spl.results.store import own_store, redact
 
 OFF = "tracking.enabled=false"
 EVIL = """
@@ -571,7 +570,8 @@ def test_a_password_is_asked_for_again(cilspl, here, pipeline, server, monkeypat
     )
     said = cilspl("run", "resume=theirs")
     assert said.code == 2
-    assert "tracking.uri=http://me:***@host:5000: passwords are not kept; set MLFLOW_TRACKING_URI" in said.err
+    assert "the run names the store http://me:***@host:5000, which is not the present one" in said.err
+    assert "passwords are not kept: set MLFLOW_TRACKING_URI to the address with its password" in said.err
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@host:5000")
     assert cilspl("run", "resume=theirs").code == 130
     assert cilspl("restore", "theirs").code == 0
@@ -581,6 +581,62 @@ def test_a_password_is_asked_for_again(cilspl, here, pipeline, server, monkeypat
     assert "hunter2" not in said.out
 
 
-def test_restoring_names_the_store_without_its_password(here, monkeypatch):
+def test_the_present_store_keeps_its_password(here, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://me:hunter2@host")
-    assert restoring._present(here, "http://me:***@host") == "http://me:hunter2@host"
+    assert own_store(here, "http://me:***@host", "") == "http://me:hunter2@host"
+
+
+@pytest.mark.parametrize("name", ["run.log", "checkpoints", "figures", "weights.pt", "more/deep"])
+def test_no_run_goes_on_through_a_link(name, cilspl, here, pipeline):
+    assert cilspl("run", "hydra.run.dir=theirs", "name=interrupt", OFF).code == 130
+    (here / "mine").mkdir()
+    (here / "mine" / "file").write_text("mine")
+    link = here / "theirs" / name
+    link.unlink(missing_ok=True)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(here / "mine" if name in ("checkpoints", "figures") else here / "mine" / "file")
+    before, ran = written(here), len(pipeline.ran)
+    said = cilspl("run", "resume=theirs")
+    assert said.code == 2
+    assert f"{link}: a symbolic link to {here / 'mine'}" in said.err
+    assert len(pipeline.ran) == ran
+    assert written(here) == before
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("key", ["name", "model.layers"])
+def test_a_run_folders_config_reads_no_environment(key, command, cilspl, folder, pipeline, monkeypatch):
+    monkeypatch.setenv("MY_SECRET", "hunter2")
+    text = "${oc.env:MY_SECRET}"
+    folder(**{key.replace(".", "__"): text if key == "name" else [{"linear": text}]})
+    said = cilspl(*COMMANDS[command])
+    assert said.code == 2
+    assert f"config.yaml: {key}=" in said.err
+    assert "a run's config holds no ${…}" in said.err
+    assert "hunter2" not in said.err + str(written(Path("theirs")))
+    assert not pipeline.ran
+
+
+def test_a_run_goes_on_in_no_store_that_its_folder_names(cilspl, store, pipeline, template, monkeypatch):
+    (store / "other.db").write_bytes(template.read_bytes())
+    before = (store / "other.db").read_bytes()
+    assert cilspl("run", "hydra.run.dir=theirs", "name=interrupt").code == 130
+    mine = (store / "mlflow.db").read_bytes()
+    config = OmegaConf.load("theirs/config.yaml")
+    config.tracking.uri = f"sqlite:///{store}/other.db"
+    OmegaConf.save(config, "theirs/config.yaml")
+    word = f"tracking.uri=sqlite:///{store}/other.db"
+    said = cilspl("run", "resume=theirs")
+    assert said.code == 2
+    assert f"type `cilspl run resume={store}/theirs {word}` to write there" in said.err
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
+    assert (
+        f"set MLFLOW_{word.replace('tracking.uri', 'TRACKING_URI')} to write there"
+        in cilspl("run", "resume=theirs").err
+    )
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert (store / "other.db").read_bytes() == before
+    assert (store / "mlflow.db").read_bytes() == mine
+    assert cilspl("run", "resume=theirs", word).code == 130
+    assert (store / "other.db").read_bytes() != before
+    assert cilspl("run", "resume=theirs", f"tracking.uri=sqlite:///{store}/mlflow.db").code == 130

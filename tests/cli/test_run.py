@@ -106,7 +106,18 @@ def test_a_wrong_request_is_one_message_and_2(cilspl, here, pipeline, words, pie
     for piece in pieces:
         assert piece in said.err
     assert not run_files(here)
-    assert not [p for p in here.glob("runs/*/*") if p.parent.name != "sweeps"]  # no empty folder is left
+    assert not [p for p in here.glob("runs/*") if p.name != "sweeps"]  # no empty folder is left
+
+
+def test_a_refused_run_leaves_the_folders_of_others(cilspl, here, pipeline):
+    kept = cilspl("run", OFF)
+    assert kept.code == 0
+    (made,) = here.glob("runs/*/*")
+    assert cilspl("run", "frames.bins=0", OFF).code == 2
+    assert list(here.glob("runs/*/*")) == [made]
+    (here / "mine").mkdir()
+    assert cilspl("run", "frames.bins=0", OFF, "hydra.run.dir=mine/one").code == 2
+    assert list(here.glob("mine*")) == [here / "mine"]
 
 
 def test_an_unreachable_store_is_told_before_any_work(cilspl, here, pipeline, monkeypatch):
@@ -116,6 +127,7 @@ def test_an_unreachable_store_is_told_before_any_work(cilspl, here, pipeline, mo
         assert said.code == 2
         assert said.err.count("no tracking server answers") == 1
         assert "Traceback" not in said.err
+        assert not [path for path in here.rglob("*") if re.match(r"\d{4}-", path.name)]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 
 import pytest
@@ -112,7 +111,7 @@ def test_a_record_without_a_checksum_is_read_with_one_warning(here, caplog):
     ]
 
 
-def test_a_file_that_is_not_as_the_run_left_it_gives_a_warning(here, caplog):
+def test_a_file_that_is_not_as_the_run_left_it_is_refused(here, caplog):
     with open_record(CONFIG, here / "run") as record:
         killed = runs.read(here / "run")  # as a kill would leave it
         (here / "run" / "figures").mkdir()
@@ -125,12 +124,15 @@ def test_a_file_that_is_not_as_the_run_left_it_gives_a_warning(here, caplog):
     assert run.config().seed == 0
     assert not caplog.records
     (here / "run" / "config.yaml").write_text("seed: 1\n")
-    with caplog.at_level(logging.WARNING):
-        assert run.config().seed == 1
+    with pytest.raises(RequestError, match=r"run/config\.yaml: edited since .*seed=1 \(the run had 0\)"):
         run.config()
-    assert [r.getMessage() for r in caplog.records] == [
-        f"{here}/run/config.yaml: not as the run left it: changed or damaged since"
-    ]
+    (here / "run" / "config.yaml").write_text("- 1\n")
+    with pytest.raises(RequestError, match=r"run/config\.yaml: not a config"):
+        run.config()
+    assert run.path("figures/a.csv").read_text() == "a"
+    (here / "run" / "figures" / "a.csv").write_text("b")
+    with pytest.raises(RequestError, match=r"figures/a\.csv: not as the run left it.*put the run's own file back"):
+        run.path("figures/a.csv")
 
 
 def test_what_a_run_did_not_leave_is_named(here):
