@@ -19,10 +19,9 @@ from cil_spl.base.errors import RequestError
 from cil_spl.chip.interchange import save
 from cil_spl.chip.quantize import integer_twin
 from cil_spl.data import cache, datasets
-from cil_spl.data.augment import Augment
-from cil_spl.data.batches import Batch, Batches
-from cil_spl.data.events import Recordings
-from cil_spl.data.options import Frames
+from cil_spl.data.batches import Batch, Batches, augment_of
+from cil_spl.data.events import Data
+from cil_spl.data.options import Frames, kind_of
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
 from cil_spl.models.neurons import weights_of
@@ -84,13 +83,14 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         metrics |= extra | dict(trained.notes or {})
         row = row_of(cfg, target, metrics)
         test = experiences[-1].test
-        figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, test.classes)
+        classes = test.classes or ()
+        figures.write_confusion(folder / "confusion.csv", evaluations["deployed"].confusion, classes)
         figures.write_decisions(folder / "decisions.csv", evaluations, test)
         figures.draw(
             folder / "figures",
             read_metrics(folder),
             evaluations,
-            test.classes,
+            classes,
             example_of(target, next(ctx.batches(test.subset([0]), train=False).epoch(0)), test),
         )
         record.finish(metrics, row)
@@ -106,10 +106,10 @@ def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfi
 
 def plan_of(cfg: DictConfig) -> Plan:
     """The network's plan; needs no data."""
-    width, height, polarities = datasets.preprocessed_sensor_size(cfg.dataset)
     blocks = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
     name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
-    return plan_from(name, blocks, (polarities, height, width), cfg.dataset.n_classes)  # type: ignore[arg-type]
+    shape = datasets.input_shape(cfg.dataset)
+    return plan_from(name, blocks, shape, cfg.dataset.n_classes)  # type: ignore[arg-type]
 
 
 def prepare(cfg: DictConfig) -> dict[str, int]:
@@ -138,7 +138,7 @@ def context_of(
         folder=folder / "checkpoints",
         log=record.log,
         warn=record.warn,
-        augment=Augment.from_config(cfg.dataset.get("augment")),
+        augment=augment_of(kind_of(cfg.dataset), cfg.dataset.get("augment")),
     )
     if target.runs != "spikes":
         return ctx
@@ -230,9 +230,9 @@ def row_of(cfg: DictConfig, target: Any, metrics: dict[str, float]) -> dict[str,
     return row
 
 
-def example_of(target: Any, batch: Batch, recordings: Recordings) -> dict[str, Any] | None:
-    """One recording and the output events that it caused, for the picture; None where nothing spikes."""
-    if target.runs != "spikes":
+def example_of(target: Any, batch: Batch, recordings: Data) -> dict[str, Any] | None:
+    """One recording and the output events that it caused, for the picture; None where nothing spikes, or of samples."""
+    if target.runs != "spikes" or batch.events is None or recordings.classes is None:
         return None
     output_us, output_class = target.output_events(batch)
     title = f"{recordings.name[0]}: class {recordings.classes[int(recordings.target[0])]}"

@@ -220,6 +220,7 @@ def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together."""
     method, model, target = cfg.method.name, cfg.model, cfg.target.name
     needs = requires(cfg)
+    _check_data(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
             f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
@@ -232,6 +233,24 @@ def _check_together(cfg: DictConfig) -> None:
     _check_surrogate(model.neuron)
     if target != "accelerator":
         _check_rounding(model.neuron, float(cfg.method.get("init_rate") or 1.0))
+
+
+def _check_data(cfg: DictConfig) -> None:
+    """Frames and target take the kind of data that the data set gives."""
+    from cil_spl.data.options import encoding, kind_of
+
+    kind, target = kind_of(cfg.dataset), cfg.target.name
+    takes = getattr(fence.locate("target", cfg.target._target_, cfg.extensions), "takes", None)
+    if takes is not None and kind not in takes:
+        raise RequestError(
+            f"target={target}: dataset={cfg.dataset.name} gives {kind}, and this target takes {' and '.join(takes)} "
+            "only; use target=software, or a data set that gives events"
+        )
+    encoding(kind, cfg.frames.encode, cfg.frames.by, cfg.frames.duration_us)
+    if cfg.dataset.n_classes is None:
+        raise RequestError(
+            f"dataset.n_classes=null: task={cfg.task.name} needs classes, and a network has one output for each"
+        )
 
 
 def _check_observer(cfg: DictConfig, needed: Any) -> None:

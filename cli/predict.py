@@ -6,6 +6,7 @@ import argparse
 import os
 
 from cil_spl.base import fence
+from cil_spl.base.errors import RequestError
 from cil_spl.cli import extensions_option
 
 
@@ -24,7 +25,12 @@ def main(argv: list[str]) -> int:
     from cil_spl.results import runs
 
     run = runs.find(given.run)
-    width, height, polarities = run.config().dataset.sensor_size
+    data = run.config().dataset
+    if "sensor_size" not in data:
+        raise RequestError(
+            f"{given.run}: it was trained on samples of dataset={data.name}; predict takes recordings of events only"
+        )
+    width, height, polarities = data.sensor_size
     size = (int(width), int(height), int(polarities))
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 

@@ -18,7 +18,6 @@ FILE_LINES, FUNCTION_LINES = 400, 60
 REASON = f"longer than {FILE_LINES} lines because"  # in the docstring of a file that has one
 # Larger than they should be today, and how large: each may only shrink, and goes off the list once it fits.
 LONG_FILES = {
-    "cil_spl/data/datasets.py": 416,
     "cil_spl/results/mismatch.py": 427,
     "cil_spl/targets/devkit.py": 560,
 }

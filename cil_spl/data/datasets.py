@@ -1,41 +1,36 @@
-"""Data sets by name, and what happens to any of them between its files and training.
+"""Data sets of recordings by name, and what happens to any data set between its files and training.
 
 A data set is a function that takes keywords and returns ``Splits``; a config names it in ``_target_``. It returns
-recordings as the sensor gave them; ``load`` does the rest for all of them alike: pre-processing, what is left out,
-the check for leaks, the validation split.
+recordings as the sensor gave them, or samples (those of images are in ``images.py``); ``load`` does the rest for all of
+them alike: pre-processing or standardising, what is left out, the check for leaks, limits, the validation split,
+experiences.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 
 from cil_spl.base import fence, options
-from cil_spl.base.annotations import Keys, Says
+from cil_spl.base.annotations import Keys, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
-from cil_spl.data import cache, recorded
+from cil_spl.data import cache, leaks, recorded, samples
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
-from cil_spl.data.events import Recordings, Splits
-from cil_spl.data.options import Dataset
+from cil_spl.data.download import Folder, absent, folder_of
+from cil_spl.data.events import Data, Recordings, Splits, joined
+from cil_spl.data.experiences import check_experiences, experiences_of
+from cil_spl.data.options import SampleDataset, kind_of, options_of
 from cil_spl.data.saccade_parameters import Parameters
-from cil_spl.data.splits import stratified_split
-
-log = logging.getLogger(__name__)
-
-# Keys of every data set that `load` sees to; a data set's function gets the others.
-COMMON = options.names(Dataset)
+from cil_spl.data.samples import Samples, spread, standardised
+from cil_spl.data.splits import random_sample, random_split, stratified_sample, stratified_split
 
 Simulator = Annotated[Mapping[str, Any], Keys(Parameters)]
-Folder = Annotated[str, MinLen(1), Says("the folder that holds the data set")]
 Seed = Annotated[int, Ge(0)]
 DEFAULTS: Mapping[str, Any] = {}  # of the simulator
 
@@ -50,10 +45,10 @@ def event_digits(*, simulator: Simulator = DEFAULTS, simulator_seed: Seed = 0) -
     from cil_spl.data.simulated import event_digits_recordings
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed}
-    return _cached(
+    return cache.splits(
         {"dataset": "event_digits", **settings},
         (),
-        ("simulated", "saccades", "saccade_parameters"),
+        ("simulated", "saccades", "saccade_parameters", "idx"),
         lambda: event_digits_recordings(seed=simulator_seed, simulator=_plain(simulator)),
     )
 
@@ -79,16 +74,16 @@ def saccade_mnist(
     Raises:
         RequestError: a file is missing, cut off or foreign; it is named.
     """
-    from cil_spl.data.simulated import idx_file, saccade_mnist_recordings
+    from cil_spl.data.idx import files_of
+    from cil_spl.data.simulated import saccade_mnist_recordings
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed, "n_train": n_train, "n_test": n_test}
-    folder = _folder(root)
-    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
-    files = [idx_file(folder, name, download) for name in names]  # fetched before their fingerprint is taken
-    return _cached(
+    folder = folder_of(root)
+    files = files_of(folder, download)  # fetched before their fingerprint is taken
+    return cache.splits(
         {"dataset": "saccade_mnist", **settings},
         files,
-        ("simulated", "saccades", "saccade_parameters"),
+        ("simulated", "saccades", "saccade_parameters", "idx"),
         lambda: saccade_mnist_recordings(
             folder,
             n_train=n_train,
@@ -112,12 +107,12 @@ def nmnist(
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at = _folder(root)
+    at = folder_of(root)
     folder = nmnist_files.find(at)
     if folder is None:
-        _absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
+        absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
         folder = recorded.fetch("NMNIST", at, 1200, [{"train": True}, {"train": False}])
-    return _cached(
+    return cache.splits(
         {"dataset": "nmnist", "test_digits_from": test_digits_from},
         [folder / name for name in nmnist_files.FOLDERS.values()],
         ("nmnist",),
@@ -135,12 +130,12 @@ def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at, parts = _folder(root), ("ibmGestureTrain", "ibmGestureTest")
+    at, parts = folder_of(root), ("ibmGestureTrain", "ibmGestureTest")
     folder = next((f for f in (at, at / "DVSGesture") if any((f / p).is_dir() for p in parts)), None)
     if folder is None:
-        _absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
+        absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
         folder = recorded.fetch("DVSGesture", at, 2900, [{"train": True}, {"train": False}])
-    return _cached(
+    return cache.splits(
         {"dataset": "dvs_gesture"},
         [folder / part for part in parts],
         ("recorded",),
@@ -158,12 +153,12 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, a file cut off or foreign, or the package ``aedat`` is missing.
     """
-    at = _folder(root)
+    at = folder_of(root)
     folder = next((f for f in (at, at / "CIFAR10DVS") if any(f.glob("*/*.aedat4"))), None)
     if folder is None:
-        _absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
+        absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
         folder = recorded.fetch("CIFAR10DVS", at, 8300, [{}])
-    return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
+    return cache.splits({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
 
 def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions: Sequence[str] = ()) -> dict[str, Any]:
@@ -182,32 +177,41 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions
     """
     config = _plain(dataset)
     function = fence.locate(group, config.get("_target_"), extensions)
-    known = [*COMMON, *options.names(function)]
+    common = options_of(config)
+    known = [*options.names(common), *options.names(function)]
     for key, value in config.items():
         if key not in known and key != "_target_" and not options.takes_any(function):
-            raise RequestError(f"{group}.{key}={value}: no such key; {nearest(key, known)}")
-    found = options.checked(Dataset, {key: value for key, value in config.items() if key in COMMON}, group)
+            raise RequestError(f"{group}.{key}={shown(value)}: no such key; {nearest(key, known)}")
+    shared = {key: value for key, value in config.items() if key in options.names(common)}
+    found = options.checked(common, shared, group)
     found |= options.checked(function, _own(config), group)
     if group == "dataset" and found["split"] != "test":
         raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
-    stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
-    _listed(found["exclude_indices"])
+    if common is SampleDataset:
+        check_experiences(found, group)
+    else:
+        stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
+    leaks.listed(found["exclude_indices"])
     return {"_target_": config["_target_"]} | {key: found[key] for key in [*config, *found] if key in found}
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a data set's function gets."""
-    return {key: value for key, value in config.items() if key not in COMMON and key != "_target_"}
+    return {key: value for key, value in config.items() if key not in (*options.names(options_of(config)), "_target_")}
 
 
-def preprocessed_sensor_size(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(width, height, polarities) of what a network gets, from the config of a data set alone.
+def input_shape(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(channels, height, width) of what a network gets, from the config of a data set alone.
 
     Raises:
         RequestError: the pre-processing is not allowed or does not go with ``sensor_size``.
     """
     config = _plain(dataset)
-    return stage.preprocessed_sensor_size(tuple(config["sensor_size"]), config.get("preprocess"))
+    if kind_of(config) == "values":
+        channels, height, width = config["input_shape"]
+        return channels, height, width
+    width, height, polarities = stage.preprocessed_sensor_size(tuple(config["sensor_size"]), config.get("preprocess"))
+    return polarities, height, width
 
 
 def load(
@@ -218,17 +222,18 @@ def load(
 ) -> tuple[Splits, ...]:
     """The experiences that a config asks for, one as a rule, ready for training.
 
-    Recordings are pre-processed as ``dataset.preprocess`` says, those of ``test_dataset`` as well.
+    Recordings are pre-processed as ``dataset.preprocess`` says, samples standardised where it is asked for; those of
+    ``test_dataset`` as well.
 
     Args:
         dataset: a config of group ``dataset``.
         test_dataset: another one, whose ``split`` becomes the test set.
-        seed: of the validation split.
+        seed: of the validation split, and of which images ``n_train`` keeps.
         extensions: modules besides cil_spl whose functions the configs may name.
 
     Raises:
-        RequestError: a config that makes no sense, files that are missing or damaged, a split without recordings, or
-            training recordings of a digit that is also in the test set.
+        RequestError: a config that makes no sense, files that are missing or damaged, a split without data, or training
+            data that also stand in the test set.
     """
     config = check_dataset(dataset, "dataset", extensions)
     sets = _call(config, "dataset", extensions)
@@ -236,51 +241,97 @@ def load(
     test = None
     if test_dataset is not None:
         test = _test_from(check_dataset(test_dataset, "test_dataset", extensions), config, extensions)
-    return tuple(_ready(splits, test, config, seed) for splits in experiences)
+    ready = [_ready(splits, test, config, seed) for splits in experiences]
+    if kind_of(config) == "events":
+        return tuple(ready)
+    for key in ("split_classes", "permutations"):
+        if len(ready) > 1 and config[key] is not None:
+            raise RequestError(
+                f"dataset.{key}={config[key]}: {config['name']} has {len(ready)} experiences; leave it null"
+            )
+    return tuple(one for splits in ready for one in experiences_of(splits, config))
 
 
-def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed: int) -> Splits:
+def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int) -> Splits:
     """One experience: pre-processed, without what is left out, checked, split."""
-    parts = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
-    parts = _preprocessed(parts, config.get("preprocess"))
-    train, val = parts["train"], parts["val"]
-    test = parts["test"] if test is None else test
+    train, val, test = _prepared(splits, splits.test if test is None else test, config, keep_test=test is not None)
+    what = "samples" if isinstance(test, Samples) else "recordings"
     if not len(test):
-        raise RequestError(f"dataset={config.get('name')} has no test recordings; name others: dataset@test_dataset=…")
-    wanted = _listed(config.get("exclude_indices"))
+        raise RequestError(f"dataset={config.get('name')} has no test {what}; name others: dataset@test_dataset=…")
+    wanted = leaks.listed(config.get("exclude_indices"))
     if wanted is not None:
-        train, val = (_without(part, wanted, test) for part in (train, val))
+        train, val = (leaks.without(part, wanted, test) for part in (train, val))
     if not len(train):
-        raise RequestError(
-            f"dataset={config.get('name')} has no training recordings (left out: dataset.exclude_indices)"
-        )
+        raise RequestError(f"dataset={config.get('name')} has no training {what} (left out: dataset.exclude_indices)")
     for part in (train, val):
-        _check_leaks(part, test)
+        leaks.check(part, test, what)
+    train = _limited(train, config, "n_train", seed)
+    test = _limited(test, config, "n_test", 0)  # whatever the seed, so that runs with others are tested on the same
     if not len(val):
-        first, second = stratified_split(train.target, config.get("val_fraction", 0.1), seed)
-        train, val = train.subset(first), train.subset(second)
-    return Splits(train, val, test)
-
-
-def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Recordings:
-    own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
-    if own not in (stage.Preprocess(), theirs):
-        raise RequestError(
-            "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
+        fraction = config.get("val_fraction", 0.1)
+        first, second = (
+            random_split(len(train), fraction, seed)
+            if train.classes is None
+            else stratified_split(train.target, fraction, seed)
         )
-    for key, value in (("sensor_size", config["sensor_size"]), ("n_classes", config["n_classes"])):
-        if value != training[key]:
-            raise RequestError(f"test_dataset.{key}={value}: dataset.{key} is {training[key]}; they must be the same")
+        train, val = train.subset(first), train.subset(second)
+    return replace(splits, train=train, val=val, test=test)
+
+
+def _prepared(splits: Splits, test: Data, config: dict[str, Any], *, keep_test: bool) -> tuple[Data, Data, Data]:
+    """The three parts as a network gets them; a test set from elsewhere has been pre-processed already."""
+    if isinstance(splits.train, Samples):
+        parts: list[Any] = [splits.train, splits.val, test]
+        if config["standardise"] and len(splits.train):
+            statistics = spread(splits.train)
+            parts = [standardised(part, *statistics) for part in parts]
+        return parts[0], parts[1], parts[2]
+    recorded = {"train": splits.train, "val": splits.val} | ({} if keep_test else {"test": test})
+    done = _preprocessed(recorded, config.get("preprocess"))
+    return done["train"], done["val"], done.get("test", test)
+
+
+def _limited(part: Data, config: Mapping[str, Any], key: str, seed: int) -> Data:
+    """So many samples as the config asks for, drawn in the classes' proportions; all recordings."""
+    n = config.get(key) if isinstance(part, Samples) else None
+    if n is None:
+        return part
+    if n > len(part):
+        raise RequestError(f"dataset.{key}={n}: there are {len(part)}; choose at most so many, or null for all")
+    chosen = random_sample(len(part), n, seed) if part.classes is None else stratified_sample(part.target, n, seed)
+    return part.subset(chosen)
+
+
+def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Data:
+    if kind_of(config) != kind_of(training):
+        raise RequestError(
+            f"test_dataset={config['name']} gives {kind_of(config)}, dataset={training['name']} {kind_of(training)}; "
+            "choose a test set of the same kind"
+        )
+    size = "input_shape" if kind_of(config) == "values" else "sensor_size"
+    if size == "sensor_size":
+        own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
+        if own not in (stage.Preprocess(), theirs):
+            raise RequestError(
+                "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
+            )
+    for key in (size, "n_classes"):
+        if config[key] != training[key]:
+            raise RequestError(
+                f"test_dataset.{key}={config[key]}: dataset.{key} is {training[key]}; they must be the same"
+            )
     sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
     split = config.get("split", "test")
     named = {"train": [sets.train, sets.val], "test": [sets.test]}
-    picked = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
+    picked: list[Any] = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
     if not picked:
-        raise RequestError(f"test_dataset={config.get('name')} has no recordings in split={split}")
+        raise RequestError(f"test_dataset={config.get('name')} has no data in split={split}")
+    if size == "input_shape":
+        return samples.joined(picked)
     parts = _preprocessed({str(i): part for i, part in enumerate(picked)}, training.get("preprocess"))
-    return _joined(list(parts.values()))
+    return joined(list(parts.values()))
 
 
 def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Splits | tuple[Splits, ...]:
@@ -291,28 +342,26 @@ def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Spli
         raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
     for splits in sets if isinstance(sets, tuple) else (sets,):
         for part in (splits.train, splits.val, splits.test):
-            if tuple(part.sensor_size) != tuple(config["sensor_size"]):
-                raise RequestError(
-                    f"{group}.sensor_size={config['sensor_size']}: the recordings are of {list(part.sensor_size)}"
-                )
-            if len(part.classes) != config["n_classes"] or (len(part) and part.target.max() >= config["n_classes"]):
-                raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
+            _check_part(part, config, group)
     return sets
 
 
-def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:
-    """Training and test recordings through the cache; the validation set is left to ``load``."""
+def _check_part(part: Data, config: Mapping[str, Any], group: str) -> None:
+    """Refuse data that are not what the config says."""
+    if isinstance(part, Samples) != (kind_of(config) == "values"):
+        key, what = ("input_shape", "recordings") if kind_of(config) == "values" else ("sensor_size", "samples")
+        raise RequestError(f"{group}.{key}={config[key]}: the data set gives {what}, which have none")
+    key, what, size = "sensor_size", "recordings", getattr(part, "sensor_size", ())
+    if isinstance(part, Samples):
+        key, what, size = "input_shape", "samples", part.input_shape
+    if tuple(size) != tuple(config[key]):
+        raise RequestError(f"{group}.{key}={config[key]}: the {what} are of {list(size)}")
+    n = None if part.classes is None else len(part.classes)
+    if n != config["n_classes"] or (n is not None and len(part) and part.target.max() >= n):
+        raise RequestError(f"{group}.n_classes={shown(config['n_classes'])}: the {what} have {shown(n)}")
 
-    def sets() -> dict[str, Recordings]:
-        made = make()
-        return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
 
-    full = {**key, "sources": cache.fingerprint(sources), "code": cache.code_fingerprint("events", *code)}
-    kept = cache.load_or_make(full, sets)
-    return Splits(kept["train"], kept["train"].subset([]), kept["test"])
-
-
-def _preprocessed(parts: dict[str, Recordings], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
+def _preprocessed(parts: Mapping[str, Any], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
     settings = stage.Preprocess.from_config(preprocess)
     identities = {name: cache.identity(part) for name, part in parts.items()}
 
@@ -323,86 +372,6 @@ def _preprocessed(parts: dict[str, Recordings], preprocess: Mapping[str, Any] | 
         return make()
     code = cache.code_fingerprint("events", "preprocess")
     return cache.load_or_make({"preprocess": asdict(settings), "of": identities, "code": code}, make)
-
-
-def _joined(parts: list[Recordings]) -> Recordings:
-    if len(parts) == 1:
-        return parts[0]
-    flat = [part.gather(np.arange(len(part))) for part in parts]
-    ends = np.cumsum([0, *(len(events) for events, _ in flat)])
-    return replace(
-        parts[0],
-        events=np.concatenate([events for events, _ in flat]),
-        start=np.concatenate([offsets[:-1] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
-        stop=np.concatenate([offsets[1:] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
-        target=np.concatenate([part.target for part in parts]),
-        name=np.concatenate([part.name for part in parts]),
-        origin=np.concatenate([part.origin for part in parts]),
-    )
-
-
-def _listed(exclude: Any) -> set[str] | str | None:
-    """``dataset.exclude_indices``: None, the word ``test_dataset``, or a set of origins and their endings."""
-    if exclude is None or exclude == "test_dataset":
-        return exclude
-    if isinstance(exclude, str):
-        try:
-            lines = Path(exclude).expanduser().read_text().splitlines()
-        except (OSError, ValueError) as error:
-            raise RequestError(
-                f"dataset.exclude_indices={exclude}: no such text file ({error}); allowed are null, a list, a file "
-                "with one entry a line, and the word test_dataset"
-            ) from error
-        return {line.strip() for line in lines if line.strip() and not line.startswith("#")}
-    return {str(e) for e in exclude}
-
-
-def _without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recordings:
-    """The recordings whose origin is not wanted: ``mnist/train/5`` answers to itself, to ``train/5`` and to ``5``."""
-    if not len(part):
-        return part
-    if isinstance(wanted, str):
-        out = np.isin(part.origin, test.origin[test.origin != ""])
-    else:
-        out = np.array([any(tail in wanted for tail in _tails(o)) for o in part.origin.tolist()])
-        if not out.any():
-            log.warning("dataset.exclude_indices names %d origins; no training recording is of them", len(wanted))
-    log.info("dataset.exclude_indices leaves out %d of %d training recordings", out.sum(), len(part))
-    return part.subset(np.flatnonzero(~out))
-
-
-def _tails(origin: str) -> list[str]:
-    steps = origin.split("/")
-    return ["/".join(steps[i:]) for i in range(len(steps))] if origin else []
-
-
-def _check_leaks(part: Recordings, test: Recordings) -> None:
-    both = np.isin(part.origin, test.origin) & (part.origin != "")
-    if not both.any():
-        return
-    i = int(np.argmax(both))
-    j = int(np.argmax(test.origin == part.origin[i]))
-    raise RequestError(
-        f"{both.sum()} of {len(part)} training recordings show what is also in the test set, for example "
-        f"{part.origin[i]} ({part.name[i]} in training, {test.name[j]} in the test set); leave them out of training "
-        "with dataset.exclude_indices=test_dataset"
-    )
-
-
-def _folder(root: Any) -> Path:
-    if not isinstance(root, (str, Path)) or not str(root):
-        raise RequestError(f"dataset.root={root}: needs the folder that holds the data set")
-    return Path(root).expanduser()
-
-
-def _absent(root: Path, download: bool, what: str) -> None:
-    if not download:
-        why = "does not exist"
-        if root.is_dir():
-            why = f"does not hold {what}" if any(root.iterdir()) else "is empty"
-        raise RequestError(
-            f"dataset.root={root} {why}; set dataset.root to the folder of the data set, or dataset.download=true"
-        )
 
 
 def _plain(config: Any) -> Any:

@@ -17,12 +17,17 @@ from cil_spl.tasks.evaluation import Activity, Answer, decision_times
 
 
 def stepped_answer(net: nn.Sequential, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of a time-stepped spiking network."""
+    """Answers of a time-stepped spiking network.
+
+    Of samples the first layer's additions are multiply-accumulates (``macs``), once for all time steps, since the
+    values are the same at each.
+    """
     device = device or torch.device("cpu")
     net = net.to(device)
     parts = stages(plan)
     maps = [fan_out(stage).to(device) for stage in parts]
     names = [stage.neuron for stage in parts]
+    macs = float(maps[0].sum()) * parts[0].input_shape[0]
 
     @torch.no_grad()
     def answer(batch: Batch) -> Activity:
@@ -39,6 +44,9 @@ def stepped_answer(net: nn.Sequential, plan: Plan, device: torch.device | None =
             events[stage.weight.name] = _numpy(s.flatten(2).sum(dim=(0, 2)))
             into = _pooled(s if s.dim() == 5 else s[..., None, None], stage.pool)
         counts = _numpy(out.transpose(0, 1))  # T B K -> B T K
+        if batch.edges_us is None:  # samples: no time, and values into the first layer in place of events
+            del synops[parts[0].weight.name]
+            return Activity(counts, events, synops, extra={"macs": np.full(len(batch), macs)})
         return Activity(counts, events, synops, decision_times(counts, batch.edges_us))
 
     return answer

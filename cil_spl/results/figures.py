@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from cil_spl.base.files import write_text
-from cil_spl.data.events import Recordings
+from cil_spl.data.events import Data
 from cil_spl.tasks.evaluation import Evaluation
 
 if TYPE_CHECKING:
@@ -55,9 +55,9 @@ def write_confusion(path: Path, matrix: np.ndarray, classes: Sequence[str]) -> N
     write_text(path, "".join(",".join(map(str, line)) + "\n" for line in lines))
 
 
-def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recordings: Recordings) -> None:
+def write_decisions(path: Path, evaluations: Mapping[str, Evaluation], recordings: Data) -> None:
     """Each stage's answer to each recording, for paired comparisons between runs; ``none`` where there is no answer."""
-    names = [*recordings.classes, "none"]
+    names = [*(recordings.classes or ()), "none"]
     first = next(iter(evaluations.values()))
     answers = [[names[k] for k in seen.decision] for seen in evaluations.values()]
     lines = [["recording", "class", *evaluations]]

@@ -22,9 +22,11 @@ class Software:
     Attributes:
         backend: says in output and record what ran.
         runs: ``spikes``, or ``cnn`` where only a CNN can be deployed.
+        takes: kinds of data that it can run on: ``events`` of recordings, ``values`` of samples.
     """
 
     runs = "spikes"
+    takes = ("events", "values")
     backend = "stepped"
 
     def __init__(self, *, name: str = "software") -> None:
@@ -52,6 +54,7 @@ class Software:
 
     def output_events(self, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds, the end of the bin) and classes of one recording's output events."""
+        _, _, edges_us = batch.recorded()
         counts = self.answer(batch).counts[0].astype(int)  # T K
         t, k = np.nonzero(counts)
-        return np.repeat(batch.edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])
+        return np.repeat(edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])

@@ -75,7 +75,7 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
         outputs.append(a.counts.sum(axis=1)[real])
         targets.append(batch.target.numpy()[real])
         index.append(np.asarray(batch.index)[real])
-        duration.append((batch.edges_us[:, -1] - batch.edges_us[:, 0])[real])
+        duration.append(_span_us(batch)[real])
         for into, values in ((events, a.events), (synops, a.synops), (extra, a.extra)):
             for name, value in values.items():
                 into.setdefault(name, []).append(value[real])
@@ -121,6 +121,11 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task) -> Evaluation
         confusion=confusion_matrix(decision, target, out.shape[1]),
         events={name: np.concatenate(parts) for name, parts in events.items()},
     )
+
+
+def _span_us(batch: Batch) -> np.ndarray:
+    """How long each recording's bins are in all; 0 for samples. Shape (B,)."""
+    return np.zeros(len(batch)) if batch.edges_us is None else batch.edges_us[:, -1] - batch.edges_us[:, 0]
 
 
 def confusion_matrix(decision: np.ndarray, target: np.ndarray, n_classes: int) -> np.ndarray:

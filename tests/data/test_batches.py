@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,9 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.data.options import Frames
 
-FRAMES = SimpleNamespace(bins=3, by="time", duration_us=None)
+FRAMES = Frames(bins=3)
 
 
 def recordings(n=10, seed=0):
@@ -131,10 +130,10 @@ def test_augmentation_follows_seed_epoch_and_recording_not_batch():
         ({"limit": 0}, "limit_batches=0"),
         ({"rank": 2, "world": 2}, "rank 2"),
         ({"batch_size": 11, "drop_last": True}, "batch_size=11"),
-        ({"frames": SimpleNamespace(bins=0, by="time", duration_us=None)}, "bins=0"),
-        ({"recordings": recordings(0)}, "no recordings"),
+        ({"frames": Frames(bins=0)}, "bins=0"),
+        ({"data": recordings(0)}, "set is empty"),
     ],
 )
 def test_bad_settings_name_the_key(arguments, names):
     with pytest.raises(RequestError, match=names):
-        Batches(**{"recordings": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
+        Batches(**{"data": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
