@@ -78,6 +78,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
         _check_called(group, node, named)
     for group in ("dataset", "test_dataset"):
         out[group] = _dataset(group, called[group], named) if group in called else None
+    _check_data(out["dataset"], out["test_dataset"], out["frames"])
     _check_neurons(out["model"]["neuron"], called["target"].get("name"))
     for group in ("method", "observer", "target", "task"):  # from here on torch is imported
         out[group] = _signature(group, called[group], named) if group in called else None
@@ -200,6 +201,18 @@ def _signature(group: str, node: dict[str, Any], extensions: Sequence[str]) -> d
     )
 
 
+def _check_data(dataset: Mapping[str, Any], test_dataset: Mapping[str, Any] | None, frames: Mapping[str, Any]) -> None:
+    """Data sets that do not go with each other or with the frames."""
+    from cil_spl.data.datasets import check_pair
+    from cil_spl.data.options import encoding, kind_of
+
+    if test_dataset is not None:
+        check_pair(dataset, test_dataset)
+    encoding(kind_of(dataset), frames["encode"], frames["by"], frames["duration_us"])
+    if dataset["n_classes"] is None:
+        raise RequestError("dataset.n_classes=null: a network has one output for each class; choose a set with classes")
+
+
 def _check_neurons(neuron: Mapping[str, Any], target: Any) -> None:
     """Neurons that do not go with each other's settings or with the target."""
     if neuron["kind"] != "iaf" and target == "speck":
@@ -220,7 +233,7 @@ def _check_together(cfg: DictConfig) -> None:
     """Groups that do not go together."""
     method, model, target = cfg.method.name, cfg.model, cfg.target.name
     needs = requires(cfg)
-    _check_data(cfg)
+    _check_kind(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
             f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
@@ -235,9 +248,9 @@ def _check_together(cfg: DictConfig) -> None:
         _check_rounding(model.neuron, float(cfg.method.get("init_rate") or 1.0))
 
 
-def _check_data(cfg: DictConfig) -> None:
-    """Frames and target take the kind of data that the data set gives."""
-    from cil_spl.data.options import encoding, kind_of
+def _check_kind(cfg: DictConfig) -> None:
+    """The target takes the kind of data that the data set gives, by what it says of itself (``takes``)."""
+    from cil_spl.data.options import kind_of
 
     kind, target = kind_of(cfg.dataset), cfg.target.name
     takes = getattr(fence.locate("target", cfg.target._target_, cfg.extensions), "takes", None)
@@ -245,11 +258,6 @@ def _check_data(cfg: DictConfig) -> None:
         raise RequestError(
             f"target={target}: dataset={cfg.dataset.name} gives {kind}, and this target takes {' and '.join(takes)} "
             "only; use target=software, or a data set that gives events"
-        )
-    encoding(kind, cfg.frames.encode, cfg.frames.by, cfg.frames.duration_us)
-    if cfg.dataset.n_classes is None:
-        raise RequestError(
-            f"dataset.n_classes=null: task={cfg.task.name} needs classes, and a network has one output for each"
         )
 
 

@@ -236,11 +236,12 @@ def load(
             data that also stand in the test set.
     """
     config = check_dataset(dataset, "dataset", extensions)
+    tested = None if test_dataset is None else check_dataset(test_dataset, "test_dataset", extensions)
+    if tested is not None:
+        check_pair(config, tested)
     sets = _call(config, "dataset", extensions)
     experiences = sets if isinstance(sets, tuple) else (sets,)
-    test = None
-    if test_dataset is not None:
-        test = _test_from(check_dataset(test_dataset, "test_dataset", extensions), config, extensions)
+    test = None if tested is None else _test_from(tested, config, extensions)
     ready = [_ready(splits, test, config, seed) for splits in experiences]
     if kind_of(config) == "events":
         return tuple(ready)
@@ -254,7 +255,7 @@ def load(
 
 def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int) -> Splits:
     """One experience: pre-processed, without what is left out, checked, split."""
-    train, val, test = _prepared(splits, splits.test if test is None else test, config, keep_test=test is not None)
+    train, val, test = _preprocessed_splits(splits, test, config)
     what = "samples" if isinstance(test, Samples) else "recordings"
     if not len(test):
         raise RequestError(f"dataset={config.get('name')} has no test {what}; name others: dataset@test_dataset=…")
@@ -265,6 +266,9 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int)
         raise RequestError(f"dataset={config.get('name')} has no training {what} (left out: dataset.exclude_indices)")
     for part in (train, val):
         leaks.check(part, test, what)
+    if isinstance(train, Samples) and config["standardise"]:
+        statistics = spread(train)
+        train, val, test = (standardised(part, *statistics) for part in (train, val, test))  # type: ignore[arg-type]
     train = _limited(train, config, "n_train", seed)
     test = _limited(test, config, "n_test", 0)  # whatever the seed, so that runs with others are tested on the same
     if not len(val):
@@ -278,17 +282,12 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int)
     return replace(splits, train=train, val=val, test=test)
 
 
-def _prepared(splits: Splits, test: Data, config: dict[str, Any], *, keep_test: bool) -> tuple[Data, Data, Data]:
-    """The three parts as a network gets them; a test set from elsewhere has been pre-processed already."""
-    if isinstance(splits.train, Samples):
-        parts: list[Any] = [splits.train, splits.val, test]
-        if config["standardise"] and len(splits.train):
-            statistics = spread(splits.train)
-            parts = [standardised(part, *statistics) for part in parts]
-        return parts[0], parts[1], parts[2]
-    recorded = {"train": splits.train, "val": splits.val} | ({} if keep_test else {"test": test})
-    done = _preprocessed(recorded, config.get("preprocess"))
-    return done["train"], done["val"], done.get("test", test)
+def _preprocessed_splits(splits: Splits, test: Data | None, config: dict[str, Any]) -> tuple[Data, Data, Data]:
+    """Training, validation and test set after the stage; a test set from elsewhere has been through it already."""
+    parts: dict[str, Any] = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
+    if kind_of(config) == "events":
+        parts = _preprocessed(parts, config.get("preprocess"))
+    return parts["train"], parts["val"], parts["test"] if test is None else test
 
 
 def _limited(part: Data, config: Mapping[str, Any], key: str, seed: int) -> Data:
@@ -302,24 +301,34 @@ def _limited(part: Data, config: Mapping[str, Any], key: str, seed: int) -> Data
     return part.subset(chosen)
 
 
-def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Data:
-    if kind_of(config) != kind_of(training):
+def check_pair(training: Mapping[str, Any], test: Mapping[str, Any]) -> None:
+    """Refuse a test set that a network of the training set cannot be tested on, before any file is opened.
+
+    Args:
+        training, test: configs that :func:`check_dataset` gave.
+
+    Raises:
+        RequestError: names the key of ``test_dataset`` and what is allowed.
+    """
+    if kind_of(test) != kind_of(training):
         raise RequestError(
-            f"test_dataset={config['name']} gives {kind_of(config)}, dataset={training['name']} {kind_of(training)}; "
+            f"test_dataset={test['name']} gives {kind_of(test)}, dataset={training['name']} {kind_of(training)}; "
             "choose a test set of the same kind"
         )
-    size = "input_shape" if kind_of(config) == "values" else "sensor_size"
-    if size == "sensor_size":
-        own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
+    if kind_of(test) == "events":
+        own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (test, training))
         if own not in (stage.Preprocess(), theirs):
             raise RequestError(
                 "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
             )
-    for key in (size, "n_classes"):
-        if config[key] != training[key]:
+    for key in ("input_shape" if kind_of(test) == "values" else "sensor_size", "n_classes"):
+        if test[key] != training[key]:
             raise RequestError(
-                f"test_dataset.{key}={config[key]}: dataset.{key} is {training[key]}; they must be the same"
+                f"test_dataset.{key}={shown(test[key])}: dataset.{key} is {shown(training[key])}; they must be the same"
             )
+
+
+def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Data:
     sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
@@ -328,7 +337,7 @@ def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Seq
     picked: list[Any] = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
     if not picked:
         raise RequestError(f"test_dataset={config.get('name')} has no data in split={split}")
-    if size == "input_shape":
+    if kind_of(config) == "values":
         return samples.joined(picked)
     parts = _preprocessed({str(i): part for i, part in enumerate(picked)}, training.get("preprocess"))
     return joined(list(parts.values()))
