@@ -288,7 +288,9 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
 ) -> None:
     folder, address = served
     archive = folder / "cifar-10-binary.tar.gz"
+    made = write_cifar(tmp_path / "made", {"data_batch_1.bin": 10, "test_batch.bin": 10})
     with tarfile.open(archive, "w:gz") as packed:
+        packed.add(made, arcname="cifar-10-batches-bin")
         member = tarfile.TarInfo("../../escaped.bin")
         member.size = 3
         packed.addfile(member, io.BytesIO(b"abc"))

@@ -52,11 +52,15 @@ def test_a_stratified_sample_has_the_classes_proportions(target, data, seed):
     assert len(chosen) == len(set(chosen.tolist())) == n
     assert chosen.tolist() == sorted(chosen)
     for label in np.unique(target):
-        share = n * (target == label).sum() / len(target)
-        assert abs((target[chosen] == label).sum() - share) <= 3  # largest shares first, six classes
+        of_class = (target == label).sum() / len(target)
+        # Each class's share is rounded; what that adds up to over all is made good by all of them alike.
+        rest = len(np.unique(target)) / 2
+        assert abs((target[chosen] == label).sum() - n * of_class) <= 0.5 + rest * of_class + 1e-9
 
 
 def test_a_sample_is_drawn_by_the_seed_from_all_of_a_class():
+    unequal = np.repeat([0, 1], [90, 10])
+    assert np.bincount(unequal[stratified_sample(unequal, 20, 0)]).tolist() == [18, 2]
     target = np.repeat(np.arange(10), 30)
     a, b, c = (stratified_sample(target, 50, seed) for seed in (0, 0, 1))
     assert a.tolist() == b.tolist() != c.tolist()
