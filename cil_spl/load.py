@@ -47,7 +47,7 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     load_weights(net, left["weights"])
     left_chip = CHIP_FILE in run.info.get("files", {}) or (run.folder / CHIP_FILE).exists()
     network = TargetNetwork(net, plan, load_chip(run.path(CHIP_FILE)) if left_chip else None)
-    return DeployedNetwork(config, network, target, task, _classes(run, int(config.dataset.n_classes)))
+    return DeployedNetwork(config, network, target, task, _classes(run, config.dataset.n_classes or 0))
 
 
 def _classes(run: Run, n: int) -> tuple[str, ...]:

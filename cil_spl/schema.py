@@ -84,6 +84,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
         _check_called(group, node, named)
     for group in ("dataset", "test_dataset"):
         out[group] = _dataset(group, called[group], named) if group in called else None
+    _check_data(out["dataset"], out["test_dataset"], out["frames"])
     _check_neurons(out["model"]["neuron"])
     for group in ("method", "observer", "target", "task"):  # from here on torch is imported
         out[group] = _signature(group, called[group], named) if group in called else None
@@ -216,6 +217,16 @@ def _signature(group: str, node: dict[str, Any], extensions: Sequence[str]) -> d
     )
 
 
+def _check_data(dataset: Mapping[str, Any], test_dataset: Mapping[str, Any] | None, frames: Mapping[str, Any]) -> None:
+    """Data sets that do not go with each other or with the frames."""
+    from cil_spl.data.datasets import check_pair
+    from cil_spl.data.options import encoding, kind_of
+
+    if test_dataset is not None:
+        check_pair(dataset, test_dataset)
+    encoding(kind_of(dataset), frames["encode"], frames["by"], frames["duration_us"])
+
+
 def _check_neurons(neuron: Mapping[str, Any]) -> None:
     """Neurons whose settings do not go with each other."""
     if neuron["kind"] == "lif" and neuron["tau_mem"] is None:
@@ -228,6 +239,7 @@ def _check_together(cfg: DictConfig) -> None:
 
     method, model = cfg.method.name, cfg.model
     needs = requires(cfg)
+    _check_kind(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
             f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
@@ -247,6 +259,19 @@ def _check_together(cfg: DictConfig) -> None:
         )
     known.check_split(cfg.dataset)
     _check_surrogate(model.neuron)
+
+
+def _check_kind(cfg: DictConfig) -> None:
+    """The target takes the kind of data that the data set gives, by what it says of itself (``takes``)."""
+    from cil_spl.data.options import kind_of
+
+    kind, target = kind_of(cfg.dataset), cfg.target.name
+    takes = getattr(fence.locate("target", cfg.target._target_, cfg.extensions), "takes", None)
+    if takes is not None and kind not in takes:
+        raise RequestError(
+            f"target={target}: dataset={cfg.dataset.name} gives {kind}, and this target takes {' and '.join(takes)} "
+            "only; use target=software, or a data set that gives events"
+        )
 
 
 def _check_surrogate(neuron: DictConfig) -> None:

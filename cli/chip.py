@@ -85,6 +85,7 @@ def _mismatch(given: argparse.Namespace) -> int:
     from cil_spl import load
     from cil_spl.chip import interchange
     from cil_spl.data import datasets
+    from cil_spl.data.events import Recordings
     from cil_spl.results import mismatch, mismatch_files, report
 
     fence.look_in(os.getcwd(), given.extensions)
@@ -92,6 +93,8 @@ def _mismatch(given: argparse.Namespace) -> int:
     chip = interchange.load(run.path("chip.npz"))
     splits = datasets.load(config.dataset, config.get("test_dataset"), int(config.seed), given.extensions)[-1]
     recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")
+    if not isinstance(recordings, Recordings):
+        raise RequestError(f"{given.run}: dataset={config.dataset.name} gives values; the chip takes events only")
     if len(recordings) > given.recordings:  # evenly spread over the split
         recordings = recordings.subset(np.arange(given.recordings) * len(recordings) // given.recordings)
     found = mismatch.take_apart(network, chip, recordings, bins or mismatch.BINS, given.seed)

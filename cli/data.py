@@ -17,14 +17,14 @@ SPLITS = ("train", "val", "test")
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="cilspl data",
-        description="Fetch, check, describe and picture a data set; look after the cache of prepared recordings.",
+        description="Fetch, check, describe and picture a data set; look after the cache of prepared data.",
         epilog="Settings are those of the config group without its name: cilspl data describe nmnist root=DIR",
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for name, text in (
         ("describe", "check a data set and say what is in it"),
         ("fetch", "download a data set where it is absent, check it, and prepare it for runs"),
-        ("picture", "draw a recording"),
+        ("picture", "draw a recording or a sample"),
     ):
         verb = verbs.add_parser(name, help=text, description=text)
         verb.add_argument("dataset", help="one of `cilspl ls datasets`")
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> int:
         if name == "picture":
             verb.add_argument("--out", metavar="FILE", help="default: DATASET-SPLIT-INDEX.png here")
             verb.add_argument("--split", choices=SPLITS, default="test")
-            verb.add_argument("--index", type=int, default=0, help="which recording (default 0)")
+            verb.add_argument("--index", type=int, default=0, help="which of them (default 0)")
     verbs.add_parser("cache", help="where the cache is and how large")
     verbs.add_parser("clear", help="empty the cache; sets are prepared anew when next used")
     given = parser.parse_args(argv)
@@ -50,10 +50,12 @@ def main(argv: list[str]) -> int:
     if given.verb != "fetch" and "download" in config and not any(s.startswith("download=") for s in given.settings):
         config["download"] = False  # looking at a set fetches nothing
     datasets.check_dataset(config, "dataset", extensions)
-    splits = datasets.load(config, extensions=extensions)[0]
+    experiences = datasets.load(config, extensions=extensions)
     if given.verb == "picture":
-        return _picture(given, splits)
-    _print(given.dataset, splits)
+        return _picture(given, experiences[0])
+    for number, splits in enumerate(experiences, start=1):
+        several = f", experience {number} of {len(experiences)}" if len(experiences) > 1 else ""
+        _print(given.dataset + several, splits)
     return 0
 
 
@@ -84,43 +86,68 @@ def _print(name: str, splits: Any) -> None:
     from cil_spl.results import report
 
     about = describe(splits)
-    width, height, polarities = about["sensor_size"]
     out = report.console()
-    out.print(f"{name}: {width} x {height} pixels, {polarities} polarities, {len(about['classes'])} classes")
+    classes = "no classes" if about["classes"] is None else f"{len(about['classes'])} classes"
+    if "sensor_size" in about:
+        width, height, polarities = about["sensor_size"]
+        out.print(f"{name}: {width} x {height} pixels, {polarities} polarities, {classes}")
+        heads: tuple[str, ...] = ("Split", "Recordings", "Events each", "ON share", "Length (ms)", "In a class")
+    else:
+        channels, height, width = about["input_shape"]
+        out.print(f"{name}: {width} x {height} pixels, {channels} channel{'s' * (channels > 1)}, {classes}")
+        heads = ("Split", "Samples", "Values", "Deviation", "In a class")
+    if splits.outputs is not None:
+        out.print(f"outputs of this experience: {', '.join(map(str, splits.outputs))}")
     table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for head in ("Split", "Recordings", "Events each", "ON share", "Length (ms)", "In a class"):
+    for head in heads:
         table.add_column(head, justify="left" if head == "Split" else "right", overflow="fold")
     for split in SPLITS:
-        numbers = about[split]
-        share = "–" if numbers["on_share"] is None else f"{numbers['on_share']:.3f}"
-        counts = list(numbers["per_class"].values())
-        each = "–" if not counts else f"{min(counts)}…{max(counts)}"
-        table.add_row(
-            split, str(numbers["recordings"]), _range(numbers["events"]), share, _range(numbers["duration_ms"]), each
-        )
+        table.add_row(split, *_cells(about[split]))
     out.print(table)
-    missing = [c for c in about["classes"] if not about["train"]["per_class"].get(c)]
-    if missing:
-        out.print(f"! no training recording of class {', '.join(map(str, missing))}", style="yellow")
+    missing = [c for c in about["classes"] or () if not about["train"]["per_class"].get(c)]
+    if missing and splits.outputs is None:
+        what = "recording" if "sensor_size" in about else "sample"
+        out.print(f"! no training {what} of class {', '.join(map(str, missing))}", style="yellow")
 
 
-def _range(numbers: dict[str, float] | None) -> str:
-    return "–" if numbers is None else f"{numbers['mean']:.0f} ({numbers['min']:.0f}…{numbers['max']:.0f})"
+def _cells(numbers: dict[str, Any]) -> list[str]:
+    """A row of the table, without its head."""
+    counts = list((numbers["per_class"] or {}).values())
+    each = "–" if not counts else f"{min(counts)}…{max(counts)}"
+    if "recordings" in numbers:
+        share = "–" if numbers["on_share"] is None else f"{numbers['on_share']:.3f}"
+        return [str(numbers["recordings"]), _range(numbers["events"]), share, _range(numbers["duration_ms"]), each]
+    deviation = "–" if numbers["deviation"] is None else f"{numbers['deviation']:.3f}"
+    return [str(numbers["samples"]), _range(numbers["values"], 3), deviation, each]
+
+
+def _range(numbers: dict[str, float] | None, digits: int = 0) -> str:
+    if numbers is None:
+        return "–"
+    mean, low, high = (f"{numbers[name]:.{digits}f}" for name in ("mean", "min", "max"))
+    return f"{mean} ({low}…{high})"
 
 
 def _picture(given: argparse.Namespace, splits: Any) -> int:
-    from cil_spl.data.describe import picture
+    from cil_spl.data.describe import picture, picture_of_values
+    from cil_spl.data.events import Recordings
     from cil_spl.results import report
 
-    recordings = getattr(splits, given.split)
-    if not 0 <= given.index < len(recordings):
-        raise RequestError(f"--index {given.index}: split {given.split} has recordings 0 to {len(recordings) - 1}")
+    part = getattr(splits, given.split)
+    if not 0 <= given.index < len(part):
+        what = "recordings" if isinstance(part, Recordings) else "samples"
+        raise RequestError(f"--index {given.index}: split {given.split} has {what} 0 to {len(part) - 1}")
     path = Path(given.out or f"{given.dataset}-{given.split}-{given.index}.png")
-    label = recordings.classes[int(recordings.target[given.index])]
-    events = recordings[given.index]
-    title = f"{given.dataset} {given.split} {given.index}: class {label}, {len(events)} events"
+    target = part.target[given.index]
+    label = f"target {target}" if part.classes is None else f"class {part.classes[int(target)]}"
+    title = f"{given.dataset} {given.split} {given.index}: {label}"
+    if isinstance(part, Recordings):
+        events = part[given.index]
+        figure = picture(events, part.sensor_size, f"{title}, {len(events)} events")
+    else:
+        figure = picture_of_values(part[given.index], title)
     try:
-        picture(events, recordings.sensor_size, title).savefig(path, dpi=120)
+        figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise RequestError(f"--out {path}: cannot be written ({error})") from error
     print(report.shortened(path.resolve()))

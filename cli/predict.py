@@ -45,6 +45,11 @@ def main(argv: list[str]) -> int:
     from cil_spl.results import runs
 
     run = runs.find(given.run)
+    data = run.config().dataset
+    if "sensor_size" not in data:
+        raise RequestError(
+            f"{given.run}: it was trained on samples of dataset={data.name}; predict takes recordings of events only"
+        )
     size = _sensor_size(run)
     recordings = [read_recording(path, size) for path in given.files]  # before torch is imported
 

@@ -14,7 +14,8 @@ from cil_spl.base import fence, options
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.data.augment import Augment
-from cil_spl.data.options import Dataset, Frames
+from cil_spl.data.augment_images import AugmentImages
+from cil_spl.data.options import Dataset, Frames, SampleDataset, kind_of, options_of
 from cil_spl.data.preprocess import Preprocess
 from cil_spl.models import neurons
 from cil_spl.models.options import Model, Neuron
@@ -44,6 +45,8 @@ def test_the_defaults_fit():
 def test_every_choice_composes_and_fits_some_method(choice):
     group, _, name = choice.partition("/")
     with_method = [[]] if group in ("method", "experiment") else [[], *([f"method={m}"] for m in METHODS)]
+    if group == "dataset" and kind_of(composed(choice.replace("/", "=")).dataset) == "values":
+        with_method = [[*method, "target=software"] for method in with_method]
     refused = []
     for method in with_method:
         cfg = composed(f"{group}={name}", *method)
@@ -100,22 +103,26 @@ def test_the_yaml_repeats_the_signature(choice):
     assert expected.pop("name", node.name) == node.name == name
     assert set(options.names(function, given)) - {"name"} == set(expected)  # each option has a default
     if group == "dataset":
-        shared = {key: said.pop(key) for key in set(options.names(Dataset)) - {"name"}}
-        rest = options.defaults(Dataset)
-        assert {key: shared[key] for key in rest if key not in ("preprocess", "augment")} == {
-            key: value for key, value in rest.items() if key not in ("preprocess", "augment")
-        }
-        assert set(shared["preprocess"]) == set(options.names(Preprocess))
-        assert set(shared["augment"]) == set(options.names(Augment))
+        common = options_of(node)
+        of_images = common is SampleDataset
+        apart = ("preprocess", "augment", "standardise")  # a set may have its own defaults of these
+        shared = {key: said.pop(key) for key in set(options.names(common)) - {"name"}}
+        rest = options.defaults(common)
+        assert {k: shared[k] for k in rest if k not in apart} == {k: v for k, v in rest.items() if k not in apart}
+        assert set(shared["augment"]) == set(options.names(AugmentImages if of_images else Augment))
+        assert of_images or set(shared["preprocess"]) == set(options.names(Preprocess))
     assert said == expected
 
 
 def test_the_yaml_of_what_data_sets_share_repeats_the_dataclasses():
-    shared = OmegaConf.load(CONF / "dataset" / "common" / "recordings.yaml")
-    assert shared.pop("preprocess") == options.defaults(Preprocess)
-    assert shared.pop("augment") == options.defaults(Augment)
-    expected = options.defaults(Dataset)
-    assert shared == {key: value for key, value in expected.items() if key not in ("preprocess", "augment")}
+    parts = {"preprocess": Preprocess, "augment": Augment}
+    for name, kind in (("recordings", Dataset), ("samples", SampleDataset)):
+        shared = OmegaConf.load(CONF / "dataset" / "common" / f"{name}.yaml")
+        expected = options.defaults(kind)
+        for part in {"preprocess", "augment"} & set(expected):
+            taken = AugmentImages if (name, part) == ("samples", "augment") else parts[part]
+            assert (shared.pop(part), expected.pop(part)) == (options.defaults(taken), {})
+        assert shared == expected
 
 
 def test_the_yaml_of_the_observer_repeats_the_signature():

@@ -69,6 +69,12 @@ def result(folder: Path) -> dict[str, Any]:
         (["method=bptt", "target=software", "model.neuron.min_v_mem=null"], ["float", "deployed"]),
         (["method=conversion", "model=qat_cnn", "method.gains=[4,16]"], ["float", "spiking", "quantized", "deployed"]),
         (["method=conversion", "target=accelerator"], ["float", "quantized", "deployed"]),
+        (["method=bptt", "dataset=digits", "target=software"], ["float", "quantized", "deployed"]),
+        (
+            ["method=conversion", "method.gains=[4,16]", "dataset=digits", "target=software", "frames.encode=once"],
+            ["float", "spiking", "quantized", "deployed"],
+        ),
+        (["method=conversion", "dataset=digits", "target=accelerator"], ["float", "quantized", "deployed"]),
         (
             ["method=bptt", "target=software", "quantize.aware=true", "model.preset=scnn6"],
             ["float", "deployed"],

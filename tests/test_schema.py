@@ -53,6 +53,30 @@ def config(*overrides: str) -> DictConfig:
         (["seed=1.5"], r"seed=1\.5: needs a whole number"),
         (["dataset.val_fraction=1"], r"dataset\.val_fraction=1"),
         (["dataset.preprocess.pool=3"], r"dataset\.preprocess\.pool=3"),
+        # data and what they go with
+        (
+            ["dataset=mnist"],
+            r"target=speck: dataset=mnist gives values, and this target takes events only; use target=software",
+        ),
+        (["dataset=mnist", "target=software", "frames.encode=events"], r"frames\.encode=events: .* allowed are repeat"),
+        (["frames.encode=repeat"], r"frames\.encode=repeat: .* allowed are events, or null"),
+        (["frames.encode=repaet"], r"frames\.encode=repaet: did you mean repeat\?"),
+        (["dataset=mnist", "frames.by=count"], r"frames\.by=count: .* leave it at time"),
+        (["dataset=mnist", "frames.duration_us=9"], r"frames\.duration_us=9: .* leave it null"),
+        (["dataset=mnist", "dataset@test_dataset=nmnist"], r"test_dataset=nmnist gives events, dataset=mnist values"),
+        (
+            ["dataset=mnist", "dataset@test_dataset=digits"],
+            r"test_dataset\.input_shape=\[1, 8, 8\]: dataset\.input_shape",
+        ),
+        (
+            ["dataset=mnist", "dataset.n_classes=null"],
+            r"dataset\.n_classes=null: a network has one output for each class",
+        ),
+        (["dataset=mnist", "+dataset.sensor_size=[28,28,1]"], r"dataset\.sensor_size=\[28, 28, 1\]: no such key"),
+        (
+            ["dataset=mnist", "dataset.split_classes=[[0,1],[1,2]]"],
+            r"dataset\.split_classes=.*class 1 stands there twice",
+        ),
         # refused before any work, whatever it is
         (["method.lr=1e400"], r"method\.lr=inf: needs a finite number"),
         (["dataset.augment.jitter_us=.inf"], r"dataset\.augment\.jitter_us=\.?inf: needs a"),
@@ -152,6 +176,9 @@ def test_numbers_are_taken_in_any_form() -> None:
         ["+trainr.epochs=3"],
         ["method._target_=os.system"],
         ["model.neuron.kind=lif"],
+        ["frames.encode=once"],
+        ["dataset=mnist", "dataset.split_classes=[[0]]"],
+        ["dataset=mnist", "dataset@test_dataset=nmnist"],
     ],
     ids=" ".join,
 )
@@ -187,6 +214,18 @@ def test_a_method_of_one_experience_is_not_given_several() -> None:
     schema.check_experiences(cfg, 1)
     with pytest.raises(RequestError, match=r"dataset=event_digits: it has 3 experiences, but method=bptt trains on 1"):
         schema.check_experiences(cfg, 3)
+
+
+def test_a_target_says_itself_what_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cil_spl.targets.software import Software
+
+    samples = config("dataset=digits", "method=bptt", "target=software")
+    assert schema.check_config(samples).frames.encode is None
+    monkeypatch.setattr(Software, "takes", ("events",))
+    with pytest.raises(RequestError, match="target=software: dataset=digits gives values"):
+        schema.check_config(samples)
+    monkeypatch.delattr(Software, "takes")  # a user's own that says nothing is trusted with everything
+    schema.check_config(samples)
 
 
 def test_what_is_checked_stays_in_its_order_and_is_checked_again() -> None:

@@ -86,7 +86,7 @@ def trained(path: Path) -> Case:
     if network.input_shape == (2, 34, 34):
         from cil_spl.data.datasets import event_digits
 
-        return Case(f"trained, {path.name}", network, *event_digits().test.gather(np.arange(RECORDINGS)))
+        return Case(f"trained, {path.name}", network, *event_digits().test.take(np.arange(RECORDINGS)))
     rng = np.random.default_rng(SEED)
     return case(path.name, network, [recording(rng, network.input_shape, 4000) for _ in range(RECORDINGS)])
 

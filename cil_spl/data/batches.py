@@ -1,4 +1,5 @@
-"""Batches of recordings: the same events, after augmentation, as a flat list for a chip and as frames for a network.
+"""Batches: of recordings, the same events, after augmentation, as a flat list for a chip and as frames for a network;
+of samples, their values at each time step.
 
 The only place where data meets torch.
 """
@@ -16,28 +17,31 @@ import torch
 from cil_spl.base import process
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
-from cil_spl.data.events import Recordings
+from cil_spl.data.augment_images import AugmentImages
+from cil_spl.data.events import Data, Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
+from cil_spl.data.options import Kind, encoding
+from cil_spl.data.samples import Samples
 
 
-def check_frames(bins: int, n: int, sensor_size: tuple[int, int, int], key: str) -> None:
+def check_frames(bins: int, n: int, input_shape: tuple[int, int, int], key: str) -> None:
     """Refuse a batch whose frames are larger than this machine's memory.
 
     Args:
         n: recordings of the batch.
-        sensor_size: (width, height, polarities) of what a network gets.
+        input_shape: (C, H, W) of what a network gets.
         key: of the config that sets the size of the batch.
 
     Raises:
         RequestError: says how much it would be, and what would fit.
     """
     has = process.memory_bytes()
-    one = math.prod(sensor_size) * n * 4  # bytes of a bin, float32
+    one = math.prod(input_shape) * n * 4  # bytes of a bin, float32
     if has is not None and bins * one > has:
-        width, height, polarities = sensor_size
+        channels, height, width = input_shape
         most = f"at most {has // one} bins fit" if has >= one else "not even one bin fits"
         raise RequestError(
-            f"frames.bins={bins}: the frames of {n} recording{'s' if n > 1 else ''} ({width} x {height} x {polarities} "
+            f"frames.bins={bins}: the frames of {n} recording{'s' if n > 1 else ''} ({width} x {height} x {channels} "
             f"values in each bin) would take {bins * one / 1e9:.3g} GB, and this machine has {has / 1e9:.3g} GB of "
             f"memory; {most}" + (f", or lower {key}" if n > 1 else "")
         )
@@ -52,27 +56,30 @@ class FramesConfig(Protocol):
     def by(self) -> str: ...
     @property
     def duration_us(self) -> int | None: ...
+    @property
+    def encode(self) -> str | None: ...
 
 
 @dataclass(frozen=True)
 class Batch:
-    """B recordings.
+    """B recordings, or B samples.
 
     Attributes:
-        events: flat array of dtype ``EVENT``, after augmentation. Shape ``[N]``.
-        offsets: recording ``b`` is ``events[offsets[b]:offsets[b + 1]]``. int64 ``[B + 1]``.
-        edges_us: bin edges in microseconds. int64 ``[B, T + 1]``.
-        frames: counts of these events and no others. float32 ``[T, B, C, H, W]``.
-        target: class numbers, 0 where padded. int64 ``[B]``.
-        mask: False marks padding, a recording without events that does not count. bool ``[B]``.
-        index: place of each recording in the set, -1 where padded. int64 ``[B]``.
-        share: by what a mean over this batch is multiplied so that the mean over ranks is that over all of the ranks'
-            recordings; 1 where every rank has as many.
+        events: flat array of dtype ``EVENT``, after augmentation; None for samples. Shape ``[N]``.
+        offsets: recording ``b`` is ``events[offsets[b]:offsets[b + 1]]``; None for samples. int64 ``[B + 1]``.
+        edges_us: bin edges in microseconds; None for samples, which have no time. int64 ``[B, T + 1]``.
+        frames: counts of these events and no others, or the samples' values at each time step; to be read only, since
+            steps may share their memory. float32 ``[T, B, C, H, W]``.
+        target: class numbers, int64 ``[B]``, or float32 of any shape ``[B, ...]``; 0 where padded.
+        mask: False marks padding, which is empty and does not count. bool ``[B]``.
+        index: place of each in the set, -1 where padded. int64 ``[B]``.
+        share: by what a mean over this batch is multiplied so that the mean over ranks is that over all that the ranks
+            have; 1 where every rank has as many.
     """
 
-    events: np.ndarray
-    offsets: np.ndarray
-    edges_us: np.ndarray
+    events: np.ndarray | None
+    offsets: np.ndarray | None
+    edges_us: np.ndarray | None
     frames: torch.Tensor
     target: torch.Tensor
     mask: torch.Tensor
@@ -82,72 +89,90 @@ class Batch:
     def __len__(self) -> int:
         return len(self.index)
 
+    def recorded(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Events, offsets and bin edges, for what takes recordings and nothing else.
+
+        Raises:
+            TypeError: these are samples.
+        """
+        if self.events is None or self.offsets is None or self.edges_us is None:
+            raise TypeError("a batch of samples has no events")
+        return self.events, self.offsets, self.edges_us
+
+
+def augment_of(kind: Kind, augment: Any) -> Augment | AugmentImages | None:
+    """The changes that the keys of ``dataset.augment`` ask for, of data of this kind."""
+    return AugmentImages.from_config(augment) if kind == "values" else Augment.from_config(augment)
+
 
 class Batches:
-    """A set of recordings, batch by batch, the same for the same seed and epoch.
+    """A set of recordings or samples, batch by batch, the same for the same seed and epoch.
 
     Args:
-        recordings: the set.
-        batch_size: recordings per batch, on each rank.
-        frames: bins, by and duration_us of ``bin_edges``.
+        data: the set.
+        batch_size: recordings or samples per batch, on each rank.
+        frames: bins, and for recordings by and duration_us of ``bin_edges``, for samples how they are encoded:
+            ``repeat`` gives the values at every time step, ``once`` at the first, and zeros after it.
         shuffle: draw a new order each epoch, from (seed, epoch); otherwise the order of the set.
         seed: of the order and of the augmentation.
-        augment: changes to the events, or the keys of ``dataset.augment``, drawn from (seed, epoch, recording); None
-            for none.
+        augment: changes to the events or images, or the keys of ``dataset.augment``, drawn from (seed, epoch, place in
+            the set); None for none.
         drop_last: leave out a last batch that is not full.
         pad: fill the last batch up to ``batch_size`` with padding.
-        rank, world: this process takes every ``world``-th recording of the order from ``rank``. All ranks make
-            the same number of equally large batches, so some may end with one padded recording, whatever ``pad``.
+        rank, world: this process takes every ``world``-th of the order from ``rank``. All ranks make the same number
+            of equally large batches, so some may end with one that is padded, whatever ``pad``.
         limit: at most so many batches per epoch; None for all.
 
     Raises:
-        RequestError: the set is empty, or a size makes no sense.
+        RequestError: the set is empty, a size makes no sense, or the frames are not for such data.
     """
 
     def __init__(
         self,
-        recordings: Recordings,
+        data: Data,
         batch_size: int,
         frames: FramesConfig,
         *,
         shuffle: bool = False,
         seed: int = 0,
-        augment: Augment | Mapping[str, Any] | None = None,
+        augment: Augment | AugmentImages | Mapping[str, Any] | None = None,
         drop_last: bool = False,
         pad: bool = False,
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
     ) -> None:
-        check_bins(frames.bins, frames.by, frames.duration_us)
-        if len(recordings) == 0:
-            raise RequestError("the set has no recordings, so there are no batches to make of it")
+        check_bins(frames.bins, frames.by, frames.duration_us, frames.encode)
+        kind: Kind = "values" if isinstance(data, Samples) else "events"
+        self.encode = encoding(kind, frames.encode, frames.by, frames.duration_us)
+        if len(data) == 0:
+            raise RequestError("the set is empty, so there are no batches to make of it")
         if batch_size < 1:
             raise RequestError(f"trainer.batch_size={batch_size}: needs at least 1")
         if limit is not None and limit < 1:
             raise RequestError(f"trainer.limit_batches={limit}: needs at least 1, or null for all")
         if not 0 <= rank < world:
             raise RequestError(f"rank {rank} of {world}: allowed is 0..{world - 1}")
-        self.recordings, self.batch_size, self.frames = recordings, batch_size, frames
-        self.shuffle, self.seed, self.augment = shuffle, seed, Augment.from_config(augment)
+        self.data, self.batch_size, self.frames = data, batch_size, frames
+        self.shuffle, self.seed, self.augment = shuffle, seed, augment_of(kind, augment)
         self.drop_last, self.pad, self.rank, self.world, self.limit = drop_last, pad, rank, world, limit
         if len(self) == 0:
             raise RequestError(
-                f"trainer.batch_size={batch_size} on {world} rank(s) is more than the {len(recordings)} recordings "
-                "of the set, and an unfilled last batch is left out: choose a smaller one"
+                f"trainer.batch_size={batch_size} on {world} rank(s) is more than the {len(data)} recordings or "
+                "samples of the set, and an unfilled last batch is left out: choose a smaller one"
             )
 
     def __len__(self) -> int:
         """Batches per epoch."""
         if self.drop_last:
-            n = len(self.recordings) // self.world // self.batch_size
+            n = len(self.data) // self.world // self.batch_size
         else:
-            n = -(-len(self.recordings) // (self.world * self.batch_size))
+            n = -(-len(self.data) // (self.world * self.batch_size))
         return n if self.limit is None else min(n, self.limit)
 
     def epoch(self, n: int = 0) -> Iterator[Batch]:
         """The batches of epoch ``n``."""
-        order = np.arange(len(self.recordings))
+        order = np.arange(len(self.data))
         if self.shuffle:
             order = np.random.default_rng([self.seed, n]).permutation(len(order))
         order = np.concatenate([order, np.full(-len(order) % self.world, -1)])
@@ -161,20 +186,39 @@ class Batches:
 
     def _batch(self, index: np.ndarray, epoch: int, share: float) -> Batch:
         real = index >= 0
-        events, offsets = self.recordings.gather(index)
-        sensor_size = self.recordings.sensor_size
-        if self.augment is not None:
-            seeds = [(self.seed, epoch, int(i)) for i in np.maximum(index, 0)]
-            events, offsets = augment_events(events, offsets, sensor_size, self.augment, seeds)
-        edges_us = bin_edges(events, offsets, self.frames.bins, self.frames.by, self.frames.duration_us)
-        target = np.where(real, self.recordings.target[index], 0)
+        seeds = [(self.seed, epoch, int(i)) for i in np.maximum(index, 0)]
+        target = self.data.target[index]
+        target[~real] = 0
+        events = offsets = edges_us = None
+        if isinstance(self.data, Samples):
+            shown = self._steps(self.data, index, seeds)
+        else:
+            events, offsets, edges_us = self._events(self.data, index, seeds)
+            shown = torch.from_numpy(frames(events, offsets, edges_us, self.data.sensor_size))
         return Batch(
             events=events,
             offsets=offsets,
             edges_us=edges_us,
-            frames=torch.from_numpy(frames(events, offsets, edges_us, sensor_size)),
-            target=torch.from_numpy(target.astype(np.int64)),
+            frames=shown,
+            target=torch.from_numpy(target),
             mask=torch.from_numpy(real),
             index=index.astype(np.int64),
             share=share,
         )
+
+    def _events(
+        self, recordings: Recordings, index: np.ndarray, seeds: list[tuple[int, int, int]]
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        events, offsets = recordings.take(index)
+        if isinstance(self.augment, Augment):
+            events, offsets = augment_events(events, offsets, recordings.sensor_size, self.augment, seeds)
+        return events, offsets, bin_edges(events, offsets, self.frames.bins, self.frames.by, self.frames.duration_us)
+
+    def _steps(self, samples: Samples, index: np.ndarray, seeds: list[tuple[int, int, int]]) -> torch.Tensor:
+        augment = self.augment if isinstance(self.augment, AugmentImages) else None
+        values = torch.from_numpy(samples.take(index, augment, seeds))  # B C H W
+        if self.encode == "repeat":  # a view: one copy in memory, whatever T is
+            return values.expand(self.frames.bins, *values.shape)  # T B C H W
+        steps = torch.zeros(self.frames.bins, *values.shape)
+        steps[0] = values
+        return steps

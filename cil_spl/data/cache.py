@@ -1,8 +1,9 @@
-"""Recordings kept on disk: made once, found again by everything they were made from.
+"""Recordings and samples kept on disk: made once, found again by everything they were made from.
 
 A cached set is a folder named by the hash of its key. It is written under another name and renamed when complete, so
-that a reader sees all of it or nothing; a lock lets runs that start together make it once. Events are memory-mapped:
-runs side by side share them. Every file's checksum is compared once in a process; a damaged set is made anew.
+that a reader sees all of it or nothing; a lock lets runs that start together make it once. Events and values are
+memory-mapped: runs side by side share them. Every file's checksum is compared once in a process; a damaged set is made
+anew.
 
 The folder is ``$CILSPL_CACHE`` or the user's cache folder.
 """
@@ -25,12 +26,14 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, write_json
-from cil_spl.data.events import EVENT, Recordings
+from cil_spl.data.events import EVENT, Data, Recordings, Splits
+from cil_spl.data.samples import Samples
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1  # of the files below; another number makes everything anew
 _ARRAYS = ("events", "start", "stop", "target", "name", "origin")
+_OF_SAMPLES = ("values", "target", "name", "origin")
 _CHUNK = 1 << 22  # bytes
 _verified: dict[Path, tuple[int, int, int, str]] = {}  # inode, size, mtime and CRC-32 of files that were compared
 
@@ -74,8 +77,8 @@ def code_fingerprint(*modules: str) -> str:
     return digest.hexdigest()
 
 
-def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings]]) -> dict[str, Recordings]:
-    """The sets of recordings that belong to ``key``, from the cache, or made and kept there.
+def load_or_make(key: Mapping[str, Any], make: Callable[[], Mapping[str, Data]]) -> dict[str, Any]:
+    """The sets of recordings or samples that belong to ``key``, from the cache, or made and kept there.
 
     Args:
         key: everything that the result depends on, as plain values; any change makes another set.
@@ -83,7 +86,7 @@ def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings
             nothing is kept.
 
     Returns:
-        Sets by name, with read-only, memory-mapped events.
+        Sets by name, each of the kind that was made, with read-only, memory-mapped events or values.
 
     Raises:
         RequestError: the cache folder cannot be written, or is full.
@@ -123,8 +126,41 @@ def load_or_make(key: Mapping[str, Any], make: Callable[[], dict[str, Recordings
     return found
 
 
-def identity(recordings: Recordings) -> str | None:
-    """What tells these recordings from all other cached ones; None where their events are not from the cache."""
+def splits(key: Mapping[str, Any], sources: Iterable[Path], code: Iterable[str], make: Callable[[], Any]) -> Splits:
+    """Training and test set of a data set through the cache; the validation set is left to ``datasets.load``.
+
+    Args:
+        key: the data set's name and settings.
+        sources: files and folders that it is read from.
+        code: modules of this folder that make it.
+        make: gives the two, or a dictionary with ``train`` and ``test``.
+    """
+
+    def sets() -> dict[str, Data]:
+        made = make()
+        return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
+
+    full = {**key, "sources": fingerprint(sources), "code": code_fingerprint("events", *code)}
+    kept = load_or_make(full, sets)
+    return Splits(kept["train"], kept["train"].subset([]), kept["test"])
+
+
+def identity(data: Data) -> str | None:
+    """What tells these recordings or samples from all other cached ones; None where they are not from the cache."""
+    return _identity_of_samples(data) if isinstance(data, Samples) else _identity(data)
+
+
+def _identity_of_samples(samples: Samples) -> str | None:
+    if not isinstance(samples.values, np.memmap) or samples.values.filename is None:
+        return None
+    told = (samples.values.filename, samples.classes, samples.scale, samples.shift)
+    digest = hashlib.sha256("|".join(map(str, told)).encode())
+    for array in (samples.target, samples.name, samples.origin, samples.rows, samples.order):
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()
+
+
+def _identity(recordings: Recordings) -> str | None:
     if not isinstance(recordings.events, np.memmap) or recordings.events.filename is None:
         return None
     digest = hashlib.sha256(f"{recordings.events.filename}|{recordings.sensor_size}|{recordings.classes}".encode())
@@ -167,9 +203,9 @@ def _sweep(digest: str) -> None:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) -> None:
+def _store(sets: Mapping[str, Data], entry: Path, key: Mapping[str, Any]) -> None:
     half = entry.with_name(f".half-{entry.name}-{os.getpid()}")
-    packed = {name: _packed(recordings) for name, recordings in sets.items()}
+    packed = {name: _packed(data) for name, data in sets.items()}
     needed = sum(array.nbytes for arrays in packed.values() for array in arrays.values())
     try:
         free = shutil.disk_usage(entry.parent).free
@@ -182,8 +218,7 @@ def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) 
             for field, array in arrays.items():
                 np.save(files[field], array, allow_pickle=False)
             about["sets"][name] = {
-                "sensor_size": list(sets[name].sensor_size),
-                "classes": list(sets[name].classes),
+                **_facts(sets[name]),
                 "bytes": {field: file.stat().st_size for field, file in files.items()},
                 "crc": {field: _crc(file) for field, file in files.items()},
             }
@@ -202,17 +237,34 @@ def _store(sets: Mapping[str, Recordings], entry: Path, key: Mapping[str, Any]) 
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _packed(recordings: Recordings) -> dict[str, np.ndarray]:
-    """The arrays to keep, with only these recordings' events, in order and without gaps."""
+def _facts(data: Data) -> dict[str, Any]:
+    """What is no array: of samples, their scale and shift tell them from recordings."""
+    classes = None if data.classes is None else list(data.classes)
+    if isinstance(data, Samples):
+        return {"classes": classes, "scale": list(data.scale), "shift": list(data.shift)}
+    return {"classes": classes, "sensor_size": list(data.sensor_size)}
+
+
+def _packed(data: Data) -> dict[str, np.ndarray]:
+    """The arrays to keep."""
+    if isinstance(data, Samples):
+        values = data.values if data.row is None else data.values[data.row]
+        assert data.order is None, "pixels are put in another order after the cache"
+        return {field: np.asarray(getattr(data, field)) for field in _OF_SAMPLES} | {"values": np.asarray(values)}
+    return _packed_recordings(data)
+
+
+def _packed_recordings(recordings: Recordings) -> dict[str, np.ndarray]:
+    """With only these recordings' events, in order and without gaps."""
     stop = np.cumsum(recordings.stop - recordings.start, dtype=np.int64)
     start = stop - (recordings.stop - recordings.start)
     arrays = {field: np.asarray(getattr(recordings, field)) for field in _ARRAYS} | {"start": start, "stop": stop}
     if not (np.array_equal(start, recordings.start) and len(recordings.events) == (stop[-1] if len(stop) else 0)):
-        arrays["events"] = recordings.gather(np.arange(len(recordings)))[0]
+        arrays["events"] = recordings.take(np.arange(len(recordings)))[0]
     return arrays
 
 
-def _load(entry: Path) -> dict[str, Recordings] | None:
+def _load(entry: Path) -> dict[str, Any] | None:
     """The sets in a folder; None where it is absent.
 
     Raises:
@@ -224,26 +276,29 @@ def _load(entry: Path) -> dict[str, Recordings] | None:
         about, checked = read_checked(entry / "about.json")
         if about["format"] != FORMAT or not checked:
             raise _Damaged("another version made it")
-        sets = {}
+        sets: dict[str, Data] = {}
         for name, facts in about["sets"].items():
-            files = {field: entry / f"{name}.{field}.npy" for field in _ARRAYS}
+            fields, large = (_OF_SAMPLES, "values") if "scale" in facts else (_ARRAYS, "events")
+            files = {field: entry / f"{name}.{field}.npy" for field in fields}
             for field, file in files.items():
                 _verify(file, facts["bytes"][field], facts["crc"][field])
-            arrays = {field: np.load(file) for field, file in files.items() if field != "events"}
-            events = np.load(files["events"], mmap_mode="r")
-            if events.dtype != EVENT:
-                raise _Damaged(f"its events are {events.dtype}")
-            sets[name] = Recordings(
-                events=events,
-                sensor_size=tuple(facts["sensor_size"]),
-                classes=tuple(facts["classes"]),
-                **arrays,
-            )
+            arrays = {field: np.load(file) for field, file in files.items() if field != large}
+            arrays[large] = np.load(files[large], mmap_mode="r")
+            if large == "events" and arrays[large].dtype != EVENT:
+                raise _Damaged(f"its events are {arrays[large].dtype}")
+            sets[name] = _set_of(arrays, facts)
     except RequestError:
         raise _Damaged("about.json does not fit its checksum") from None
     except (OSError, ValueError, KeyError) as error:
         raise _Damaged(f"it cannot be read ({error})") from None
     return sets
+
+
+def _set_of(arrays: dict[str, np.ndarray], facts: Mapping[str, Any]) -> Data:
+    classes = None if facts["classes"] is None else tuple(facts["classes"])
+    if "scale" in facts:
+        return Samples(classes=classes, scale=tuple(facts["scale"]), shift=tuple(facts["shift"]), **arrays)
+    return Recordings(classes=classes or (), sensor_size=tuple(facts["sensor_size"]), **arrays)
 
 
 def _verify(file: Path, size: int, crc: str) -> None:

@@ -1,8 +1,9 @@
-"""Data sets by name, and what happens to any of them between its files and training.
+"""Data sets of recordings by name, and what happens to any data set between its files and training.
 
 A data set is a function that takes keywords and returns ``Splits``; a config names it in ``_target_``. It returns
-recordings as the sensor gave them; ``load`` does the rest for all of them alike: pre-processing, what is left out,
-the check for leaks, the validation split.
+recordings as the sensor gave them, or samples (those of images are in ``images.py``); ``load`` does the rest for all of
+them alike: pre-processing or standardising, what is left out, the check for leaks, limits, the validation split,
+experiences.
 """
 
 from __future__ import annotations
@@ -10,29 +11,26 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from annotated_types import Ge, MinLen
+from annotated_types import Ge
 
 from cil_spl.base import fence, options
-from cil_spl.base.annotations import Keys, Says, shown
+from cil_spl.base.annotations import Keys, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
-from cil_spl.data import cache, exclusions, folders, known, recorded
+from cil_spl.data import cache, known, leaks, recorded, samples
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
-from cil_spl.data.events import Recordings, Splits
-from cil_spl.data.options import Dataset
+from cil_spl.data.download import Folder, absent, check_root, folder_of
+from cil_spl.data.events import Data, Recordings, Splits, joined
+from cil_spl.data.experiences import check_experiences, experiences_of
+from cil_spl.data.options import SampleDataset, kind_of, options_of
 from cil_spl.data.saccade_parameters import Parameters
-from cil_spl.data.splits import stratified_split
-
-# Keys of every data set that `load` sees to; a data set's function gets the others.
-COMMON = options.names(Dataset)
+from cil_spl.data.samples import Samples, spread, standardised
+from cil_spl.data.splits import random_sample, random_split, stratified_sample, stratified_split
 
 Simulator = Annotated[Mapping[str, Any], Keys(Parameters)]
-Folder = Annotated[str, MinLen(1), Says("the folder that holds the data set")]
 Seed = Annotated[int, Ge(0)]
 DEFAULTS: Mapping[str, Any] = {}  # of the simulator
 
@@ -47,10 +45,10 @@ def event_digits(*, simulator: Simulator = DEFAULTS, simulator_seed: Seed = 0) -
     from cil_spl.data.simulated import event_digits_recordings
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed}
-    return _cached(
+    return cache.splits(
         {"dataset": "event_digits", **settings},
         (),
-        ("simulated", "saccades", "saccade_parameters"),
+        ("simulated", "saccades", "saccade_parameters", "idx"),
         lambda: event_digits_recordings(seed=simulator_seed, simulator=_plain(simulator)),
     )
 
@@ -76,16 +74,16 @@ def saccade_mnist(
     Raises:
         RequestError: a file is missing, cut off or foreign; it is named.
     """
-    from cil_spl.data.simulated import idx_file, saccade_mnist_recordings
+    from cil_spl.data.idx import files_of
+    from cil_spl.data.simulated import saccade_mnist_recordings
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed, "n_train": n_train, "n_test": n_test}
-    folder = folders.folder_of(root)
-    names = [f"{part}-{what}-ubyte" for part in ("train", "t10k") for what in ("images-idx3", "labels-idx1")]
-    files = [idx_file(folder, name, download) for name in names]  # fetched before their fingerprint is taken
-    return _cached(
+    folder = folder_of(root)
+    files = files_of(folder, download)  # fetched before their fingerprint is taken
+    return cache.splits(
         {"dataset": "saccade_mnist", **settings},
         files,
-        ("simulated", "saccades", "saccade_parameters"),
+        ("simulated", "saccades", "saccade_parameters", "idx"),
         lambda: saccade_mnist_recordings(
             folder,
             n_train=n_train,
@@ -109,12 +107,12 @@ def nmnist(
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at = folders.folder_of(root)
+    at = folder_of(root)
     folder = nmnist_files.find(at)
     if folder is None:
-        folders.refuse_download(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
+        absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
         folder = recorded.fetch("NMNIST", at, 1200, [{"train": True}, {"train": False}])
-    return _cached(
+    return cache.splits(
         {"dataset": "nmnist", "test_digits_from": test_digits_from},
         [folder / name for name in nmnist_files.FOLDERS.values()],
         ("nmnist",),
@@ -132,12 +130,12 @@ def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
     """
-    at, parts = folders.folder_of(root), ("ibmGestureTrain", "ibmGestureTest")
+    at, parts = folder_of(root), ("ibmGestureTrain", "ibmGestureTest")
     folder = next((f for f in (at, at / "DVSGesture") if any((f / p).is_dir() for p in parts)), None)
     if folder is None:
-        folders.refuse_download(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
+        absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
         folder = recorded.fetch("DVSGesture", at, 2900, [{"train": True}, {"train": False}])
-    return _cached(
+    return cache.splits(
         {"dataset": "dvs_gesture"},
         [folder / part for part in parts],
         ("recorded",),
@@ -155,12 +153,12 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     Raises:
         RequestError: the folder is missing or empty, a file cut off or foreign, or the package ``aedat`` is missing.
     """
-    at = folders.folder_of(root)
+    at = folder_of(root)
     folder = next((f for f in (at, at / "CIFAR10DVS") if any(f.glob("*/*.aedat4"))), None)
     if folder is None:
-        folders.refuse_download(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
+        absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
         folder = recorded.fetch("CIFAR10DVS", at, 8300, [{}])
-    return _cached({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
+    return cache.splits({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
 
 def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions: Sequence[str] = ()) -> dict[str, Any]:
@@ -179,16 +177,21 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions
     """
     config = _plain(dataset)
     function = fence.locate(group, config.get("_target_"), extensions)
-    allowed = [*COMMON, *options.names(function)]
+    common = options_of(config)
+    allowed = [*options.names(common), *options.names(function)]
     for key, value in config.items():
         if key not in allowed and key != "_target_" and not options.takes_any(function):
             raise RequestError(f"{group}.{key}={shown(value)}: no such key; {nearest(key, allowed)}")
-    found = options.checked(Dataset, {key: value for key, value in config.items() if key in COMMON}, group)
+    shared = {key: value for key, value in config.items() if key in options.names(common)}
+    found = options.checked(common, shared, group)
     found |= options.checked(function, _own(config), group)
     if group == "dataset" and found["split"] != "test":
         raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
-    stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
-    exclusions.listed(found["exclude_indices"])
+    if common is SampleDataset:
+        check_experiences(found, group)
+    else:
+        stage.preprocessed_sensor_size(tuple(found["sensor_size"]), found["preprocess"])
+    leaks.listed(found["exclude_indices"])
     known.check_known(config["_target_"], found, group)
     return {"_target_": config["_target_"]} | {key: found[key] for key in [*config, *found] if key in found}
 
@@ -199,25 +202,29 @@ def check_folder(dataset: Mapping[str, Any], group: str = "dataset") -> None:
     Raises:
         RequestError: names the folder and what to do.
     """
-    path = str(dataset["_target_"])
-    if path in known.KNOWN and "root" in dataset:
-        default = options.defaults(globals()[path.rpartition(".")[2]])["root"]
-        folders.check_root(dataset["root"], default, bool(dataset["download"]), group)
+    target = str(dataset["_target_"])
+    if known.is_ours(target) and "root" in dataset:
+        default = options.defaults(fence.locate(group, target))["root"]
+        check_root(dataset["root"], default, bool(dataset["download"]), group)
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys that a data set's function gets."""
-    return {key: value for key, value in config.items() if key not in COMMON and key != "_target_"}
+    return {key: value for key, value in config.items() if key not in (*options.names(options_of(config)), "_target_")}
 
 
-def preprocessed_sensor_size(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
-    """(width, height, polarities) of what a network gets, from the config of a data set alone.
+def input_shape(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
+    """(channels, height, width) of what a network gets, from the config of a data set alone.
 
     Raises:
         RequestError: the pre-processing is not allowed or does not go with ``sensor_size``.
     """
     config = _plain(dataset)
-    return stage.preprocessed_sensor_size(tuple(config["sensor_size"]), config.get("preprocess"))
+    if kind_of(config) == "values":
+        channels, height, width = config["input_shape"]
+        return channels, height, width
+    width, height, polarities = stage.preprocessed_sensor_size(tuple(config["sensor_size"]), config.get("preprocess"))
+    return polarities, height, width
 
 
 def load(
@@ -228,83 +235,137 @@ def load(
 ) -> tuple[Splits, ...]:
     """The experiences that a config asks for, one as a rule, ready for training.
 
-    Recordings are pre-processed as ``dataset.preprocess`` says, those of ``test_dataset`` as well.
+    Recordings are pre-processed as ``dataset.preprocess`` says, samples standardised where it is asked for; those of
+    ``test_dataset`` as well.
 
     Args:
         dataset: a config of group ``dataset``.
         test_dataset: another one, whose ``split`` becomes the test set.
-        seed: of the validation split.
+        seed: of the validation split, and of which images ``n_train`` keeps.
         extensions: modules besides cil_spl whose functions the configs may name.
 
     Raises:
-        RequestError: a config that makes no sense, files that are missing or damaged, a split without recordings, or
-            training recordings of a digit that is also in the test set.
+        RequestError: a config that makes no sense, files that are missing or damaged, a split without data, or training
+            data that also stand in the test set.
     """
     config = check_dataset(dataset, "dataset", extensions)
+    tested = None if test_dataset is None else check_dataset(test_dataset, "test_dataset", extensions)
+    if tested is not None:
+        check_pair(config, tested)
     sets = _call(config, "dataset", extensions)
     experiences = sets if isinstance(sets, tuple) else (sets,)
-    test = None
-    if test_dataset is not None:
-        test = _test_from(check_dataset(test_dataset, "test_dataset", extensions), config, extensions)
-    return tuple(_ready(splits, test, config, seed) for splits in experiences)
+    test = None if tested is None else _test_from(tested, config, extensions)
+    ready = [_ready(splits, test, config, seed) for splits in experiences]
+    if kind_of(config) == "events":
+        return tuple(ready)
+    for key in ("split_classes", "permutations"):
+        if len(ready) > 1 and config[key] is not None:
+            raise RequestError(
+                f"dataset.{key}={config[key]}: {config['name']} has {len(ready)} experiences; leave it null"
+            )
+    return tuple(one for splits in ready for one in experiences_of(splits, config))
 
 
-def _ready(splits: Splits, test: Recordings | None, config: dict[str, Any], seed: int) -> Splits:
+def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int) -> Splits:
     """One experience: pre-processed, without what is left out, checked, split."""
     own_test = test is None
-    parts = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
-    parts = _preprocessed(parts, config.get("preprocess"))
-    train, val = parts["train"], parts["val"]
-    test = parts["test"] if test is None else test
+    train, val, test = _preprocessed_splits(splits, test, config)
+    what = "samples" if isinstance(test, Samples) else "recordings"
     if not len(test):
-        raise RequestError(f"dataset={config.get('name')} has no test recordings; name others: dataset@test_dataset=…")
-    wanted = exclusions.listed(config.get("exclude_indices"))
+        raise RequestError(f"dataset={config.get('name')} has no test {what}; name others: dataset@test_dataset=…")
+    wanted = leaks.listed(config.get("exclude_indices"))
     if wanted is not None:
         before = len(train) + len(val)
-        train, val = (exclusions.without(part, wanted, test) for part in (train, val))
-        if wanted == exclusions.TEST_DATASET and own_test and len(train) + len(val) == before:
+        train, val = (leaks.without(part, wanted, test) for part in (train, val))
+        if wanted == leaks.TEST_DATASET and own_test and len(train) + len(val) == before:
             raise RequestError(
                 f"dataset.exclude_indices={wanted}: there is no test_dataset, and no training recording shows what the "
                 "set's own test recordings show; leave it null, or choose one with dataset@test_dataset=NAME"
             )
     if not len(train):
-        raise RequestError(
-            f"dataset={config.get('name')} has no training recordings (left out: dataset.exclude_indices)"
-        )
+        raise RequestError(f"dataset={config.get('name')} has no training {what} (left out: dataset.exclude_indices)")
     for part in (train, val):
-        exclusions.check_leaks(part, test)
+        leaks.check(part, test, what)
+    if isinstance(train, Samples) and config["standardise"]:
+        statistics = spread(train)
+        train, val, test = (standardised(part, *statistics) for part in (train, val, test))  # type: ignore[arg-type]
+    train = _limited(train, config, "n_train", seed)
+    test = _limited(test, config, "n_test", 0)  # whatever the seed, so that runs with others are tested on the same
     if not len(val):
-        first, second = stratified_split(train.target, config.get("val_fraction", 0.1), seed)
-        train, val = train.subset(first), train.subset(second)
-    return Splits(train, val, test)
-
-
-def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Recordings:
-    own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (config, training))
-    if own not in (stage.Preprocess(), theirs):
-        raise RequestError(
-            "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
+        fraction = config.get("val_fraction", 0.1)
+        first, second = (
+            random_split(len(train), fraction, seed)
+            if train.classes is None
+            else stratified_split(train.target, fraction, seed)
         )
-    for key, value in (("sensor_size", config["sensor_size"]), ("n_classes", config["n_classes"])):
-        if value != training[key]:
+        train, val = train.subset(first), train.subset(second)
+    return replace(splits, train=train, val=val, test=test)
+
+
+def _preprocessed_splits(splits: Splits, test: Data | None, config: dict[str, Any]) -> tuple[Data, Data, Data]:
+    """Training, validation and test set after the stage; a test set from elsewhere has been through it already."""
+    parts: dict[str, Any] = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
+    if kind_of(config) == "events":
+        parts = _preprocessed(parts, config.get("preprocess"))
+    return parts["train"], parts["val"], parts["test"] if test is None else test
+
+
+def _limited(part: Data, config: Mapping[str, Any], key: str, seed: int) -> Data:
+    """So many samples as the config asks for, drawn in the classes' proportions; all recordings."""
+    n = config.get(key) if isinstance(part, Samples) else None
+    if n is None:
+        return part
+    if n > len(part):
+        raise RequestError(f"dataset.{key}={n}: there are {len(part)}; choose at most so many, or null for all")
+    chosen = random_sample(len(part), n, seed) if part.classes is None else stratified_sample(part.target, n, seed)
+    return part.subset(chosen)
+
+
+def check_pair(training: Mapping[str, Any], test: Mapping[str, Any]) -> None:
+    """Refuse a test set that a network of the training set cannot be tested on, before any file is opened.
+
+    Args:
+        training, test: configs that :func:`check_dataset` gave.
+
+    Raises:
+        RequestError: names the key of ``test_dataset`` and what is allowed.
+    """
+    if kind_of(test) != kind_of(training):
+        raise RequestError(
+            f"test_dataset={test['name']} gives {kind_of(test)}, dataset={training['name']} {kind_of(training)}; "
+            "choose a test set of the same kind"
+        )
+    if kind_of(test) == "events":
+        own, theirs = (stage.Preprocess.from_config(c.get("preprocess")) for c in (test, training))
+        if own not in (stage.Preprocess(), theirs):
             raise RequestError(
-                f"test_dataset.{key}={shown(value)}: dataset.{key} is {shown(training[key])}; they must be the same"
+                "test_dataset.preprocess differs from dataset.preprocess, which is used for both; leave it out"
             )
+    for key in ("input_shape" if kind_of(test) == "values" else "sensor_size", "n_classes"):
+        if test[key] != training[key]:
+            raise RequestError(
+                f"test_dataset.{key}={shown(test[key])}: dataset.{key} is {shown(training[key])}; they must be the same"
+            )
+
+
+def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Data:
     sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
     split = config.get("split", "test")
     named = {"train": [sets.train, sets.val], "test": [sets.test]}
-    picked = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
+    picked: list[Any] = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
     if not picked:
-        raise RequestError(f"test_dataset={config.get('name')} has no recordings in split={split}")
+        raise RequestError(f"test_dataset={config.get('name')} has no data in split={split}")
+    if kind_of(config) == "values":
+        return samples.joined(picked)
     parts = _preprocessed({str(i): part for i, part in enumerate(picked)}, training.get("preprocess"))
-    return _joined(list(parts.values()))
+    return joined(list(parts.values()))
 
 
 def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Splits | tuple[Splits, ...]:
-    function = fence.locate(group, config.get("_target_"), extensions)
     check_folder(config, group)
+    function = fence.locate(group, config.get("_target_"), extensions)
     try:
         sets = function(**_own(config))
     except RequestError as error:  # the function does not know which of the two groups it serves
@@ -313,19 +374,7 @@ def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Spli
     return sets
 
 
-def _cached(key: dict[str, Any], sources: Sequence[Path], code: tuple[str, ...], make: Any) -> Splits:
-    """Training and test recordings through the cache; the validation set is left to ``load``."""
-
-    def sets() -> dict[str, Recordings]:
-        made = make()
-        return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
-
-    full = {**key, "sources": cache.fingerprint(sources), "code": cache.code_fingerprint("events", *code)}
-    kept = cache.load_or_make(full, sets)
-    return Splits(kept["train"], kept["train"].subset([]), kept["test"])
-
-
-def _preprocessed(parts: dict[str, Recordings], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
+def _preprocessed(parts: Mapping[str, Any], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
     settings = stage.Preprocess.from_config(preprocess)
     identities = {name: cache.identity(part) for name, part in parts.items()}
 
@@ -336,22 +385,6 @@ def _preprocessed(parts: dict[str, Recordings], preprocess: Mapping[str, Any] | 
         return make()
     code = cache.code_fingerprint("events", "preprocess")
     return cache.load_or_make({"preprocess": asdict(settings), "of": identities, "code": code}, make)
-
-
-def _joined(parts: list[Recordings]) -> Recordings:
-    if len(parts) == 1:
-        return parts[0]
-    flat = [part.gather(np.arange(len(part))) for part in parts]
-    ends = np.cumsum([0, *(len(events) for events, _ in flat)])
-    return replace(
-        parts[0],
-        events=np.concatenate([events for events, _ in flat]),
-        start=np.concatenate([offsets[:-1] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
-        stop=np.concatenate([offsets[1:] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
-        target=np.concatenate([part.target for part in parts]),
-        name=np.concatenate([part.name for part in parts]),
-        origin=np.concatenate([part.origin for part in parts]),
-    )
 
 
 def _plain(config: Any) -> Any:

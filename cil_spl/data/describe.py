@@ -1,4 +1,4 @@
-"""What a data set holds, in numbers, and a picture of one recording."""
+"""What a data set holds, in numbers, and a picture of one recording or sample."""
 
 from __future__ import annotations
 
@@ -6,44 +6,70 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cil_spl.data.events import Recordings, Splits
+from cil_spl.data.events import Data, Recordings, Splits
+from cil_spl.data.samples import Samples
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_BLOCK = 4096  # samples looked at at once, to bound memory
 
 
 def describe(splits: Splits) -> dict[str, Any]:
     """The numbers of a data set.
 
     Returns:
-        ``sensor_size``, ``classes``, and for each of ``train``, ``val`` and ``test`` a dictionary: ``recordings``;
-        ``per_class``, recordings by name of class; ``events``, of a recording: min, mean and max; ``on_share``, from
-        0 to 1; ``duration_ms``, time of a recording's last event: min, mean and max. Numbers of an empty split are
-        None.
+        ``sensor_size`` of recordings or ``input_shape`` of samples, ``classes`` (None where there are none), and for
+        each of ``train``, ``val`` and ``test`` a dictionary: ``recordings`` or ``samples``, how many; ``per_class``, by
+        name of class. Of recordings: ``events``, of a recording: min, mean and max; ``on_share``, from 0 to 1;
+        ``duration_ms``, time of a recording's last event: min, mean and max. Of samples: ``values``: min, mean and max;
+        ``deviation``, their standard deviation. Numbers of an empty split are None.
     """
-    about: dict[str, Any] = {
-        "sensor_size": list(splits.train.sensor_size),
-        "classes": list(splits.train.classes),
-    }
+    whole = splits.train
+    about: dict[str, Any] = {"classes": None if whole.classes is None else list(whole.classes)}
+    if isinstance(whole, Samples):
+        about["input_shape"] = list(whole.input_shape)
+    else:
+        about["sensor_size"] = list(whole.sensor_size)
     for name in ("train", "val", "test"):
-        about[name] = _numbers(getattr(splits, name))
+        part = getattr(splits, name)
+        about[name] = _of_samples(part) if isinstance(part, Samples) else _of_recordings(part)
     return about
 
 
-def _numbers(recordings: Recordings) -> dict[str, Any]:
+def _of_recordings(recordings: Recordings) -> dict[str, Any]:
     n_events = recordings.stop - recordings.start
-    per_class = np.bincount(recordings.target, minlength=len(recordings.classes))
     full = n_events > 0
     last_ms = recordings.events["t"][recordings.stop[full] - 1] / 1000
     # Recording by recording: a memory-mapped set need not fit into memory.
     on = sum(int(np.count_nonzero(recordings[i]["p"])) for i in range(len(recordings)))
     return {
         "recordings": len(recordings),
-        "per_class": dict(zip(recordings.classes, per_class.tolist(), strict=True)),
+        "per_class": _per_class(recordings),
         "events": _range(n_events),
         "on_share": on / int(n_events.sum()) if n_events.sum() else None,
         "duration_ms": _range(last_ms),
     }
+
+
+def _of_samples(samples: Samples) -> dict[str, Any]:
+    about = {"samples": len(samples), "per_class": _per_class(samples), "values": None, "deviation": None}
+    if not len(samples):
+        return about
+    low, high, total, squares = np.inf, -np.inf, 0.0, 0.0
+    for begin in range(0, len(samples), _BLOCK):
+        values = samples.take(np.arange(begin, min(begin + _BLOCK, len(samples)))).astype(np.float64)
+        low, high = min(low, values.min()), max(high, values.max())
+        total, squares = total + values.sum(), squares + (values**2).sum()
+    n = len(samples) * int(np.prod(samples.input_shape))
+    values_of = {"min": float(low), "mean": float(total / n), "max": float(high)}
+    return about | {"values": values_of, "deviation": float(np.sqrt(max(squares / n - (total / n) ** 2, 0.0)))}
+
+
+def _per_class(data: Data) -> dict[str, int] | None:
+    if data.classes is None:
+        return None
+    return dict(zip(data.classes, np.bincount(data.target, minlength=len(data.classes)).tolist(), strict=True))
 
 
 def _range(values: np.ndarray) -> dict[str, float] | None:
@@ -94,4 +120,27 @@ def picture(events: np.ndarray, sensor_size: tuple[int, int, int], title: str = 
     axes.set_ylabel("events per ms")
     if axes.has_data():
         axes.legend(frameon=False)
+    return figure
+
+
+def picture_of_values(values: np.ndarray, title: str = "") -> Figure:
+    """A sample at a glance: three channels as red, green and blue, otherwise each by itself.
+
+    Args:
+        values: one sample. Shape ``[C, H, W]``.
+        title: over the picture.
+
+    Returns:
+        A figure that belongs to no window; save it with ``figure.savefig``.
+    """
+    from matplotlib.figure import Figure
+
+    low, span = float(values.min()), float(np.ptp(values)) or 1.0
+    shown = [((values - low) / span).transpose(1, 2, 0)] if len(values) == 3 else list(values)  # C H W -> H W C
+    figure = Figure(figsize=(4 * len(shown), 4), layout="constrained")
+    for axes, channel in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
+        image = axes.imshow(channel, cmap="gray", interpolation="nearest")
+        if channel.ndim == 2:
+            figure.colorbar(image, ax=axes)
+    figure.suptitle(title)
     return figure

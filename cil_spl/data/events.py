@@ -1,4 +1,4 @@
-"""Events and recordings: the one event array type, checked once, at the door.
+"""Events and recordings: the one event array type, checked once, at the door; and what training is handed.
 
 An event is (x, y, t, p): pixel column and row, microseconds since the recording began, polarity
 (1 = ON, 0 = OFF). Many recordings lie one after another in one flat array, so that a batch is a
@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.data.samples import Samples
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int32), ("p", np.int8)])
 
@@ -50,13 +51,19 @@ class Recordings:
         """Events of recording ``i``."""
         return self.events[self.start[i] : self.stop[i]]
 
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of a frame."""
+        width, height, polarities = self.sensor_size
+        return polarities, height, width
+
     def subset(self, index: np.ndarray | Sequence[int]) -> Recordings:
         """The recordings ``index``, in that order; events are shared, not copied."""
         index = np.asarray(index, dtype=np.int64)
         picked = {field: getattr(self, field)[index] for field in ("start", "stop", "target", "name", "origin")}
         return replace(self, **picked)
 
-    def gather(self, index: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    def take(self, index: np.ndarray | Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
         """Events of the recordings ``index`` one after another, and their offsets ``[B + 1]``; -1 is an empty one."""
         index = np.asarray(index, dtype=np.int64)
         start = np.where(index >= 0, self.start[index], 0)
@@ -71,13 +78,39 @@ class Recordings:
         return out.view(EVENT), offsets
 
 
+Data = Recordings | Samples  # both have len, input_shape, target, name, origin, classes, subset and take
+
+
 @dataclass(frozen=True)
 class Splits:
-    """One experience: what is trained on, chosen on and reported on."""
+    """One experience: what is trained on, chosen on and reported on.
 
-    train: Recordings
-    val: Recordings
-    test: Recordings
+    Attributes:
+        outputs: the network's outputs that this experience uses, one of several (task-incremental learning); None for
+            all.
+    """
+
+    train: Data
+    val: Data
+    test: Data
+    outputs: tuple[int, ...] | None = None
+
+
+def joined(parts: Sequence[Recordings]) -> Recordings:
+    """Sets of one sensor size and the same classes, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    flat = [part.take(np.arange(len(part))) for part in parts]
+    ends = np.cumsum([0, *(len(events) for events, _ in flat)])
+    return replace(
+        parts[0],
+        events=np.concatenate([events for events, _ in flat]),
+        start=np.concatenate([offsets[:-1] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
+        stop=np.concatenate([offsets[1:] + end for (_, offsets), end in zip(flat, ends, strict=False)]),
+        target=np.concatenate([part.target for part in parts]),
+        name=np.concatenate([part.name for part in parts]),
+        origin=np.concatenate([part.origin for part in parts]),
+    )
 
 
 def check_events(events: np.ndarray, sensor_size: tuple[int, int, int], name: str = "recording") -> np.ndarray:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
 from typing import Any
 
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.data import nmnist
 from cil_spl.data.events import Recordings, Splits, check_recordings
+from cil_spl.data.options import kind_of
+from cil_spl.data.samples import Samples
 
 # Of our sets, by path: sensor and number of classes, None where the files say it. Of a user's own set both are known
 # once it has been read.
@@ -21,6 +22,11 @@ KNOWN: dict[str, tuple[tuple[int, int, int], int | None]] = {
     "cil_spl.data.datasets.cifar10_dvs": ((128, 128, 2), 10),
 }
 NO_VALIDATION = "epochs and settings are chosen on them, so it needs part of the training recordings, for example 0.1"
+
+
+def is_ours(target: str) -> bool:
+    """Whether a path is that of one of our data sets."""
+    return target.startswith("cil_spl.data.")
 
 
 def check_known(target: str, found: Mapping[str, Any], group: str) -> None:
@@ -40,7 +46,7 @@ def check_known(target: str, found: Mapping[str, Any], group: str) -> None:
 
 def check_split(dataset: Mapping[str, Any]) -> None:
     """Refuse to train on one of our sets without validation recordings; a user's own may bring some."""
-    if dataset["_target_"] in KNOWN and not dataset["val_fraction"]:
+    if is_ours(dataset["_target_"]) and not dataset["val_fraction"]:
         raise RequestError(
             f"dataset.val_fraction=0: {dataset['name']} has no validation recordings of its own; {NO_VALIDATION}"
         )
@@ -66,17 +72,28 @@ def check_returned(sets: Any, config: dict[str, Any], group: str) -> None:
             f"{key}: it returned {kinds}; needs Splits(train, val, test), or a tuple of them for several experiences"
         )
     for splits in experiences:
-        for field in fields(Splits):
-            part = getattr(splits, field.name)
-            if not isinstance(part, Recordings):
-                raise RequestError(
-                    f"{key}: its {field.name} is of type {type(part).__name__}; needs Recordings, which from_list makes"
-                )
-            check_recordings(part, f"{key}: its {field.name}")
-            if tuple(part.sensor_size) != tuple(config["sensor_size"]):
-                raise RequestError(
-                    f"{group}.sensor_size={shown(config['sensor_size'])}: the recordings are of "
-                    f"{shown(list(part.sensor_size))}"
-                )
-            if len(part.classes) != config["n_classes"]:
-                raise RequestError(f"{group}.n_classes={config['n_classes']}: the recordings have {len(part.classes)}")
+        for name in ("train", "val", "test"):
+            _check_part(getattr(splits, name), config, group, f"{key}: its {name}")
+
+
+def _check_part(part: Any, config: Mapping[str, Any], group: str, where: str) -> None:
+    """Refuse data that are not what the config says."""
+    wanted, size = (Samples, "input_shape") if kind_of(config) == "values" else (Recordings, "sensor_size")
+    if not isinstance(part, (Samples, Recordings)):
+        raise RequestError(
+            f"{where} is of type {type(part).__name__}; needs Recordings, which events.from_list makes, or Samples, "
+            "which samples.from_arrays makes"
+        )
+    if not isinstance(part, wanted):
+        given = "Samples" if isinstance(part, Samples) else "Recordings"
+        raise RequestError(f"{group}.{size}={shown(config[size])}: the data set gives {given}, which have none")
+    what = "samples"
+    if isinstance(part, Recordings):
+        check_recordings(part, where)
+        what = "recordings"
+    found = part.input_shape if isinstance(part, Samples) else part.sensor_size
+    if tuple(found) != tuple(config[size]):
+        raise RequestError(f"{group}.{size}={shown(config[size])}: the {what} are of {shown(list(found))}")
+    n = None if part.classes is None else len(part.classes)
+    if n != config["n_classes"] or (n is not None and len(part) and part.target.max() >= n):
+        raise RequestError(f"{group}.n_classes={shown(config['n_classes'])}: the {what} have {shown(n)}")

@@ -121,7 +121,7 @@ def preprocess_recordings(
         return recordings
     events, offsets = recordings.events, np.append(recordings.start, recordings.stop[-1:])
     if len(recordings) and (recordings.start[1:] != recordings.stop[:-1]).any():
-        events, offsets = recordings.gather(np.arange(len(recordings)))
+        events, offsets = recordings.take(np.arange(len(recordings)))
     first = int(offsets[0]) if len(recordings) else 0
     end = int(offsets[-1]) if len(recordings) else 0
     parts: list[np.ndarray] = [np.empty(0, EVENT)]

@@ -6,9 +6,6 @@ which split, and every recording, follow from the arguments here and from nothin
 
 from __future__ import annotations
 
-import gzip
-import logging
-import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,19 +14,11 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Recordings
+from cil_spl.data.idx import files_of, read_labelled
 from cil_spl.data.saccade_parameters import from_config
 from cil_spl.data.saccades import SENSOR_SIZE, simulate
 
-log = logging.getLogger(__name__)
-
 _SIDE = 28  # of an MNIST image; the digit in it is 20 wide or high
-_MIRRORS = ("https://ossci-datasets.s3.amazonaws.com/mnist/", "https://storage.googleapis.com/cvdf-datasets/mnist/")
-_SHA256 = {
-    "train-images-idx3-ubyte.gz": "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
-    "train-labels-idx1-ubyte.gz": "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
-    "t10k-images-idx3-ubyte.gz": "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
-    "t10k-labels-idx1-ubyte.gz": "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
-}
 
 
 def event_digits_recordings(
@@ -45,17 +34,22 @@ def event_digits_recordings(
         Training and test recordings, 1,438 and 359: of each class's scans, in scikit-learn's order,
         the third of every five is a test scan. Origins are ``sklearn/digits/<i>``.
     """
-    from sklearn.datasets import load_digits
-
-    scans, target = load_digits(return_X_y=True)
-    images = enlarge(scans.reshape(-1, 8, 8) / 16)
+    scans, target, test = digits_scans()
+    images = enlarge(scans / 16)
     index = np.arange(len(target))
-    test = _rank(target) % 5 == 2
     parts = [index[~test], index[test]]
     train_set, test_set = (
         _recordings(images[i], target[i], [f"sklearn/digits/{j}" for j in i], i, seed, simulator) for i in parts
     )
     return train_set, test_set
+
+
+def digits_scans() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """scikit-learn's digits: scans ``[N, 8, 8]`` with values from 0 to 16, their classes, and which are test scans."""
+    from sklearn.datasets import load_digits
+
+    scans, target = load_digits(return_X_y=True)
+    return scans.reshape(-1, 8, 8), target, _rank(target) % 5 == 2
 
 
 def enlarge(scans: np.ndarray) -> np.ndarray:
@@ -97,15 +91,12 @@ def saccade_mnist_recordings(
     """
     made = []
     n_classes = 0
-    for split, stem, limit, first in (("train", "train", n_train, 0), ("test", "t10k", n_test, 1 << 32)):
-        images_file = idx_file(Path(root), f"{stem}-images-idx3-ubyte", download)
-        labels_file = idx_file(Path(root), f"{stem}-labels-idx1-ubyte", download)
-        images, target = read_idx(images_file), read_idx(labels_file).astype(np.int64)
-        if images.ndim != 3 or target.ndim != 1 or len(images) != len(target):
-            raise RequestError(
-                f"{images_file} holds an array of shape {images.shape}, {labels_file} one of {target.shape}; "
-                "they must be [N, height, width] and [N], with the same N"
-            )
+    files = files_of(Path(root), download)
+    for split, (images_file, labels_file), limit, first in (
+        ("train", files[:2], n_train, 0),
+        ("test", files[2:], n_test, 1 << 32),
+    ):
+        images, target = read_labelled(images_file, labels_file)
         n_classes = max(n_classes, int(target.max(initial=-1)) + 1)
         origins = np.array([f"mnist/{split}/{i}" for i in range(len(target))])
         kept = np.flatnonzero(~np.isin(origins, list(exclude)))
@@ -156,51 +147,3 @@ def _first_stratified(target: np.ndarray, n: int) -> np.ndarray:
         raise RequestError(f"dataset: a number of recordings is {n}; it must be at least 0")
     share = (_rank(target) + 0.5) / np.bincount(target)[target]
     return np.sort(np.argsort(share, kind="stable")[:n])
-
-
-def read_idx(file: Path) -> np.ndarray:
-    """Array of unsigned bytes in an idx file, plain or ``.gz``.
-
-    Raises:
-        RequestError: the file is no such file, or cut off, or longer than it says.
-    """
-    try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
-    except (OSError, EOFError, zlib.error) as error:
-        raise RequestError(f"{file} cannot be read ({error}); get it again") from error
-    # Magic: two zero bytes, 8 for unsigned bytes, number of axes; then each axis' length, big endian.
-    axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
-    if not 1 <= axes <= 4 or len(data) < 4 + 4 * axes:
-        raise RequestError(
-            f"{file} is not an idx file of unsigned bytes (it begins with {data[:4].hex() or 'nothing'})"
-        )
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", axes, offset=4))
-    have, need = len(data) - 4 - 4 * axes, int(np.prod(shape, dtype=object))
-    if have != need:
-        raise RequestError(f"{file} has {have} bytes of data where its header {shape} needs {need}; get it again")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
-
-
-def idx_file(root: Path, name: str, download: bool) -> Path:
-    """The idx file ``name`` in one of the places where it may be."""
-    for folder in (root, root / "MNIST" / "raw"):
-        for file in (folder / name, folder / f"{name}.gz"):
-            if file.is_file():
-                return file
-    if not download:
-        raise RequestError(
-            f"dataset.root={root} has no {name} or {name}.gz, nor has its folder MNIST/raw; "
-            "set dataset.root to where they are, or dataset.download=true to fetch them"
-        )
-    import pooch
-
-    why = ""
-    for mirror in _MIRRORS:
-        try:
-            return Path(pooch.retrieve(mirror + f"{name}.gz", f"sha256:{_SHA256[name + '.gz']}", f"{name}.gz", root))
-        except (OSError, ValueError) as error:  # no network, refused, or a wrong checksum
-            log.debug("%s%s.gz: %s", mirror, name, error)
-            why = str(error)
-    raise RequestError(
-        f"dataset.download=true: {name}.gz could not be fetched into {root} ({why}); put it there by hand"
-    )

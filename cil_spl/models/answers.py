@@ -19,11 +19,15 @@ from cil_spl.tasks.evaluation import Activity, Answer, decision_times
 
 
 def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of a time-stepped spiking network."""
+    """Answers of a time-stepped spiking network.
+
+    What multiplies other values than events (samples, or what no neurons follow) does multiply-accumulates (``macs``);
+    those of samples are counted once for all time steps, since the values are the same at each.
+    """
     device = device or torch.device("cpu")
     net = net.to(device)
     names = [name for name, module in net.named_children() if neurons.is_spiking(module)]
-    owner = owners(plan)
+    owner, dense = owners(plan), macs_of(plan)
     reach = {name: there.to(device) for name, there in reaches(plan).items()}
 
     @torch.no_grad()
@@ -32,13 +36,16 @@ def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> 
         with evaluating(net):
             out, _, spikes = forward(net, frames, record=names)
         events = {owner[name]: _numpy(spikes[name].flatten(2).sum(dim=(0, 2))) for name in names}
+        reached = traffic(net, None if batch.edges_us is None else frames, spikes)
         synops = {
             # A pixel's events, all features and steps together, each reach so many neurons.
             name: _numpy((into.sum(dim=(0, 2)) * reach[name]).sum(dim=(1, 2)))  # T B C H W -> B H W -> B
-            for name, into in traffic(net, frames, spikes).items()
+            for name, into in reached.items()
         }
+        macs = {name: np.full(len(batch), value) for name, value in dense.items() if name not in reached}
         counts = _numpy(out.transpose(0, 1))  # T B K -> B T K
-        return Activity(counts, events, synops, decision_times(counts, batch.edges_us))
+        decided = None if batch.edges_us is None else decision_times(counts, batch.edges_us)
+        return Activity(counts, events, synops, decided, macs=macs)
 
     return answer
 
@@ -47,18 +54,14 @@ def cnn_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answ
     """Answers of a CNN on one frame per recording, with its multiply-accumulates."""
     device = device or torch.device("cpu")
     net = net.to(device)
-    shapes, readers = plan.shapes(), {layer.name: plan.inputs(i) for i, layer in enumerate(plan.layers)}
-    macs = {
-        name: float(there.sum()) * map_in_front(plan, shapes, readers[name][0])[0]
-        for name, there in reaches(plan).items()
-    }
+    dense = macs_of(plan)
 
     @torch.no_grad()
     def answer(batch: Batch) -> Activity:
         with evaluating(net):
             out = net(batch.frames.sum(dim=0).to(device))  # T B C H W -> B C H W
         size = len(batch.target)
-        done = {name: np.full(size, value) for name, value in macs.items()}
+        done = {name: np.full(size, value) for name, value in dense.items()}
         return Activity(_numpy(out)[:, None], events={}, synops={}, macs=done)
 
     return answer
@@ -78,35 +81,55 @@ def owners(plan: Plan) -> dict[str, str]:
     return found
 
 
-def traffic(net: Net, frames: Tensor, spikes: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The events that reach each layer with weights, pooled as a chip would: summed. By layer, (T, B, C, H, W)."""
-    found: dict[str, Tensor] = {}
-    kinds = {layer.name: layer for layer in net.plan.layers}
-    delayed = {
-        layer.name: _delayed(spikes, frames, net.plan.inputs(i)[0])
-        for i, layer in enumerate(net.plan.layers)
-        if layer.kind == "delay"
+def macs_of(plan: Plan) -> dict[str, float]:
+    """Multiply-accumulates of each layer with weights for one pass over its whole input."""
+    shapes = plan.shapes()
+    reads = {layer.name: plan.inputs(i)[0] for i, layer in enumerate(plan.layers)}
+    return {
+        name: float(there.sum()) * map_in_front(plan, shapes, reads[name])[0] for name, there in reaches(plan).items()
     }
 
-    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        kind, x = kinds[name].kind, inputs[0]
+
+def traffic(net: Net, frames: Tensor | None, spikes: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The events that reach each layer with weights, pooled as a chip would: summed.
+
+    Args:
+        frames: events into the network; None where it gets other values.
+        spikes: of each layer of neurons.
+
+    Returns:
+        by layer, (T, B, C, H, W); nothing of a layer that other values reach too.
+    """
+    found: dict[str, Tensor] = {}
+    kinds = {layer.name: layer for layer in net.plan.layers}
+
+    def layer(name: str, module: nn.Module, inputs: tuple[Tensor | None, ...]) -> Tensor | None:
         if name in spikes:
             return spikes[name]
+        kind, x = kinds[name].kind, inputs[0]
+        if x is None or any(one is None for one in inputs):
+            return None
         if kind in POOLS:
             return _pooled(x, pair(kinds[name].params["kernel_size"]))
         if kind == "add":
-            return sum(inputs[1:], start=x)
+            return sum((one for one in inputs[1:] if one is not None), start=x)
+        if kind == "flatten":
+            return x  # it keeps its map
         if kind_of(kind, name).weight:
             found[name] = x if x.dim() == 5 else x[..., None, None]
-        return x  # a flatten keeps its map; what follows weights is not read before the neurons after them
+        return None
 
+    delayed = {
+        one.name: _delayed(spikes.get(net.plan.inputs(i)[0]))
+        for i, one in enumerate(net.plan.layers)
+        if one.kind == "delay"
+    }
     walk(net, frames, layer, delayed=delayed)
     return found
 
 
-def _delayed(spikes: dict[str, Tensor], frames: Tensor, source: str) -> Tensor:
-    x = frames if source == INPUT else spikes[source]
-    return torch.cat([torch.zeros_like(x[:1]), x[:-1]])
+def _delayed(x: Tensor | None) -> Tensor | None:
+    return None if x is None else torch.cat([torch.zeros_like(x[:1]), x[:-1]])
 
 
 def reaches(plan: Plan) -> dict[str, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from cil_spl.base import fence
-from cil_spl.data.datasets import preprocessed_sensor_size
+from cil_spl.data.datasets import input_shape
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
@@ -20,7 +20,7 @@ def plan_of(cfg: Any, task: Task) -> Plan:
     data."""
     if cfg.model["_target_"] is not None:
         return _own(cfg, task).plan
-    shape = _input_shape(cfg)
+    shape = input_shape(cfg.dataset)
     blocks: Any = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
     name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
     return plan_from(name, blocks, shape, task.outputs(shape, cfg.dataset.n_classes))
@@ -43,12 +43,7 @@ def network_of(cfg: Any, task: Task, plan: Plan, family: str) -> Net:
 def _own(cfg: Any, task: Task) -> Net:
     from cil_spl.models import own
 
-    shape = _input_shape(cfg)
+    shape = input_shape(cfg.dataset)
     make = fence.locate("model", cfg.model["_target_"], cfg.extensions)
     args: Any = OmegaConf.to_container(cfg.model.args)
     return own.network(cfg.model.name, make, args, shape, task.outputs(shape, cfg.dataset.n_classes))
-
-
-def _input_shape(cfg: Any) -> tuple[int, int, int]:
-    width, height, polarities = preprocessed_sensor_size(cfg.dataset)
-    return polarities, height, width

@@ -103,7 +103,7 @@ def event_map(events: np.ndarray) -> np.ndarray:
 def example_of(target: Target, network: TargetNetwork, batch: Batch, recordings: Any) -> dict[str, Any] | None:
     """One recording and the output events that it caused: arguments of :func:`recording`; None where there are none."""
     found = target.output_events(network, batch) if batch.events is not None else None
-    if found is None:
+    if found is None or recordings.classes is None:
         return None
     title = f"{recordings.name[0]}: class {recordings.classes[int(recordings.target[0])]}"
     return {"events": batch.events, "output_us": found[0], "output_class": found[1], "title": title}
@@ -126,5 +126,5 @@ def draw(record: Record, ctx: TrainingContext, target: Target, deployed: Deploye
     example = example_of(target, deployed.network, batch, test)
     if example is not None:
         n_outputs = seen["deployed"].outputs.shape[1]
-        pictures["recording.png"] = recording(**example, classes=test.classes, n_outputs=n_outputs)
+        pictures["recording.png"] = recording(**example, classes=test.classes or (), n_outputs=n_outputs)
     return [drawing.write(picture, record.place / "figures" / name) for name, picture in pictures.items()]

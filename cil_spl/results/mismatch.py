@@ -248,7 +248,7 @@ class _Work:
 
     def take(self, recordings: Recordings, index: np.ndarray) -> None:
         self.first, self.target = int(index[0]), recordings.target[index]
-        self.events, self.offsets = recordings.gather(index)
+        self.events, self.offsets = recordings.take(index)
         self.sensor_size = recordings.sensor_size
         self.truth = self.on_chip(self.chip)
 

@@ -67,7 +67,7 @@ def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:
 
 def check_memory(cfg: Any, n: int) -> None:
     """Refuse batches of at most ``n`` recordings whose frames are larger than this machine's memory."""
-    shape = datasets.preprocessed_sensor_size(cfg.dataset)
+    shape = datasets.input_shape(cfg.dataset)
     for key in ("batch_size", "eval_batch_size"):
         check_frames(cfg.frames.bins, min(n, cfg.trainer[key]), shape, f"trainer.{key}")
 

@@ -79,6 +79,8 @@ class DeployedNetwork:
             RequestError: an event that cannot be, or none is left after the pre-processing.
         """
         data = self.config.dataset
+        if "sensor_size" not in data:
+            raise RequestError(f"the network was trained on samples (dataset={data.name}); predict takes events only")
         recordings = from_list([events], [0], tuple(data.sensor_size), self.classes)
         recordings = preprocess_recordings(recordings, data.get("preprocess"))
         if not len(recordings[0]):

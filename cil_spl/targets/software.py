@@ -24,6 +24,7 @@ class Software:
         precision: ``float32``, the trained network; or ``int8``, its weights and states rounded by the chip's rule.
     """
 
+    takes = ("events", "values")
     backend = "stepped"
     family: Literal["snn", "cnn"] = "snn"
 
@@ -63,9 +64,10 @@ class Software:
 
     def output_events(self, network: TargetNetwork, batch: Batch) -> tuple[np.ndarray, np.ndarray]:
         """Times (microseconds, the end of the bin) and numbers of one recording's output events."""
+        _, _, edges_us = batch.recorded()
         counts = self.answer(network)(batch).counts[0].astype(int)  # T K
         t, k = np.nonzero(counts)
-        return np.repeat(batch.edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])
+        return np.repeat(edges_us[0, t + 1], counts[t, k]), np.repeat(k, counts[t, k])
 
     def close(self) -> None:
         """It holds nothing."""

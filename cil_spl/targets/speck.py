@@ -50,6 +50,7 @@ class Speck:
     """
 
     family: Literal["snn", "cnn"] = "snn"
+    takes = ("events",)
 
     def __init__(
         self,
@@ -183,7 +184,8 @@ class Speck:
         where all decide alike.
         """
         board = self._board_with(chip)
-        told = [board.send(batch.events, batch.offsets, batch.edges_us) for _ in range(self.repeats)]
+        events_in, offsets, edges_us = batch.recorded()
+        told = [board.send(events_in, offsets, edges_us) for _ in range(self.repeats)]
         answers = [answer for answer, _ in told]
         names = [layer.name for layer in chip.layers]
         events, synops = (
@@ -195,7 +197,7 @@ class Speck:
             for f in fields(told[0][1])
         }
         monitored = list(board.monitored)
-        ideal = simulate(chip, batch.events, batch.offsets, threads=self.threads).events_per_layer[:, monitored]
+        ideal = simulate(chip, events_in, offsets, threads=self.threads).events_per_layer[:, monitored]
         missing = np.array([ideal - a.events_per_layer[:, monitored] for a in answers])  # R B L
         extra["board_lost"] = np.maximum(missing, 0).sum(axis=2).mean(axis=0)
         extra["board_surplus"] = np.maximum(-missing, 0).sum(axis=2).mean(axis=0)
@@ -224,12 +226,13 @@ class Speck:
         Raises:
             RequestError: on a board, a die or what it cannot record.
         """
+        events, offsets, edges_us = batch.recorded()
         if self.board is not None:
             if die is not None:
                 raise RequestError("observer.die: a board is its own die; use observer.die=null")
-            answer, _ = self._board_with(chip).send(batch.events, batch.offsets, batch.edges_us, record=record)
+            answer, _ = self._board_with(chip).send(events, offsets, edges_us, record=record)
             return answer
-        return simulate(chip, batch.events, batch.offsets, batch.edges_us, record=record, die=die, threads=self.threads)
+        return simulate(chip, events, offsets, edges_us, record=record, die=die, threads=self.threads)
 
     def _simulated(self, chip: ChipNetwork, batch: Batch) -> ev.Activity:
         """Run a batch of recordings; the states are zero before each."""

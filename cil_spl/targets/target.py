@@ -71,11 +71,13 @@ class Target(Protocol):
         name: what results call it.
         backend: says in output and record what ran.
         family: of the networks that it runs, ``snn`` or ``cnn``.
+        takes: kinds of data that it runs on: ``events`` of recordings, ``values`` of samples.
     """
 
     name: str
     backend: str
     family: Literal["snn", "cnn"]
+    takes: tuple[str, ...]
 
     def check(self, plan: Plan, requires: Asked) -> list[str]:
         """Warnings about a run, before any work.

@@ -78,7 +78,7 @@ class _Seen:
         self.outputs.append(a.counts.sum(axis=1)[real])  # B T K -> B K
         self.target.append(target[real])
         self.index.append(np.asarray(batch.index)[real])
-        self.duration.append((batch.edges_us[:, -1] - batch.edges_us[:, 0])[real])
+        self.duration.append(_span_us(batch)[real])
         by_layer = [(self.by_layer[name], getattr(a, name)) for name in QUANTITIES]
         for into, values in (*by_layer, (self.extra, a.extra)):
             for name, value in values.items():
@@ -162,6 +162,11 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task, allowed: Sequ
         outputs=out,
         events={name: np.concatenate(parts) for name, parts in seen.by_layer["events"].items()},
     )
+
+
+def _span_us(batch: Batch) -> np.ndarray:
+    """How long each recording's bins are in all; 0 for samples. Shape (B,)."""
+    return np.zeros(len(batch)) if batch.edges_us is None else batch.edges_us[:, -1] - batch.edges_us[:, 0]
 
 
 def decision_times(counts: np.ndarray, edges_us: np.ndarray) -> np.ndarray:

@@ -28,7 +28,12 @@ def _target_of(batch: Batch) -> Tensor:
     return batch.target
 
 
-def _one_per_class(input_shape: Sequence[int], n_classes: int) -> int:
+def _one_per_class(input_shape: Sequence[int], n_classes: int | None) -> int:
+    if n_classes is None:
+        raise RequestError(
+            "dataset.n_classes=null: this task has one output for each class; choose a data set with classes, or a "
+            "task that says how many outputs it needs"
+        )
     return n_classes
 
 
@@ -73,7 +78,7 @@ class Task:
     columns: tuple[Column, ...] = ()
     decide: Callable[[np.ndarray, Sequence[int] | None], np.ndarray | None] = _no_decision
     target: Callable[[Batch], Tensor] = _target_of
-    outputs: Callable[[Sequence[int], int], int] = _one_per_class
+    outputs: Callable[[Sequence[int], int | None], int] = _one_per_class
     train_metrics: Callable[[Tensor, Tensor], Mapping[str, float | Tensor]] = _nothing
     files: Callable[[Path, Mapping[str, Evaluation], Any], None] = _no_files
     softmax: bool = False

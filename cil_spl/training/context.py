@@ -15,10 +15,9 @@ from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.base.process import device_of
 from cil_spl.chip.quantize import bake, make_aware
-from cil_spl.data.augment import Augment
-from cil_spl.data.batches import Batch, Batches
-from cil_spl.data.events import Recordings, Splits
-from cil_spl.data.options import Frames
+from cil_spl.data.batches import Batch, Batches, augment_of
+from cil_spl.data.events import Data, Splits
+from cil_spl.data.options import Frames, kind_of
 from cil_spl.models import answers, neurons
 from cil_spl.models.build import build
 from cil_spl.models.configured import network_of
@@ -166,8 +165,8 @@ class TrainingContext:
         bake(net)
         return net
 
-    def batches(self, recordings: Recordings, *, train: bool, bins: int | None = None) -> Batches:
-        """Batches of recordings: shuffled and augmented for training, plain for evaluation."""
+    def batches(self, recordings: Data, *, train: bool, bins: int | None = None) -> Batches:
+        """Batches of recordings or samples: shuffled and augmented for training, plain for evaluation."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
         if not train:
             return Batches(recordings, self.trainer.eval_batch_size, frames, seed=self.seed)
@@ -230,7 +229,7 @@ class TrainingContext:
         value = self.task.loss(outputs[mask], self.task.target(batch).to(outputs.device)[mask])
         return value if batch.share == 1 else value * batch.share
 
-    def calibration(self, recordings: Recordings, bins: int | None = None) -> Batches:
+    def calibration(self, recordings: Data, bins: int | None = None) -> Batches:
         """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
         return Batches(recordings, 64, frames, shuffle=True, seed=self.seed)
@@ -264,7 +263,8 @@ class TrainingContext:
                 )
         missing = [] if seen.decision is None else sorted(set(seen.target.tolist()) - set(seen.decision.tolist()))
         if missing:
-            names = ", ".join(self.experiences[0].train.classes[k] for k in missing)
+            classes = self.experiences[0].train.classes
+            names = ", ".join(classes[k] if classes else str(k) for k in missing)
             self.warn(f"never answered on validation: class {names}")
         for layer in answers.heavy_weights(net, self.plan):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
@@ -297,6 +297,6 @@ def context_of(
         folder=record.folder / "checkpoints",
         log=record.log,
         warn=record.warn,
-        augment=Augment.from_config(cfg.dataset.get("augment")),
+        augment=augment_of(kind_of(cfg.dataset), cfg.dataset.get("augment")),
         start=start,
     )

@@ -205,6 +205,21 @@ def test_picture(cilspl, here, tiny):
     assert Path("tiny-test-3.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_describe_and_picture_of_images(cilspl, here):
+    said = cilspl("data", "describe", "digits", "split_classes=[[0,1],[2,3]]")
+    assert said.code == 0, said.err
+    assert "digits, experience 2 of 2: 8 x 8 pixels, 1 channel, 10 classes" in said.out
+    assert "outputs of this experience: 2, 3" in said.out
+    assert "0.000…1.000" in said.out
+    assert "no training sample" not in said.out  # classes of another experience are not missing
+    assert max(len(line) for line in said.out.splitlines()) <= 80
+    said = cilspl("data", "picture", "digits", "--index", "3")
+    assert (said.code, said.out.strip()) == (0, "digits-test-3.png"), said.err
+    assert Path("digits-test-3.png").read_bytes().startswith(b"\x89PNG")
+    said = cilspl("data", "picture", "digits", "--index", "359")
+    assert (said.code, "split test has samples 0 to 358" in said.err) == (2, True)
+
+
 @pytest.mark.parametrize(
     ("words", "piece"),
     [
@@ -279,6 +294,15 @@ def test_a_wrong_prediction(cilspl, here, pipeline, network, run, content, piece
     assert said.code == 2
     assert piece in said.err
     assert "Traceback" not in said.err
+
+
+def test_no_prediction_of_recordings_by_a_network_of_images(cilspl, here, pipeline, network):
+    words = ("dataset=digits", "target=software", "method=bptt", "hydra.run.dir=runs/one", OFF)
+    assert cilspl("run", *words).code == 0
+    Path("mine.csv").write_text("1,2,0,1\n")
+    said = cilspl("predict", "runs/one", "mine.csv")
+    assert said.code == 2
+    assert "trained on samples of dataset=digits; predict takes recordings of events only" in said.err
 
 
 def test_a_run_is_named_alike_everywhere(cilspl, two_runs, network):

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 import torch
@@ -10,10 +8,13 @@ from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment
+from cil_spl.data.augment_images import AugmentImages
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.data.options import Frames
+from cil_spl.data.samples import Samples, from_arrays
 
-FRAMES = SimpleNamespace(bins=3, by="time", duration_us=None)
+FRAMES = Frames(bins=3)
 
 
 def recordings(n=10, seed=0):
@@ -131,10 +132,85 @@ def test_augmentation_follows_seed_epoch_and_recording_not_batch():
         ({"limit": 0}, "limit_batches=0"),
         ({"rank": 2, "world": 2}, "rank 2"),
         ({"batch_size": 11, "drop_last": True}, "batch_size=11"),
-        ({"frames": SimpleNamespace(bins=0, by="time", duration_us=None)}, "bins=0"),
-        ({"recordings": recordings(0)}, "no recordings"),
+        ({"frames": Frames(bins=0)}, "bins=0"),
+        ({"data": recordings(0)}, "set is empty"),
     ],
 )
 def test_bad_settings_name_the_key(arguments, names):
     with pytest.raises(RequestError, match=names):
-        Batches(**{"recordings": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
+        Batches(**{"data": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
+
+
+# --- samples ----------------------------------------------------------------------------------------------------------
+
+
+def samples(n: int = 10) -> Samples:
+    values = np.random.default_rng(0).integers(1, 256, (n, 2, 6, 8)).astype(np.uint8)
+    return from_arrays(values, np.arange(n) % 3, "abc", scale=1 / 255)
+
+
+@pytest.mark.parametrize("encode", [None, "repeat", "once"])
+def test_a_batch_of_samples(encode):
+    data = samples()
+    *_, last = batches = list(Batches(data, 4, Frames(bins=3, encode=encode), pad=True).epoch(0))
+    assert [len(b) for b in batches] == [4, 4, 4]
+    for batch in batches:
+        assert batch.events is batch.offsets is batch.edges_us is None
+        assert batch.frames.shape == (3, 4, 2, 6, 8)
+        assert batch.frames.dtype == torch.float32
+        for b, i in enumerate(batch.index):
+            value = data[i] if i >= 0 else np.zeros((2, 6, 8))
+            later = value if encode != "once" else np.zeros_like(value)
+            for t, expected in enumerate((value, later, later)):
+                np.testing.assert_array_equal(batch.frames[t, b].numpy(), expected)
+    assert last.mask.tolist() == [True, True, False, False]
+    assert last.target.tolist() == [2, 0, 0, 0]
+    with pytest.raises(TypeError, match="no events"):
+        last.recorded()
+
+
+def test_a_repeated_sample_is_in_memory_once():
+    def held(bins):
+        batch = next(Batches(samples(), 10, Frames(bins=bins)).epoch(0))
+        return batch.frames.untyped_storage().nbytes()
+
+    assert held(1) == held(100) == 10 * 2 * 6 * 8 * 4
+
+
+def test_targets_that_are_no_classes_keep_their_shape():
+    targets = np.arange(20.0).reshape(10, 2)
+    data = from_arrays(np.ones((10, 1, 2, 2)), targets, None)
+    *_, last = Batches(data, 4, Frames(), pad=True).epoch(0)
+    assert last.target.dtype == torch.float32
+    assert last.target.tolist() == [[16, 17], [18, 19], [0, 0], [0, 0]]
+
+
+def test_augmented_images_follow_seed_epoch_and_image_not_batch():
+    data, kind = samples(), {"padding": 2, "flip": True}
+
+    def image(i, batch_size, seed, epoch, augment=kind):
+        for batch in Batches(data, batch_size, Frames(bins=1), augment=augment, seed=seed, shuffle=True).epoch(epoch):
+            for b in np.flatnonzero(batch.index == i):
+                return batch.frames[0, b].tolist()
+        return None
+
+    assert image(7, 4, 0, 0) == image(7, 3, 0, 0) == image(7, 4, 0, 0, AugmentImages(padding=2, flip=True))
+    assert len({str(image(7, 4, seed, epoch)) for seed in range(2) for epoch in range(3)}) > 3
+    assert image(7, 4, 0, 0, None) == data[7].tolist()
+
+
+@pytest.mark.parametrize(
+    ("of", "frames", "message"),
+    [
+        (samples, Frames(encode="events"), r"frames\.encode=events: .*allowed are repeat, once, or null"),
+        (recordings, Frames(encode="repeat"), r"frames\.encode=repeat: .*allowed are events, or null"),
+        (recordings, Frames(encode="once"), r"frames\.encode=once"),
+        (samples, Frames(by="count"), r"frames\.by=count: .*leave it at time"),
+        (samples, Frames(duration_us=1000), r"frames\.duration_us=1000: .*leave it null"),
+        (samples, Frames(encode="thrice"), r"frames\.encode=thrice"),
+    ],
+)
+def test_frames_that_are_not_for_such_data(of, frames, message):
+    with pytest.raises(RequestError, match=message):
+        Batches(of(), 4, frames)
+    assert next(Batches(recordings(), 4, Frames(encode="events")).epoch(0)).events is not None

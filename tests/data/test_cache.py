@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import signal
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.data import cache
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.data.samples import from_arrays, spread, standardised
 
 
 @pytest.fixture(autouse=True)
@@ -280,3 +282,47 @@ def test_identity_tells_subsets_apart():
     assert cache.identity(data["a"]) == cache.identity(cache.load_or_make(KEY, refuse)["a"])
     ids = [cache.identity(r) for r in (data["a"], data["b"], data["a"].subset([1, 2]), data["a"].subset([2, 1]))]
     assert len(set(ids)) == 4
+
+
+def samples(n=4, classes="ab", seed=0):
+    values = np.random.default_rng(seed).integers(0, 256, (n, 2, 3, 3)).astype(np.uint8)
+    target = np.arange(n) % 2 if classes else np.arange(2.0 * n).reshape(n, 2)
+    return from_arrays(values, target, classes, origins=[f"o/{i}" for i in range(n)], scale=1 / 255)
+
+
+def test_samples_are_made_once_and_read_back_the_same(here):
+    data = {"train": samples(), "part": samples(5).subset([4, 1]), "numbers": samples(classes=None), "none": samples(0)}
+    cache.load_or_make({"a": 1}, lambda: data | {"events": some()})
+    again = cache.load_or_make({"a": 1}, refuse)
+    same(again.pop("events"), some())
+    for name, made in data.items():
+        kept = again[name]
+        assert (kept.classes, kept.scale, kept.shift) == (made.classes, made.scale, made.shift)
+        for field in ("target", "name", "origin"):
+            assert getattr(kept, field).tolist() == getattr(made, field).tolist()
+        assert kept.target.dtype == made.target.dtype
+        np.testing.assert_array_equal(kept.take(np.arange(len(kept))), made.take(np.arange(len(made))))
+    assert isinstance(again["train"].values, np.memmap)
+    assert not again["train"].values.flags.writeable
+    assert len(again["part"].values) == 2  # only the values of the subset are kept
+
+
+def test_damaged_samples_are_made_again(here):
+    cache.load_or_make(KEY, lambda: {"a": samples()})
+    (file,) = here.glob("*/a.values.npy")
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)
+    again = cache.load_or_make(KEY, lambda: {"a": samples(seed=1)})["a"]
+    np.testing.assert_array_equal(again.values, samples(seed=1).values)
+
+
+def test_identity_tells_samples_apart():
+    data = cache.load_or_make(KEY, lambda: {"a": samples(), "b": samples()})
+    whole = data["a"]
+    assert cache.identity(samples()) is None
+    assert cache.identity(whole) == cache.identity(cache.load_or_make(KEY, refuse)["a"])
+    assert cache.identity(whole) == cache.identity(whole.subset(range(4)))
+    others = [whole.subset([1, 2]), whole.subset([2, 1]), standardised(whole, *spread(whole)), data["b"]]
+    others += [replace(whole, order=np.arange(9)[::-1]), replace(whole, classes=("x", "y"))]
+    assert len({cache.identity(one) for one in [whole, *others]}) == 7

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import sys
 import types
 from dataclasses import replace
@@ -143,7 +144,8 @@ def test_preprocessing_reaches_every_split(tmp_path):
     (splits,) = load(chosen)
     (plain,) = load(config("nmnist", root=str(root)))
     for part, whole in ((splits.train, plain.train), (splits.val, plain.val), (splits.test, plain.test)):
-        assert part.sensor_size == datasets.preprocessed_sensor_size(chosen) == (17, 17, 1)
+        assert part.sensor_size == (17, 17, 1)
+        assert part.input_shape == datasets.input_shape(chosen) == (1, 17, 17)
         assert part.name.tolist() == whole.name.tolist()
         for i in range(len(part)):
             assert part[i]["x"].tolist() == (whole[i]["x"] // 2).tolist()
@@ -425,6 +427,18 @@ COMPOSED = {
     "nmnist": DIGITS | {"root": "data", "download": True, "test_digits_from": "auto"},
     "saccade_mnist": DIGITS | SIMULATED | {"root": "data/mnist", "download": True, "n_train": None, "n_test": None},
 }
+OF_SAMPLES = {
+    "val_fraction": 0.1, "split": "test", "exclude_indices": None, "n_train": None, "n_test": None,
+    "standardise": False, "split_classes": None, "outputs": "own", "permutations": None, "permutation_seed": 0,
+    "n_classes": 10, "augment": {"padding": 0, "flip": False},
+}  # fmt: skip
+IMAGES = {
+    "cifar10": {"input_shape": [3, 32, 32], "standardise": True, "augment": {"padding": 4, "flip": True}},
+    "digits": {"input_shape": [1, 8, 8]},
+    "fashion_mnist": {"input_shape": [1, 28, 28]},
+    "mnist": {"input_shape": [1, 28, 28]},
+}
+IMAGES |= {name: IMAGES[name] | {"root": f"data/{name}", "download": True} for name in IMAGES if name != "digits"}
 
 
 @pytest.mark.parametrize("name", COMPOSED)
@@ -435,14 +449,22 @@ def test_what_a_data_set_shares_and_what_is_its_own(name):
     assert datasets.check_dataset(config(name)) == expected
 
 
+@pytest.mark.parametrize("name", IMAGES)
+def test_what_a_data_set_of_images_shares_and_what_is_its_own(name):
+    expected = {"_target_": f"cil_spl.data.images.{name}", "name": name, **OF_SAMPLES, **IMAGES[name]}
+    assert OmegaConf.to_container(config(name)) == expected
+    assert datasets.check_dataset(config(name)) == expected
+
+
 @pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda f: f.stem)
 def test_every_key_is_explained(file):
-    assert file.stem in (*COMPOSED, "recordings")
-    text = file.read_text().replace("defaults:\n  - common/recordings@_here_\n  - _self_\n\n", "")
+    assert file.stem in (*COMPOSED, *IMAGES, "recordings", "samples")
+    text = re.sub(r"defaults:\n  - common/(recordings|samples)@_here_\n  - _self_\n\n", "", file.read_text())
     lines = text.splitlines()
+    explained = ("preprocess", "shift", "rotate_degrees", "augment", "padding", "flip")
     for above, line in zip(["", *lines], lines, strict=False):
-        # What is explained in common/recordings.yaml is not explained again.
-        assert "#" in line or "#" in above or line.split(":")[0].strip() in ("preprocess", "shift", "rotate_degrees")
+        # What is explained in common/ is not explained again.
+        assert "#" in line or "#" in above or line.split(":")[0].strip() in explained
 
 
 def write_gestures(root: Path) -> Path:

@@ -133,7 +133,7 @@ def test_recordings_keep_each_its_events(parts, data):
     assert subset.name.tolist() == [f"recording {i}" for i in index]
     assert subset.origin.tolist() == [f"mnist/train/{i}" for i in index]
     assert subset.events is made.events
-    for gathered, offsets in (made.gather(index), subset.gather(range(len(index)))):
+    for gathered, offsets in (made.take(index), subset.take(range(len(index)))):
         assert offsets.dtype == np.int64
         assert offsets.tolist() == np.cumsum([0, *(len(parts[i]) for i in index)]).tolist()
         assert gathered.dtype == EVENT

@@ -24,7 +24,7 @@ def recordings(sensor_size, n=4, seed=0):
 
 
 def pictures(data):
-    events, offsets = data.gather(np.arange(len(data)))
+    events, offsets = data.take(np.arange(len(data)))
     return frames(events, offsets, bin_edges(events, offsets, 1), data.sensor_size)[0]  # B C H W
 
 

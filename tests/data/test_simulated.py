@@ -10,7 +10,8 @@ import pytest
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Recordings, check_events
-from cil_spl.data.simulated import enlarge, event_digits_recordings, read_idx, saccade_mnist_recordings
+from cil_spl.data.idx import read_idx
+from cil_spl.data.simulated import enlarge, event_digits_recordings, saccade_mnist_recordings
 
 MNIST = Path(__file__).parents[3] / "shared" / "data" / "mnist"
 

@@ -132,7 +132,7 @@ def test_at_the_runs_bins_the_two_tables_meet(found):
 
 def test_the_share_at_the_edge_of_an_odd_map(run, recordings, found):
     chip = interchange.load(run.path("chip.npz"))
-    events, offsets = recordings.gather(np.arange(len(recordings)))
+    events, offsets = recordings.take(np.arange(len(recordings)))
     counts = mismatch.run_chip(chip, events, offsets, record=("counts",)).layer_counts[0]
     edge = counts[..., 16, :].sum() + counts[..., 16].sum() - counts[..., 16, 16].sum()
     assert found.edges == {"conv1": pytest.approx(edge / counts.sum())}

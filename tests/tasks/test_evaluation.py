@@ -12,6 +12,7 @@ from scipy.stats import binomtest
 from cil_spl.chip.quantize import quantize
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Recordings, from_list
+from cil_spl.data.samples import from_arrays
 from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets.speck import Speck
@@ -152,3 +153,20 @@ def test_heavy_weights_are_found_behind_the_fold() -> None:
     with torch.no_grad():
         net.linear2.weight.fill_(4.1)
     assert answers.heavy_weights(net, plan) == ["linear2"]
+
+
+def test_samples_have_no_time_and_their_first_layer_multiplies() -> None:
+    """1 x 4 x 4 pixels, 2 features of 3 x 3, padded: a kernel meets a pixel 100 times; each spike reaches 3 classes."""
+    values = np.random.default_rng(0).random((5, 1, 4, 4))
+    data = from_arrays(values, [0, 1, 2, 0, 1], "abc")
+    plan = plan_from("toy", [{"conv": 2, "kernel": 3, "padding": 1}, {"linear": "classes"}], (1, 4, 4), 3)
+    torch.manual_seed(0)
+    net = build(plan, family="snn", neuron={"spike_threshold": 0.2, "min_v_mem": -1.0})
+    batches = Batches(data, 2, Frames(bins=3))
+    seen = ev.evaluate(answers.stepped_answer(net, plan), batches.epoch(0), TASK)
+    assert seen.metrics["n"] == 5
+    assert seen.metrics["macs"] == 2 * 100  # once, whatever the number of time steps
+    assert seen.metrics["events/conv1"] > 0
+    assert seen.metrics["synops"] == seen.metrics["synops/linear2"] == pytest.approx(3 * seen.metrics["events/conv1"])
+    assert not [name for name in seen.metrics if "conv1" in name and "synops" in name]
+    assert not {"decision_ms", "synops_per_second/linear2"} & set(seen.metrics)

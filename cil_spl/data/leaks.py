@@ -1,4 +1,4 @@
-"""What of a data set is left out of training, and the check that no digit stands on both sides of a test."""
+"""What must not be trained on: what the user leaves out, and what also stands in the test set."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data.events import Recordings
+from cil_spl.data.events import Data
 
 TEST_DATASET = "test_dataset"  # the word for what the test set shows
 log = logging.getLogger(__name__)
 
 
 def listed(exclude: Any) -> set[str] | str | None:
-    """``dataset.exclude_indices``: None, the word ``test_dataset``, or a set of origins and their endings."""
+    """``dataset.exclude_indices``: None, the word ``test_dataset``, or a set of origins and their endings.
+
+    Raises:
+        RequestError: it names a file that cannot be read.
+    """
     if exclude is None or exclude == TEST_DATASET:
         return exclude
     if isinstance(exclude, str):
@@ -31,8 +35,8 @@ def listed(exclude: Any) -> set[str] | str | None:
     return {str(e) for e in exclude}
 
 
-def without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recordings:
-    """The recordings whose origin is not wanted: ``mnist/train/5`` answers to itself, to ``train/5`` and to ``5``."""
+def without(part: Data, wanted: set[str] | str, test: Data) -> Data:
+    """The part whose origin is not wanted: ``mnist/train/5`` answers to itself, to ``train/5`` and to ``5``."""
     if not len(part):
         return part
     if isinstance(wanted, str):
@@ -40,8 +44,8 @@ def without(part: Recordings, wanted: set[str] | str, test: Recordings) -> Recor
     else:
         out = np.array([any(tail in wanted for tail in _tails(o)) for o in part.origin.tolist()])
         if not out.any():
-            log.warning("dataset.exclude_indices names %d origins; no training recording is of them", len(wanted))
-    log.info("dataset.exclude_indices leaves out %d of %d training recordings", out.sum(), len(part))
+            log.warning("dataset.exclude_indices names %d origins; nothing to train on is of them", len(wanted))
+    log.info("dataset.exclude_indices leaves out %d of %d in training", out.sum(), len(part))
     return part.subset(np.flatnonzero(~out))
 
 
@@ -50,14 +54,19 @@ def _tails(origin: str) -> list[str]:
     return ["/".join(steps[i:]) for i in range(len(steps))] if origin else []
 
 
-def check_leaks(part: Recordings, test: Recordings) -> None:
+def check(part: Data, test: Data, what: str = "recordings") -> None:
+    """Refuse to train on what is tested on.
+
+    Raises:
+        RequestError: names one that stands in both.
+    """
     both = np.isin(part.origin, test.origin) & (part.origin != "")
     if not both.any():
         return
     i = int(np.argmax(both))
     j = int(np.argmax(test.origin == part.origin[i]))
     raise RequestError(
-        f"{both.sum()} of {len(part)} training recordings show what is also in the test set, for example "
+        f"{both.sum()} of {len(part)} training {what} show what is also in the test set, for example "
         f"{part.origin[i]} ({part.name[i]} in training, {test.name[j]} in the test set); leave them out of training "
         "with dataset.exclude_indices=test_dataset"
     )

@@ -1,0 +1,196 @@
+"""Samples: data that are whole at once, such as images, in one array; what :class:`Recordings` are for events.
+
+Values are kept as the files have them (bytes, as a rule) and become numbers when they are taken, so that subsets and
+experiences share one array.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from cil_spl.base.errors import RequestError
+from cil_spl.data.augment_images import AugmentImages, augment_images
+
+_BLOCK = 4096  # samples worked on at once, to bound memory
+
+
+@dataclass(frozen=True)
+class Samples:
+    """A set of samples.
+
+    Attributes:
+        values: of any real type, may be a read-only memory map. Shape ``[N, C, H, W]``.
+        target: what the task asks for: class numbers, int64 ``[R]``; otherwise float32 of any shape ``[R, ...]``.
+        name: what messages and figures call a sample. Shape ``[R]``, str.
+        origin: identity of what it shows, for example ``mnist/train/17``; empty where unknown. Shape ``[R]``, str.
+        classes: the names of the classes, in the order of their numbers; None where targets are no classes.
+        row: sample ``i`` is ``values[row[i]]``; None where they are all of ``values``, in order. Shape ``[R]``.
+        scale, shift: a sample is ``values * scale + shift``, for each channel or for all.
+        order: pixel ``i`` of a sample is pixel ``order[i]`` of its values, the same in each channel; None leaves
+            pixels where they are. Shape ``[H * W]``.
+    """
+
+    values: np.ndarray
+    target: np.ndarray
+    name: np.ndarray
+    origin: np.ndarray
+    classes: tuple[str, ...] | None
+    row: np.ndarray | None = None
+    scale: tuple[float, ...] = (1.0,)
+    shift: tuple[float, ...] = (0.0,)
+    order: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        """Sample ``i``. float32 ``[C, H, W]``."""
+        return self.take([i])[0]
+
+    @property
+    def input_shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        channels, height, width = self.values.shape[1:]
+        return channels, height, width
+
+    @property
+    def rows(self) -> np.ndarray:
+        """Where in ``values`` each sample lies. Shape ``[R]``."""
+        return np.arange(len(self.values)) if self.row is None else self.row
+
+    def subset(self, index: np.ndarray | Sequence[int]) -> Samples:
+        """The samples ``index``, in that order; values are shared, not copied."""
+        index = np.asarray(index, dtype=np.int64)
+        picked = {field: getattr(self, field)[index] for field in ("target", "name", "origin")}
+        return replace(self, row=self.rows[index], **picked)
+
+    def take(
+        self,
+        index: np.ndarray | Sequence[int],
+        augment: AugmentImages | None = None,
+        seeds: Sequence[Sequence[int]] = (),
+    ) -> np.ndarray:
+        """The samples ``index`` as numbers; -1 is one of zeros.
+
+        Args:
+            augment: changes, each sample's drawn from its own of ``seeds``; None for none.
+
+        Returns:
+            float32 ``[B, C, H, W]``.
+        """
+        index = np.asarray(index, dtype=np.int64)
+        real = index >= 0
+        values = np.zeros((len(index), *self.input_shape), self.values.dtype)
+        values[real] = self.values[self.rows[index[real]]]
+        if augment is not None:
+            values = augment_images(values, augment, seeds)
+        out = (values * _of_channels(self.scale) + _of_channels(self.shift)).astype(np.float32, copy=False)  # B C H W
+        out[~real] = 0
+        if self.order is not None:
+            out = out.reshape(*out.shape[:2], -1)[..., self.order].reshape(out.shape)  # B C (H W)
+        return out
+
+
+def _of_channels(numbers: Sequence[float]) -> np.ndarray:
+    return np.array(numbers, np.float32)[:, None, None]
+
+
+def from_arrays(
+    values: np.ndarray,
+    target: np.ndarray | Sequence[int],
+    classes: Sequence[str] | None,
+    names: Sequence[str] | None = None,
+    origins: Sequence[str] | None = None,
+    *,
+    scale: float = 1.0,
+) -> Samples:
+    """Samples from arrays; they are checked.
+
+    Args:
+        values: numbers. Shape ``[R, C, H, W]``.
+        target: class numbers where there are ``classes``, otherwise numbers of any shape ``[R, ...]``.
+        scale: factor on the values, 1 / 255 for bytes.
+
+    Raises:
+        RequestError: an array of another shape or length, a value that is no finite number, a class that there is not;
+            names the sample.
+    """
+    values, target = np.asarray(values), np.asarray(target)
+    if values.ndim != 4 or values.dtype.kind not in "buif":
+        raise RequestError(
+            f"samples: an array of {values.dtype}, shape {list(values.shape)}; needs numbers of shape "
+            "[samples, channels, height, width]"
+        )
+    names = [f"sample {i}" for i in range(len(values))] if names is None else names
+    origins = [""] * len(values) if origins is None else origins
+    lengths = {"targets": len(target) if target.ndim else 1, "names": len(names), "origins": len(origins)}
+    for what, n in lengths.items():
+        if n != len(values):
+            raise RequestError(f"samples: {n} {what} for {len(values)} samples; there must be one for each")
+    for begin in range(0, len(values) if values.dtype.kind == "f" else 0, _BLOCK):
+        _refuse(~np.isfinite(values[begin : begin + _BLOCK]), begin, names, "its values", "are not all finite numbers")
+    if classes is None:
+        target = target.astype(np.float32)
+        _refuse(~np.isfinite(target), 0, names, "its target", "is no finite number")
+    else:
+        if target.ndim != 1 or target.dtype.kind not in "ui":
+            raise RequestError(
+                f"samples: targets of {target.dtype}, shape {list(target.shape)}; needs one class number for each"
+            )
+        outside = (target < 0) | (target >= len(classes))
+        _refuse(outside, 0, names, "its target", f"is outside the classes 0..{len(classes) - 1}")
+        target = target.astype(np.int64)
+    return Samples(
+        values=values,
+        target=target,
+        name=np.asarray(names, dtype=str),
+        origin=np.asarray(origins, dtype=str),
+        classes=None if classes is None else tuple(classes),
+        scale=(scale,),
+    )
+
+
+def _refuse(bad: np.ndarray, first: int, names: Sequence[str], what: str, why: str) -> None:
+    if bad.any():
+        i = first + int(np.argmax(bad.reshape(len(bad), -1).any(axis=1)))
+        raise RequestError(f"{names[i]}: {what} {why}")
+
+
+def spread(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel over all samples and pixels. float64 ``[C]`` each."""
+    channels, height, width = samples.input_shape
+    total, squares, rows = np.zeros(channels), np.zeros(channels), samples.rows
+    for begin in range(0, len(rows), _BLOCK):
+        block = samples.values[rows[begin : begin + _BLOCK]].astype(np.float64)  # B C H W
+        total += block.sum(axis=(0, 2, 3))
+        squares += np.einsum("bchw,bchw->c", block, block)
+    n = len(rows) * height * width
+    mean = total / n
+    deviation = np.sqrt(np.maximum(squares / n - mean**2, 0))
+    scale, shift = np.array(samples.scale), np.array(samples.shift)
+    return mean * scale + shift, deviation * np.abs(scale)
+
+
+def standardised(samples: Samples, mean: np.ndarray, deviation: np.ndarray) -> Samples:
+    """The samples less ``mean`` over ``deviation``, by channel; a channel that never changes is not divided."""
+    divisor = np.where(deviation > 0, deviation, 1.0)
+    scale = np.broadcast_to(samples.scale, divisor.shape) / divisor
+    shift = (np.broadcast_to(samples.shift, divisor.shape) - mean) / divisor
+    return replace(samples, scale=tuple(scale.tolist()), shift=tuple(shift.tolist()))
+
+
+def joined(parts: Sequence[Samples]) -> Samples:
+    """Sets of the same kind, one after another."""
+    if len(parts) == 1:
+        return parts[0]
+    return replace(
+        parts[0],
+        values=np.concatenate([part.values[part.rows] for part in parts]),
+        row=None,
+        target=np.concatenate([part.target for part in parts]),
+        name=np.concatenate([part.name for part in parts]),
+        origin=np.concatenate([part.origin for part in parts]),
+    )
