@@ -103,13 +103,13 @@ def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, fo
     def evaluated(answer: ev.Answer) -> ev.Evaluation:
         return ev.evaluate(answer, Batches(recordings, 16, network.config.frames).epoch(0), network.task)
 
-    on_chip = evaluated(network.target.answer)
+    on_chip = evaluated(network.answer)
     links = {link.name: link for link in found.budget}
     assert tuple(links) == tuple(mismatch.LINKS)
     for name, answer in (
         ("float", answers.stepped_answer(network.net, network.plan)),
         ("weight rounding", answers.stepped_answer(integers, network.plan)),
-        ("order", network.target.answer),
+        ("order", network.answer),
     ):
         expected, link = evaluated(answer), links[name].chip
         assert link.right_answers == expected.metrics["accuracy"]
@@ -161,7 +161,7 @@ def test_one_spike_a_step_and_a_die(run, recordings):
     network.target.die = Die(seed=1, threshold_spread=0.2)
     net = build(network.plan, family="snn", neuron=config.model.neuron)
     load_weights(net, weights_of(network.net))
-    other = replace(network, config=config, net=net)
+    other = replace(network, config=config, network=replace(network.network, net=net))
     found = mismatch.take_apart(other, interchange.load(run.path("chip.npz")), recordings.subset(range(8)), (1, 3))
     links = {link.name: link for link in found.budget}
     assert links["one event out"].before.difference() == 0

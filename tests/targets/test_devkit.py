@@ -419,8 +419,9 @@ def test_a_run_that_is_refused_gives_its_board_back(kit: standin_samna.Standin, 
     layers = "model.layers=[{conv:512,kernel:3,padding:1},{linear:classes}]"
     cfg = composed(["target.backend=device", "target.monitor=all", "tracking.enabled=false", layers])
     for attempt in (lambda: pipeline.validate(cfg), lambda: pipeline.run(cfg, tmp_path / "run")):
-        with pytest.raises(RequestError, match="conv1"):
+        with pytest.raises(RequestError, match="conv1") as refused:
             attempt()
+        assert refused.tb is not None  # holds on to the target, which would otherwise go, and its board with it
         assert not kit.open
 
 
