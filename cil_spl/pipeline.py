@@ -52,7 +52,8 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             for text in warnings:
                 record.warn(text)
             ctx = context_of(cfg, plan, experiences, task, record, start)
-            trained = fence.make(cfg, "method", with_target(ctx, target, fence.make(cfg, "observer", target, plan)))
+            observer = fence.make(cfg, "observer", target, plan, ctx.precision)
+            trained = fence.make(cfg, "method", with_target(ctx, target, observer))
             if not ranks.first():
                 return {}
             write_network(record.place / "weights.pt", trained.net)

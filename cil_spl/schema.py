@@ -38,13 +38,6 @@ class Run:
 
 
 @dataclass(frozen=True)
-class Quantize:
-    """The config group ``quantize``."""
-
-    aware: bool = False
-
-
-@dataclass(frozen=True)
 class Tracking:
     """The config group ``tracking``."""
 
@@ -55,7 +48,7 @@ class Tracking:
 
 GROUPS = ("frames", "model", "quantize", "trainer", "tracking")
 # Groups whose `_target_` is called, with how many of its first parameters the pipeline gives itself.
-CALLED = {"dataset": 0, "test_dataset": 0, "observer": 2, "method": 1, "target": 0, "task": 0}
+CALLED = {"dataset": 0, "test_dataset": 0, "observer": 3, "method": 1, "target": 0, "task": 0}
 MAY_BE_NULL = ("test_dataset", "observer")
 FITTING = {"cnn": "cnn, qat_cnn", "snn": "bptt_snn"}  # models by family, for messages
 
@@ -174,11 +167,12 @@ def _node(resolved: Mapping[str, Any], group: str) -> dict[str, Any] | None:
 
 def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     """A group that is a dataclass."""
+    from cil_spl.chip.rounding import Precision
     from cil_spl.data.options import Frames, check_bins
     from cil_spl.models.options import Model, Neuron, check_layers
     from cil_spl.training.options import Trainer
 
-    kinds = {"frames": Frames, "model": Model, "quantize": Quantize, "trainer": Trainer, "tracking": Tracking}
+    kinds = {"frames": Frames, "model": Model, "quantize": Precision, "trainer": Trainer, "tracking": Tracking}
     found = options.checked(kinds[group], node, group)
     if group == "frames":
         check_bins(**found)

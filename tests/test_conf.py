@@ -13,6 +13,7 @@ from cil_spl import schema
 from cil_spl.base import fence, options
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.observer import ChipObserver
+from cil_spl.chip.rounding import Precision
 from cil_spl.data.augment import Augment
 from cil_spl.data.augment_images import AugmentImages
 from cil_spl.data.options import Dataset, Frames, SampleDataset, kind_of, options_of
@@ -131,7 +132,7 @@ def test_the_yaml_of_the_observer_repeats_the_signature():
 
 @pytest.mark.parametrize(
     ("group", "kind"),
-    [("frames", Frames), ("quantize", schema.Quantize), ("trainer", Trainer), ("tracking", schema.Tracking)],
+    [("frames", Frames), ("quantize", Precision), ("trainer", Trainer), ("tracking", schema.Tracking)],
 )
 def test_the_yaml_of_a_group_repeats_its_dataclass(group, kind):
     assert composed()[group] == options.defaults(kind)

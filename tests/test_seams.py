@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from cil_spl.chip.observer import ChipObserver
+from cil_spl.chip.rounding import Precision
 from cil_spl.data.batches import Batch
 from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.methods import sltt as method
@@ -104,7 +105,7 @@ def make_context(folder: Path, log: Any = lambda *_: None, **trainer: Any) -> Tr
         experiences=(data,),
         task=classification(),
         neuron={"spike_threshold": 1.0, "min_v_mem": -1.0},
-        aware=False,
+        precision=Precision(),
         trainer=Trainer(**options),
         frames=Frames(bins=4),
         seed=0,

@@ -16,6 +16,7 @@ from torch import Tensor
 from cil_spl.base.annotations import Keys
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
+from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.chip.simulator import ChipAnswer
 from cil_spl.data.batches import Batch
 from cil_spl.models.net import Net
@@ -27,7 +28,7 @@ from cil_spl.models.stages import stages
 class Chip(Protocol):
     """What a target must offer to be in the loop."""
 
-    def quantize(self, net: Net, plan: Plan) -> Any:
+    def quantize(self, net: Net, precision: Precision) -> Any:
         """The network as the target holds it, its chip network as ``chip``."""
 
     def send(self, chip: ChipNetwork, batch: Batch, *, record: tuple[str, ...], die: Any) -> ChipAnswer: ...
@@ -39,6 +40,7 @@ class ChipObserver:
     Args:
         target: the chip.
         plan: of the networks that it will be given.
+        precision: of the chip.
         layers: report the ``output`` layer only, or ``all`` spiking layers.
         v_mem: whether to report membrane states too; a board sends one event a neuron for them.
         die: deviations of the chip in the loop, apart from those of the chip that is evaluated.
@@ -48,12 +50,13 @@ class ChipObserver:
         self,
         target: Chip,
         plan: Plan,
+        precision: Precision = CHIP,
         *,
         layers: Literal["output", "all"] = "all",
         v_mem: bool = False,
         die: Annotated[Mapping[str, Any] | None, Keys(Die)] = None,
     ) -> None:
-        self.target, self.plan, self.stages = target, plan, stages(plan)
+        self.target, self.precision, self.stages = target, precision, stages(plan)
         self.layers, self.v_mem = layers, v_mem
         self.die = die_of(die, "observer.die")
         if self.die:
@@ -65,7 +68,7 @@ class ChipObserver:
 
     def load(self, net: Net) -> None:
         """Round the network's present weights and put them on the chip."""
-        self.chip = chip = self.target.quantize(net, self.plan).chip
+        self.chip = chip = self.target.quantize(net, self.precision).chip
         self.device = next(net.parameters()).device
         # The chip's threshold is a rounded one: in units of it, a state is what the float network calls v_mem.
         self.unit = {

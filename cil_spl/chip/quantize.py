@@ -22,7 +22,7 @@ from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold, norm_as_factor
 from cil_spl.models.net import Net
-from cil_spl.models.plan import Plan, pair
+from cil_spl.models.plan import pair
 from cil_spl.models.stages import Stage, destinations, followers, stages
 
 # A sum of integers is often exactly the threshold; in float32 it may come out a hair below, and a spike is lost.
@@ -87,19 +87,18 @@ def bake(net: nn.Module) -> None:
             parametrize.remove_parametrizations(module, "weight", leave_parametrized=True)
 
 
-def quantize(
-    net: Net, plan: Plan, *, leaky: bool = False, precision: Precision = CHIP
-) -> tuple[ChipNetwork, list[str]]:
+def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> tuple[ChipNetwork, list[str]]:
     """The chip network of a float network, and what the user should know about it.
 
     Args:
-        leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.
+        net: the network.
         precision: bits of weights and states.
+        leaky: let leaky neurons pass, for a target in time steps; a chip network says nothing of their leak.
 
     Raises:
         RequestError: a layer that no chip can hold: leaky neurons, or neurons without a lower bound.
     """
-    parts = stages(plan)
+    parts = stages(net.plan)
     folded = fold(net)
     layers, warnings = [], []
     for stage in parts:
@@ -129,7 +128,7 @@ def quantize(
                 destinations=tuple(Destination(*one) for one in destinations(parts, stage.weight.name)),
             )
         )
-    return ChipNetwork(tuple(layers), plan.input_shape), warnings
+    return ChipNetwork(tuple(layers), net.plan.input_shape), warnings
 
 
 def _warnings(stage: Stage, integers: Integers, precision: Precision) -> list[str]:
@@ -165,13 +164,13 @@ def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
         )
 
 
-def integer_twin(chip: ChipNetwork, plan: Plan, like: Net) -> Net:
+def integer_twin(chip: ChipNetwork, like: Net) -> Net:
     """The chip's integers in a time-stepped network: whole numbers in float32, sum pooling.
 
     Exact as long as no state leaves the 24 bits of float32; only time steps set it apart from the chip.
     """
     by_name = {layer.name: layer for layer in chip.layers}
-    neuron_of = {stage.neuron: stage.weight.name for stage in stages(plan)}
+    neuron_of = {stage.neuron: stage.weight.name for stage in stages(like.plan)}
     names = {fn: name for name, fn in neurons.SPIKE_FNS.items()}
     like = fold(like)
     modules: dict[str, nn.Module] = {}

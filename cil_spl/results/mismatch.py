@@ -243,7 +243,7 @@ class _Work:
         self.frames, self.seed, self.die = network.config.frames, seed, getattr(network.target, "die", None)
         single = network.config.model.neuron.spike_fn == "single"
         self.steps = replace(rules.STEPS, most=1) if single else rules.STEPS
-        self.summed = integer_twin(_in_float(self.net, chip), self.plan, self.net)
+        self.summed = integer_twin(_in_float(self.net, chip), self.net)
         self.unbounded = replace(chip, layers=tuple(replace(layer, min_v_mem=NO_BOUND) for layer in chip.layers))
 
     def take(self, recordings: Recordings, index: np.ndarray) -> None:

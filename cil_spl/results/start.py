@@ -20,7 +20,7 @@ from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
 from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import read_checkpoint
-from cil_spl.training.context import begin
+from cil_spl.training.context import begin, precision_of
 
 StartWeights = dict[str, torch.Tensor]
 
@@ -55,7 +55,7 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     start = starting_weights(cfg, task, plan)
     with released(fence.make(cfg, "target")) as target:
         warnings = target.check(plan, asked)
-        fence.make(cfg, "observer", target, plan)  # its die may name layers that there are not
+        fence.make(cfg, "observer", target, plan, precision_of(cfg))  # its die may name layers that there are not
         yield Ready(task, plan, target, warnings, start)
 
 

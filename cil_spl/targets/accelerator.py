@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.fold import fold
@@ -47,11 +48,11 @@ class Accelerator:
         refuse_loop(self.name, requires)
         return []
 
-    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
+    def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
         """With 8-bit weights and activations, whose ranges are taken on the calibration recordings."""
         assert calibration is not None, "8-bit activations need recordings to choose their ranges by"
         net = net.cpu()
-        return TargetNetwork(net, plan, rounded=int8_twin(net, calibration))
+        return TargetNetwork(net, net.plan, rounded=int8_twin(net, calibration))
 
     def answer(self, network: TargetNetwork) -> Answer:
         """In the precision that counts as deployed."""

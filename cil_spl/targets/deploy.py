@@ -22,7 +22,7 @@ def with_target(ctx: TrainingContext, target: Target, observer: Observer | None 
         return ctx
 
     def deployed(net: Net, batches: Batches) -> float:
-        answer = target.answer(target.quantize(net, ctx.plan))
+        answer = target.answer(target.quantize(net, ctx.precision))
         return ev.evaluate(answer, batches.epoch(0), ctx.task).metrics[ctx.task.monitor]
 
     return replace(ctx, observer=observer, deployed=deployed)
@@ -65,7 +65,7 @@ def deploy(target: Target, trained: Trained, ctx: TrainingContext, folder: Path)
         stage: judge(answers.answer_of(one, plan, ctx.device), data.test, answers.bins_of(one))
         for stage, one in networks.items()
     }
-    network = target.quantize(net, plan, ctx.calibration(data.train, bins=1))
+    network = target.quantize(net, ctx.precision, ctx.calibration(data.train, bins=1))
     _tell(ctx, network.warnings)
     if network.chip is not None:
         save(network.chip, folder / "chip.npz")

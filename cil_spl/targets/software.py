@@ -9,6 +9,7 @@ import numpy as np
 
 from cil_spl.chip import bounds
 from cil_spl.chip.quantize import quantize
+from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.net import Net
@@ -42,12 +43,12 @@ class Software:
             bounds.check_neurons(requires.neuron, requires.init_rate)
         return []
 
-    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
+    def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
         """By the chip's rule, leaky neurons too and without a core for each layer; or as it is."""
         if self.precision == "float32":
-            return TargetNetwork(net, plan)
-        chip, warnings = quantize(net, plan, leaky=True)
-        return TargetNetwork(net, plan, chip, warnings=tuple(warnings))
+            return TargetNetwork(net, net.plan)
+        chip, warnings = quantize(net, precision, leaky=True)
+        return TargetNetwork(net, net.plan, chip, warnings=tuple(warnings))
 
     def answer(self, network: TargetNetwork) -> Answer:
         """In time steps, rounded where it has been."""

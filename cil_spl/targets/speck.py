@@ -19,6 +19,7 @@ from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
 from cil_spl.chip.quantize import quantize
+from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models.net import Net
@@ -148,10 +149,10 @@ class Speck:
             self.die.check_layers([need.name for need in self.placement.needs])
         return list(self.placement.warnings)
 
-    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
+    def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
         """By the chip's rule, each layer on its core."""
-        chip, warnings = quantize(net, plan)
-        return TargetNetwork(net, plan, place_network(chip), warnings=tuple(warnings))
+        chip, warnings = quantize(net, precision)
+        return TargetNetwork(net, net.plan, place_network(chip), warnings=tuple(warnings))
 
     def answer(self, network: TargetNetwork) -> ev.Answer:
         """On the simulator, or on the board, which is configured for the network."""

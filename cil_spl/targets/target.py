@@ -16,6 +16,7 @@ from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.quantize import integer_twin
+from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
@@ -61,7 +62,7 @@ class TargetNetwork:
 
     def quantized(self) -> Net | None:
         """The same network with its rounded numbers, to be run without the target; None where nothing is rounded."""
-        return self.rounded if self.chip is None else integer_twin(self.chip, self.plan, self.net)
+        return self.rounded if self.chip is None else integer_twin(self.chip, self.net)
 
 
 class Target(Protocol):
@@ -86,8 +87,9 @@ class Target(Protocol):
             RequestError: the target cannot do it.
         """
 
-    def quantize(self, net: Net, plan: Plan, calibration: Batches | None = None) -> TargetNetwork:
-        """The network as the target holds it; ``calibration`` has training recordings to choose ranges by."""
+    def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
+        """The network as the target holds it, rounded to ``precision`` where the target rounds; ``calibration`` has
+        training recordings to choose ranges by."""
 
     def answer(self, network: TargetNetwork) -> Answer:
         """The deployed network as an evaluation sees it."""

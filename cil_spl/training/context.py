@@ -15,6 +15,7 @@ from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
 from cil_spl.base.process import device_of
 from cil_spl.chip.quantize import bake, make_aware
+from cil_spl.chip.rounding import Precision
 from cil_spl.data.batches import Batch, Batches, augment_of
 from cil_spl.data.events import Data, Splits
 from cil_spl.data.options import Frames, kind_of
@@ -115,7 +116,7 @@ class TrainingContext:
     Attributes:
         experiences: one as a rule, several for continual learning.
         neuron: options of :class:`cil_spl.models.options.Neuron`.
-        aware: whether to train with fake-quantised weights (``quantize.aware``).
+        precision: of the target's weights and states, and whether to train with weights rounded to it (``aware``).
         observer: another machine that does the forward pass in training; None for none.
         start: weights by name that training starts from (``start_from``); None for fresh ones.
         deployed: score of a spiking network on the deployment target, for choices on validation data; None where
@@ -130,7 +131,7 @@ class TrainingContext:
     experiences: tuple[Splits, ...]
     task: Task
     neuron: Mapping[str, Any]
-    aware: bool
+    precision: Precision
     trainer: Trainer
     frames: Frames
     seed: int
@@ -151,8 +152,8 @@ class TrainingContext:
         if self.start is not None:
             for text in begin(net, self.start):
                 self.warn(text)
-        if self.aware:
-            make_aware(net, neurons.make(**self.neuron, features=1))
+        if self.precision.aware:
+            make_aware(net, neurons.make(**self.neuron, features=1), self.precision)
         return net.to(self.device)
 
     def scale(self, net: Net, spread: float, bins: int | None = None) -> None:
@@ -270,6 +271,12 @@ class TrainingContext:
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
 
 
+def precision_of(cfg: Any) -> Precision:
+    """The config group ``quantize``; a model may ask for training with rounded weights too."""
+    asked = Precision(**cfg.quantize)
+    return replace(asked, aware=asked.aware or cfg.model.aware)
+
+
 def context_of(
     cfg: Any, plan: Plan, experiences: tuple[Splits, ...], task: Task, record: Any, start: Mapping[str, Tensor] | None
 ) -> TrainingContext:
@@ -288,7 +295,7 @@ def context_of(
         experiences=experiences,
         task=task,
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
-        aware=cfg.quantize.aware or cfg.model.aware,
+        precision=precision_of(cfg),
         trainer=Trainer(**cfg.trainer),
         frames=Frames(**cfg.frames),
         fresh=lambda family: network_of(cfg, task, plan, family),

@@ -64,8 +64,8 @@ def test_aware_network_spikes_as_its_integers_do() -> None:
     aware, _, _ = forward(net, frames)
     q.bake(net)
     assert type(net.conv1).__name__ == "Conv2d"
-    chip, warnings = q.quantize(net, PLAN)
-    integers, _, _ = forward(q.integer_twin(chip, PLAN, net), frames)
+    chip, warnings = q.quantize(net)
+    integers, _, _ = forward(q.integer_twin(chip, net), frames)
     assert not warnings
     assert aware.sum() > 0
     assert torch.equal(aware, integers)
@@ -73,7 +73,7 @@ def test_aware_network_spikes_as_its_integers_do() -> None:
 
 def test_chip_network_of_a_plan() -> None:
     net = network()
-    chip, _ = q.quantize(net, PLAN)
+    chip, _ = q.quantize(net)
     first, second, third = chip.layers
     assert first.output_shape == (4, 16, 12)
     assert first.destinations[0].pool == (2, 2)
@@ -88,7 +88,7 @@ def test_chip_network_of_a_plan() -> None:
 
 def test_average_pooling_is_folded_into_the_weights_behind_it() -> None:
     net = network()
-    chip, _ = q.quantize(net, PLAN)
+    chip, _ = q.quantize(net)
     largest = net.conv2.weight.abs().max() / 4
     assert chip.layers[1].scale == pytest.approx(float(127.5 / largest.detach()), rel=0.01)
     expected = torch.round(net.conv2.weight.detach() / 4 * chip.layers[1].scale)
@@ -99,7 +99,7 @@ def test_average_pooling_is_folded_into_the_weights_behind_it() -> None:
 
 def test_linear_weights_keep_their_order_as_a_kernel() -> None:
     net = network()
-    chip, _ = q.quantize(net, PLAN)
+    chip, _ = q.quantize(net)
     x = torch.randn(1, 6, 2, 1)
     by_kernel = (torch.from_numpy(chip.layers[2].weight).float() * x).sum(dim=(1, 2, 3))
     by_linear = torch.round(net.linear3.weight.detach() * chip.layers[2].scale) @ x.flatten()
@@ -114,30 +114,30 @@ def test_integers_in_time_steps_equal_the_float_network_when_weights_are_on_the_
             weight = net.get_submodule(name).weight
             weight.copy_(torch.randint(-100, 120, weight.shape) / 128 * area)
             weight.view(-1)[0] = -1.0 * area
-    chip, _ = q.quantize(net, PLAN)
+    chip, _ = q.quantize(net)
     assert [layer.scale for layer in chip.layers] == [128, 128, 128]
     frames = torch.poisson(torch.full((5, 2, 2, 16, 12), 0.5))
     a, _, _ = forward(net, frames)
-    b, _, _ = forward(q.integer_twin(chip, PLAN, net), frames)
+    b, _, _ = forward(q.integer_twin(chip, net), frames)
     assert a.sum() > 0
     assert torch.equal(a, b)
 
 
 def test_neurons_without_lower_bound_are_refused() -> None:
     with pytest.raises(RequestError, match=r"spike1: min_v_mem=None"):
-        q.quantize(network(min_v_mem=None), PLAN)  # type: ignore[arg-type]
+        q.quantize(network(min_v_mem=None))  # type: ignore[arg-type]
 
 
 def test_leaky_neurons_are_refused() -> None:
     with pytest.raises(RequestError, match=r"spike1: LIF.* no multiplicative leak"):
-        q.quantize(network(kind="lif", tau_mem=5.0), PLAN)  # type: ignore[arg-type]
+        q.quantize(network(kind="lif", tau_mem=5.0))  # type: ignore[arg-type]
 
 
 def test_a_wasted_scale_is_told() -> None:
     net = network()
     with torch.no_grad():
         net.conv1.weight.mul_(1e-3)
-    _, warnings = q.quantize(net, PLAN)
+    _, warnings = q.quantize(net)
     assert "conv1: the thresholds, not the weights, limit the scale" in warnings[0]
 
 
@@ -146,7 +146,7 @@ def test_diverged_weights_are_refused() -> None:
     with torch.no_grad():
         net.conv1.weight.view(-1)[3] = float("nan")
     with pytest.raises(RequestError, match="not a finite number"):
-        q.quantize(net, PLAN)
+        q.quantize(net)
 
 
 def test_vendor_discretisation_gives_the_same_integers(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -163,7 +163,7 @@ def test_vendor_discretisation_gives_the_same_integers(monkeypatch: pytest.Monke
     plan = plan_from("oracle", [BLOCKS[0], {**BLOCKS[1], "pool_kind": "avgpool"}, BLOCKS[2]], (2, 16, 16), 5)
     torch.manual_seed(3)
     net = build(plan, family="snn", neuron={"spike_threshold": 1.0, "min_v_mem": -1.0})
-    chip, _ = q.quantize(net, plan)
+    chip, _ = q.quantize(net)
     theirs = DynapcnnNetwork(net, input_shape=(2, 16, 16), discretize=True, dvs_input=False)
     layers = list(theirs.dynapcnn_layers.values())
     assert len(layers) == 3
@@ -187,5 +187,21 @@ def test_a_threshold_that_rounds_to_0_is_refused() -> None:
 
 def test_weights_that_all_round_to_0_are_told() -> None:
     net = network(spike_threshold=1e6)
-    _, warnings = q.quantize(net, PLAN)
+    _, warnings = q.quantize(net)
     assert "layer conv1: the thresholds, not the weights, limit the scale; every weight rounds to 0" in warnings[0]
+
+
+@pytest.mark.parametrize("bits", range(2, 9))
+def test_weights_of_fewer_bits(bits: int) -> None:
+    net = network(spike_threshold=1.0, min_v_mem=-1.0)
+    q.make_aware(net, neurons.make(), q.Precision(bits=bits))
+    frames = torch.poisson(torch.full((6, 8, 2, 16, 12), 0.7))
+    aware, _, _ = forward(net, frames)
+    q.bake(net)
+    chip, _ = q.quantize(net, q.Precision(bits=bits))
+    top = 2 ** (bits - 1)
+    for layer in chip.layers:
+        assert -top <= layer.weight.min()
+        assert layer.weight.max() <= top - 1
+        assert max(-int(layer.weight.min()), int(layer.weight.max())) >= top - 1
+    assert torch.equal(aware, forward(q.integer_twin(chip, net), frames)[0])

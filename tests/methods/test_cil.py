@@ -14,6 +14,7 @@ from torch import nn
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.observer import ChipObserver
 from cil_spl.chip.quantize import quantize
+from cil_spl.chip.rounding import Precision
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.methods import bptt, cil_bptt, cil_conversion
 from cil_spl.models.forward import forward, straight_through
@@ -188,7 +189,7 @@ class Checked(ChipObserver):
         self.loaded = net
 
     def open(self, batch: Batch) -> None:
-        expected, _ = quantize(self.loaded, PLAN)
+        expected, _ = quantize(self.loaded)
         assert self.chip is not None
         for layer, other in zip(self.chip.layers, expected.layers, strict=True):
             assert layer.weight.dtype == np.int8
@@ -261,10 +262,15 @@ def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> Non
 @pytest.mark.parametrize("aware", [False, True])
 def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
     target = speck()
-    s = context(tmp_path, observer=ChipObserver(target, PLAN), aware=aware, trainer=Trainer(epochs=8, batch_size=10))
+    s = context(
+        tmp_path,
+        observer=ChipObserver(target, PLAN),
+        precision=Precision(aware=aware),
+        trainer=Trainer(epochs=8, batch_size=10),
+    )
 
     def deployed(net: nn.Sequential, batches: Batches) -> float:
-        answer = target.answer(target.quantize(net, PLAN))
+        answer = target.answer(target.quantize(net))
         right = [answer(b).counts.sum(1).argmax(1) == b.target.numpy() for b in batches.epoch(0)]
         return float(np.concatenate(right).mean())
 
@@ -287,7 +293,7 @@ def test_starts_from_the_weights_of_another_run(tmp_path: Path) -> None:
     start = {name: torch.randn_like(p) for name, p in s.build("snn").named_parameters() if p.requires_grad}
     for family in ("snn", "cnn"):
         for aware in (False, True):
-            net = context(tmp_path, start=start, aware=aware).build(family)
+            net = context(tmp_path, start=start, precision=Precision(aware=aware)).build(family)
             context(tmp_path, start=start).scale(net, 3.0)
             masters = [p.detach() for p in weights(net)]
             for a, b in zip(masters, start.values(), strict=True):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from cil_spl.chip.rounding import Precision
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.methods import bptt, conversion
@@ -46,7 +47,7 @@ def context(folder: Path, **changes: Any) -> TrainingContext:
         "experiences": (data,),
         "task": classification(),
         "neuron": NEURON,
-        "aware": False,
+        "precision": Precision(),
         "trainer": Trainer(epochs=4, batch_size=10),
         "frames": Frames(bins=3),
         "seed": 0,
@@ -72,7 +73,7 @@ def test_bptt_learns(options: dict, neuron: dict, tmp_path: Path) -> None:
 
 
 def test_bptt_with_rounded_weights_ends_on_the_chips_grid(tmp_path: Path) -> None:
-    trained = bptt.train(context(tmp_path, aware=True), lr=2e-2)
+    trained = bptt.train(context(tmp_path, precision=Precision(aware=True)), lr=2e-2)
     weight = trained.net.conv1.weight.detach()
     steps = weight / weight.abs().max()
     assert torch.allclose(steps * 127, (steps * 127).round(), atol=1e-2) or torch.allclose(
@@ -140,7 +141,7 @@ def test_scaled_weights_have_the_spread_asked_for() -> None:
 
 @pytest.mark.parametrize("aware", [False, True])
 def test_conversion_learns_and_takes_the_best_gain_on_validation(aware: bool, tmp_path: Path) -> None:
-    s = context(tmp_path, aware=aware, trainer=Trainer(epochs=6, batch_size=10))
+    s = context(tmp_path, precision=Precision(aware=aware), trainer=Trainer(epochs=6, batch_size=10))
     trained = conversion.train(s, lr=2e-2, gains=(0.05, 4, 8))
     assert trained.notes is not None
     assert trained.ann is not None

@@ -79,7 +79,7 @@ def test_thresholds_of_channels_become_weights() -> None:
     assert torch.equal(seen["spike1"], folded_seen["spike1"])  # powers of two: exact
     assert torch.equal(before, after)
     assert float(before.sum()) > 0
-    chip, _ = quantize(net, net.plan)
+    chip, _ = quantize(net)
     assert chip.layers[0].threshold / chip.layers[0].scale == pytest.approx(4.0, rel=0.02)
     assert chip.layers[0].min_v_mem == -chip.layers[0].threshold
 

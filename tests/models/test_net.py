@@ -183,7 +183,7 @@ def test_stages_of_branches() -> None:
 
 def test_a_shortcut_on_the_chip_is_the_plain_references_event_for_event() -> None:
     net = network(RESIDUAL)
-    chip, _ = quantize(net, net.plan)
+    chip, _ = quantize(net)
     assert [[d.layer for d in layer.destinations] for layer in chip.layers] == [[1, 2], [2], [3], []]
     rng = np.random.default_rng(0)
     parts = [networks.recording(rng, chip, 200) for _ in range(3)]
@@ -203,11 +203,11 @@ def test_in_steps_it_has_the_chips_operations_on_equal_events() -> None:
     with torch.no_grad():
         for module in weighted(net).values():
             module.weight.abs_().mul_(0.5)  # type: ignore[operator]
-    chip, _ = quantize(net, net.plan)
+    chip, _ = quantize(net)
     speck = Speck(backend="simulator")
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
     on_chip = speck.answer(TargetNetwork(net, net.plan, chip))(batch)
-    in_steps = answers.stepped_answer(integer_twin(chip, net.plan, net), net.plan)(batch)
+    in_steps = answers.stepped_answer(integer_twin(chip, net), net.plan)(batch)
     assert on_chip.events["after"].sum() > 0
     for name in ("stem", "branch", "after", "linear4"):
         assert np.array_equal(on_chip.synops[name], in_steps.synops[name])

@@ -62,7 +62,7 @@ def test_a_chain_of_sinabs_layers_is_a_plan_and_goes_onto_the_chip() -> None:
     net = network("mine", chain, {"width": 6}, SHAPE, 3)
     assert [layer.kind for layer in net.plan.layers] == ["conv", "neuron", "avgpool", "flatten", "linear", "neuron"]
     assert net.plan.layers[0].params["out_channels"] == 6
-    chip, _ = quantize(net, net.plan)
+    chip, _ = quantize(net)
     assert [layer.name for layer in chip.layers] == ["layer0", "layer4"]
     out, _, _ = forward(net, 3 * FRAMES)
     theirs = chain(SHAPE, 3, 6)

@@ -98,7 +98,7 @@ def test_a_silent_chip_divides_by_nothing():
 def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, found):
     network = load.load(run)
     chip = interchange.load(run.path("chip.npz"))
-    integers = integer_twin(chip, network.plan, network.net)
+    integers = integer_twin(chip, network.net)
 
     def evaluated(answer: ev.Answer) -> ev.Evaluation:
         return ev.evaluate(answer, Batches(recordings, 16, network.config.frames).epoch(0), network.task)

@@ -447,7 +447,7 @@ def network(target: Speck) -> TargetNetwork:
         net.conv1.weight.mul_(2)
         net.linear2.weight.abs_().mul_(8)
     target.place(PLAN)
-    return target.quantize(net, PLAN)
+    return target.quantize(net)
 
 
 def evaluated(target: Speck) -> ev.Evaluation:

@@ -60,7 +60,7 @@ def asked(**changed: Any) -> Asked:
 
 def on(target: Speck | Software) -> TargetNetwork:
     target.check(PLAN, asked())
-    return target.quantize(network(), PLAN)
+    return target.quantize(network())
 
 
 @pytest.mark.parametrize(
@@ -183,7 +183,7 @@ def test_int8_is_close_to_float_and_on_a_grid() -> None:
 def test_accelerator_counts_its_storage() -> None:
     net = build(PLAN, family="cnn", neuron={})
     parameters = 4 * 2 * 9 + 3 * 64
-    held = Accelerator().quantize(net, PLAN, batches())
+    held = Accelerator().quantize(net, batches())
     assert Accelerator().figures(held)["weight_bytes"] == 4 * parameters
     small = Accelerator(precision="int8").figures(held)
     assert (small["parameters"], small["weight_bytes"]) == (parameters, parameters)
@@ -270,7 +270,7 @@ def test_ranks_do_not_share_a_board(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
     """A network without a lower bound, which no chip rounds, is evaluated as it is."""
     batch, net = next(batches().epoch(0)), build(PLAN, family="snn", neuron={"min_v_mem": None})
-    held = Software().quantize(net, PLAN)
+    held = Software().quantize(net)
     assert held.chip is None
     assert held.quantized() is None
     ours = Software().answer(held)(batch).counts
@@ -278,12 +278,12 @@ def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
     bounded = network()
     with torch.no_grad():
         bounded.conv1.weight[0, 0, 0, 0] = -100.0  # one weight so large that most others round to 0
-    rounded = Software(precision="int8").quantize(bounded, PLAN)
+    rounded = Software(precision="int8").quantize(bounded)
     assert rounded.chip is not None
-    found = [Software().answer(one)(batch).counts for one in (rounded, Software().quantize(bounded, PLAN))]
+    found = [Software().answer(one)(batch).counts for one in (rounded, Software().quantize(bounded))]
     assert not np.array_equal(*found)
-    chip, _ = quantize(bounded, PLAN)
-    assert np.array_equal(found[0], stepped_answer(integer_twin(chip, PLAN, bounded), PLAN)(batch).counts)
+    chip, _ = quantize(bounded)
+    assert np.array_equal(found[0], stepped_answer(integer_twin(chip, bounded), PLAN)(batch).counts)
 
 
 def test_without_a_chip_network_there_is_nothing_to_run_on_the_chip() -> None:

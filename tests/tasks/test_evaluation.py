@@ -119,13 +119,13 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
     with torch.no_grad():
         for name in ("conv1", "linear2"):
             net.get_submodule(name).weight.abs_()  # no inhibition, weights below threshold: order cannot matter
-    chip, _ = quantize(net, plan)
+    chip, _ = quantize(net)
     speck = Speck(backend="simulator")
     held = TargetNetwork(net, plan, chip)
     from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, plan, net), plan)(batch)
+    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, net), plan)(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
