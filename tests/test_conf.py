@@ -127,7 +127,7 @@ def test_the_yaml_of_what_data_sets_share_repeats_the_dataclasses():
 
 
 def test_the_yaml_of_the_observer_repeats_the_signature():
-    assert own_values("observer", "chip") == options.defaults(ChipObserver, 2)
+    assert own_values("observer", "chip") == options.defaults(ChipObserver, 3)
 
 
 @pytest.mark.parametrize(

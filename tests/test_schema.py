@@ -66,13 +66,9 @@ def config(*overrides: str) -> DictConfig:
         (["dataset=mnist", "dataset@test_dataset=nmnist"], r"test_dataset=nmnist gives events, dataset=mnist values"),
         (
             ["dataset=mnist", "dataset@test_dataset=digits"],
-            r"test_dataset\.input_shape=\[1, 8, 8\]: dataset\.input_shape",
+            r"test_dataset\.input_shape=\[1,8,8\]: dataset\.input_shape",
         ),
-        (
-            ["dataset=mnist", "dataset.n_classes=null"],
-            r"dataset\.n_classes=null: a network has one output for each class",
-        ),
-        (["dataset=mnist", "+dataset.sensor_size=[28,28,1]"], r"dataset\.sensor_size=\[28, 28, 1\]: no such key"),
+        (["dataset=mnist", "+dataset.sensor_size=[28,28,1]"], r"dataset\.sensor_size=\[28,28,1\]: no such key"),
         (
             ["dataset=mnist", "dataset.split_classes=[[0,1],[1,2]]"],
             r"dataset\.split_classes=.*class 1 stands there twice",
@@ -89,7 +85,7 @@ def config(*overrides: str) -> DictConfig:
         (["method=conversion", "method.gains=8"], r"method\.gains=8: needs a list"),
         (["seed=4294967296"], r"seed=4294967296: must be at least 0 and at most 4294967295"),
         (["seed=true"], r"seed=true: needs a whole number"),
-        (["name=[1]"], r"name=\[1\]: needs text, or null"),
+        (["name=[1]"], r"name=\[1\]: needs text"),
         (["start_from=[1,2,3]"], r"start_from=\[1,2,3\]: needs text, or null"),
         (["start_from=''"], r"start_from="),
         (["extensions=os"], r"extensions=os: needs a list of modules"),

@@ -37,7 +37,16 @@ FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "resumed": ((list,), "a list"),
     "refused": ((bool,), "true or false"),
 }
-NAMES = ("method", "model", "dataset", "target", "backend", "seed")  # of a row; the rest are figures
+NAMES = (
+    "method",
+    "model",
+    "dataset",
+    "target",
+    "backend",
+    "seed",
+    "columns",
+    "score",
+)  # of a row; the rest are figures
 INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("tags", (str,), "text"),
     ("metrics", (int, float, NoneType), "a number or null"),
@@ -49,6 +58,7 @@ INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (
 GONE = "its process is gone"
 _NO_RECORD = "not the record of a run, or changed since"
 _SHORTEST_PREFIX = 4
+SHOWN = 8  # differences that a message lists
 
 
 @dataclass(frozen=True)
@@ -148,7 +158,8 @@ class Run:
         was, now = _as_json(self.info["params"]), _as_json(present)
         keys = [key for key in (was | now) if not may_differ(key) and was.get(key, _NONE) != now.get(key, _NONE)]
         if keys:
-            listed = [f"{key}={_said(now, key)} (the run had {_said(was, key)})" for key in keys]
+            listed = [f"{key}={_said(now, key)} (the run had {_said(was, key)})" for key in keys[:SHOWN]]
+            listed += [f"and {len(keys) - SHOWN} more"] if len(keys) > SHOWN else []
             raise RequestError(
                 f"{path}: edited since the run wrote it: {', '.join(listed)}; put these values back, or start another "
                 "run with the new ones by `cilspl run`"

@@ -405,7 +405,7 @@ def test_losses_on_branches(branches: bool) -> None:
         ({"seed": 1.5}, "target.die.seed=1.5: needs a whole number, at least 0"),
         ({"jitter_us": -1}, "target.die.jitter_us=-1: must be at least 0 and at most 1000000000"),
         ({"jitter_us": "much"}, "target.die.jitter_us=much: needs a number, at least 0"),
-        ({"jitter_us": {"conv": 5}}, "target.die.jitter_us={'conv': 5}: needs a number, at least 0"),
+        ({"jitter_us": {"conv": 5}}, "target.die.jitter_us={conv: 5}: needs a number, at least 0"),
         ({"decimate": 64}, "target.die.decimate=64: allowed are 1, 2, 4, 8, 16, 32, 128, 256, 512"),
         ({"decimate": {"conv": 3}}, "target.die.decimate.conv=3: allowed are 1, 2,"),
         ({"synops_per_second": 0}, "target.die.synops_per_second=0: must be at least 1, or null"),

@@ -166,7 +166,7 @@ def test_an_extension_that_is_cut_off_leaves_the_finished_run(moment, cilspl, on
     before = files(one)
     with monkeypatch.context() as patched:
         if moment == "in training":
-            stop(patched, pipeline.Record, "log", calls=4)  # two epochs are logged again, one more is trained
+            stop(patched, recording.Record, "log", calls=4)  # two epochs are logged again, one more is trained
         elif moment == "in evaluation":
             stop(patched, pipeline.figures, "draw")
         else:

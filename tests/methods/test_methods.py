@@ -159,7 +159,7 @@ def test_gain_is_chosen_on_the_target_where_there_is_one(tmp_path: Path) -> None
 
     def deployed(net: torch.nn.Sequential, batches: Any) -> float:
         asked.append(float(net.conv1.weight.abs().max().detach()))
-        assert len(batches.recordings) == 15  # the validation set
+        assert len(batches.data) == 15  # the validation set
         return {1: 0.2, 2: 0.9, 0: 0.5}[len(asked) % 3]
 
     trained = conversion.train(context(tmp_path, deployed=deployed), gains=(1, 2, 4))

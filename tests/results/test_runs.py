@@ -123,11 +123,12 @@ def test_a_file_that_is_not_as_the_run_left_it_is_refused(here, caplog):
     assert killed.info["files"] == {"config.yaml": run.info["files"]["config.yaml"]}
     assert run.config().seed == 0
     assert not caplog.records
-    (here / "run" / "config.yaml").write_text("seed: 1\n")
+    text = (here / "run" / "config.yaml").read_text()
+    (here / "run" / "config.yaml").write_text(text.replace("seed: 0\n", "seed: 1\n"))
     with pytest.raises(RequestError, match=r"run/config\.yaml: edited since .*seed=1 \(the run had 0\)"):
         run.config()
     (here / "run" / "config.yaml").write_text("- 1\n")
-    with pytest.raises(RequestError, match=r"run/config\.yaml: not a config"):
+    with pytest.raises(RequestError, match=r"run/config\.yaml: damaged, it is no config of a run"):
         run.config()
     assert run.path("figures/a.csv").read_text() == "a"
     (here / "run" / "figures" / "a.csv").write_text("b")

@@ -183,7 +183,7 @@ def test_int8_is_close_to_float_and_on_a_grid() -> None:
 def test_accelerator_counts_its_storage() -> None:
     net = build(PLAN, family="cnn", neuron={})
     parameters = 4 * 2 * 9 + 3 * 64
-    held = Accelerator().quantize(net, batches())
+    held = Accelerator().quantize(net, calibration=batches())
     assert Accelerator().figures(held)["weight_bytes"] == 4 * parameters
     small = Accelerator(precision="int8").figures(held)
     assert (small["parameters"], small["weight_bytes"]) == (parameters, parameters)

@@ -131,3 +131,8 @@ def test_the_files_of_a_classification(tmp_path: Path) -> None:
 def test_what_the_log_says_of_a_training_batch() -> None:
     found = classification().train_metrics(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]))
     assert float(found["accuracy"]) == 0.5
+
+
+def test_classes_are_needed_where_each_has_an_output():
+    with pytest.raises(RequestError, match=r"dataset\.n_classes=null: this task has one output for each class"):
+        classification().outputs((1, 2, 2), None)
