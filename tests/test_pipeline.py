@@ -69,10 +69,10 @@ def result(folder: Path) -> dict[str, Any]:
         (["method=bptt", "target=software", "model.neuron.min_v_mem=null"], ["float", "deployed"]),
         (["method=conversion", "model=qat_cnn", "method.gains=[4,16]"], ["float", "spiking", "quantized", "deployed"]),
         (["method=conversion", "target=accelerator"], ["float", "quantized", "deployed"]),
-        (["method=bptt", "dataset=digits", "target=software"], ["float", "quantized", "deployed"]),
+        (["method=bptt", "dataset=digits", "target=software"], ["float", "deployed"]),
         (
             ["method=conversion", "method.gains=[4,16]", "dataset=digits", "target=software", "frames.encode=once"],
-            ["float", "spiking", "quantized", "deployed"],
+            ["float", "spiking", "deployed"],
         ),
         (["method=conversion", "dataset=digits", "target=accelerator"], ["float", "quantized", "deployed"]),
         (
@@ -92,13 +92,15 @@ def test_a_run_leaves_its_row_and_files(overrides: list[str], stages: list[str],
     assert row["drop"] == pytest.approx(row["float/accuracy"] - row["deployed/accuracy"])
     cost, other = ("macs", "synops") if "target=accelerator" in overrides else ("synops", "macs")
     assert row[f"deployed/{cost}"] > 0
-    assert f"deployed/{other}" not in done["metrics"]
+    # Of images the first layer multiplies, and the others add events.
+    both = "dataset=digits" in overrides and "target=software" in overrides
+    assert (f"deployed/{other}" in done["metrics"]) == both
     for name in ("config.yaml", "weights.pt", "metrics.jsonl", "confusion.csv", "figures/confusion.png"):
         assert (tmp_path / name).stat().st_size > 0
     rounded_as_on_chip = "quantized" in stages and "target=accelerator" not in overrides
     assert (tmp_path / "chip.npz").exists() == rounded_as_on_chip
     assert ("quantized/n" in done["metrics"]) == ("quantized" in stages)
-    if "target=software" in overrides and not rounded_as_on_chip:
+    if "target=software" in overrides and not rounded_as_on_chip and "spiking" not in stages:
         assert row["drop"] == 0
     assert done["metrics"][row["score"]] == done["metrics"]["val/deployed_accuracy"]
     table = np.loadtxt(tmp_path / "confusion.csv", delimiter=",", skiprows=1, usecols=range(1, 12))

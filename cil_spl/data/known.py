@@ -12,14 +12,18 @@ from cil_spl.data.events import Recordings, Splits, check_recordings
 from cil_spl.data.options import kind_of
 from cil_spl.data.samples import Samples
 
-# Of our sets, by path: sensor and number of classes, None where the files say it. Of a user's own set both are known
-# once it has been read.
+# Of our sets, by path: sensor_size or input_shape, and number of classes, None where the files say it. Of a user's own
+# set both are known once it has been read.
 KNOWN: dict[str, tuple[tuple[int, int, int], int | None]] = {
     "cil_spl.data.datasets.event_digits": ((34, 34, 2), 10),
     "cil_spl.data.datasets.saccade_mnist": ((34, 34, 2), None),
     "cil_spl.data.datasets.nmnist": (nmnist.SENSOR_SIZE, len(nmnist.CLASSES)),
     "cil_spl.data.datasets.dvs_gesture": ((128, 128, 2), 11),
     "cil_spl.data.datasets.cifar10_dvs": ((128, 128, 2), 10),
+    "cil_spl.data.images.digits": ((1, 8, 8), 10),
+    "cil_spl.data.images.mnist": ((1, 28, 28), 10),
+    "cil_spl.data.images.fashion_mnist": ((1, 28, 28), 10),
+    "cil_spl.data.images.cifar10": ((3, 32, 32), 10),
 }
 NO_VALIDATION = "epochs and settings are chosen on them, so it needs part of the training recordings, for example 0.1"
 
@@ -35,10 +39,11 @@ def check_known(target: str, found: Mapping[str, Any], group: str) -> None:
         return
     name = target.rpartition(".")[2]
     size, n_classes = KNOWN[target]
-    if tuple(found["sensor_size"]) != size:
+    key = "input_shape" if kind_of(found) == "values" else "sensor_size"
+    if tuple(found[key]) != size:
+        remedy = f", {group}.preprocess changes what the network gets" if key == "sensor_size" else ""
         raise RequestError(
-            f"{group}.sensor_size={shown(found['sensor_size'])}: the recordings of {name} are of {shown(list(size))}; "
-            f"leave it so, {group}.preprocess changes what the network gets"
+            f"{group}.{key}={shown(found[key])}: those of {name} are of {shown(list(size))}; leave it so{remedy}"
         )
     if n_classes is not None and found["n_classes"] != n_classes:
         raise RequestError(f"{group}.n_classes={found['n_classes']}: {name} has {n_classes} classes; leave it so")

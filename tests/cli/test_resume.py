@@ -123,7 +123,7 @@ def test_an_edited_config_is_refused_with_the_keys_that_differ(name, cilspl, pip
         assert word in said.err
     assert "put these values back" in said.err
     path.write_text("a: [")
-    assert f"{path}: not a config" in cilspl("run", *words).err
+    assert f"{path}: damaged, it cannot be read" in cilspl("run", *words).err
     assert len(pipeline.ran) == ran
     assert (folder / "run.json").read_bytes() == record
     path.write_text("# mine\n" + text.replace("threads: null", "threads: 2"))

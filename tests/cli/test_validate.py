@@ -38,7 +38,7 @@ def no_data(monkeypatch):
         (["~seed"], "~seed: the run's folder is named by it, or another value is; it cannot be left out"),
         (["name=../../x"], "name=../../x: needs text without / and \\, such as my-run, or null"),
         (["dataset.n_classes=11"], "dataset.n_classes=11: event_digits has 10 classes"),
-        (["dataset.sensor_size=[34,34,1]"], "dataset.sensor_size=[34,34,1]: the recordings of event_digits are of"),
+        (["dataset.sensor_size=[34,34,1]"], "dataset.sensor_size=[34,34,1]: those of event_digits are of"),
         (["dataset.val_fraction=0"], "dataset.val_fraction=0: event_digits has no validation recordings of its own"),
         (["dataset=nmnist", "dataset.root=nmnits"], "dataset.root=nmnits does not exist; set dataset.root to"),
         (["dataset@test_dataset=nmnist", "test_dataset.root=nmnits"], "test_dataset.root=nmnits does not exist"),

@@ -316,7 +316,10 @@ def test_a_set_of_ones_own():
         ("none", r"^dataset\._target_=\S+\.odd: it returned NoneType; needs Splits\(train, val, test\)"),
         ("arrays", r"_target_=\S+\.odd: it returned a tuple \(list, list\); needs Splits"),
         ("empty", r"it returned a tuple \(\); needs Splits"),
-        ("list", r"^dataset\._target_=\S+\.odd: its train is of type list; needs Recordings, which from_list makes$"),
+        (
+            "list",
+            r"^dataset\._target_=\S+\.odd: its train is of type list; needs Recordings, which events\.from_list",
+        ),
         ("labels", r"_target_=\S+\.odd: its train: target is of shape \(39,\); needs an array of shape \(40,\)"),
     ],
 )
@@ -329,10 +332,12 @@ def test_what_is_no_data_set_is_said(kind, message):
 def test_what_is_known_of_our_sets_is_what_their_yaml_says(name):
     said = config(name)
     size, n_classes = known.KNOWN[said._target_]
-    assert list(size) == said.sensor_size
+    key = "sensor_size" if "sensor_size" in said else "input_shape"
+    assert list(size) == said[key]
     assert n_classes in (None, said.n_classes)
-    with pytest.raises(RequestError, match=rf"dataset\.sensor_size=\[34,34,1\]: the recordings of {name} are of"):
-        datasets.check_dataset(config(name, sensor_size=[34, 34, 1], preprocess={"pool": 1}))
+    other = {"sensor_size": [34, 34, 1], "preprocess": {"pool": 1}} if key == "sensor_size" else {key: [34, 34, 1]}
+    with pytest.raises(RequestError, match=rf"dataset\.{key}=\[34,34,1\]: those of {name} are of"):
+        datasets.check_dataset(config(name, **other))
     if n_classes is not None:
         with pytest.raises(RequestError, match=rf"dataset\.n_classes=12: {name} has {n_classes} classes"):
             datasets.check_dataset(config(name, n_classes=12))
