@@ -150,7 +150,7 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task, allowed: Sequ
         )
     metrics["n"] = float(len(target))
     spiking = bool(seen.by_layer["events"])
-    silent = out.max(axis=1) <= 0 if spiking else np.zeros(len(target), bool)
+    silent = (out == 0).all(axis=1) if spiking else np.zeros(len(target), bool)
     metrics["silent"] = float(silent.mean())
     if decision is not None:
         metrics["ties"] = float(((decision < 0) & ~silent).mean())

@@ -203,7 +203,7 @@ def test_a_set_of_the_other_kind_than_its_config_says() -> None:
     with pytest.raises(RequestError, match=r"dataset\.input_shape=\[1,4,5\]: the data set gives Recordings"):
         load(config("recordings"))
     of_recordings = {"_target_": f"{__name__}.own", "name": "own", "sensor_size": [5, 4, 1], "n_classes": 6}
-    with pytest.raises(RequestError, match=r"dataset\.sensor_size=\[5, 4, 1\]: the data set gives Samples"):
+    with pytest.raises(RequestError, match=r"dataset\.sensor_size=\[5,4,1\]: the data set gives Samples"):
         load(OmegaConf.create(of_recordings))
     with pytest.raises(RequestError, match="test_dataset=own gives events, dataset=own values"):
         load(config(), OmegaConf.create(of_recordings))
