@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from cil_spl import schema
 from cil_spl.base import fence, process, ranks
-from cil_spl.data import cache, datasets
+from cil_spl.data import cache, datasets, preparation
 from cil_spl.models.plan import Plan
 from cil_spl.results import figures
 from cil_spl.results.record import open_record
@@ -56,6 +56,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             if not ranks.first():
                 return {}
             write_network(record.place / "weights.pt", trained.net)
+            preparation.keep(record.place, experiences)
             deployed = deploy(target, trained, ctx, record.place)
             metrics = deployed.metrics(score_name(task), task.monitor) | dict(trained.notes or {})
             row = row_of(cfg, target.backend, task, metrics)
