@@ -236,3 +236,171 @@ def test_a_reconstruction_is_kept_as_an_image(cilspl, here):
     counts = [[float(part.split()[-1]) for part in line.removeprefix("output events").split("  ") if part.strip()]
               for line in said.out.splitlines() if line.startswith("output events")]  # fmt: skip
     np.testing.assert_allclose(found.reshape(3, 64), 0.25 * np.array(counts))
+
+
+# --- run, table, resume -----------------------------------------------------------------------------------------------
+
+
+def test_a_run_ends_with_a_row_and_the_table_has_it(cilspl, store, monkeypatch):
+    """In a tracking store; the table from there and from the folder are the same."""
+    monkeypatch.setenv("COLUMNS", "160")
+    said = cilspl(*WORDS)
+    assert said.code == 0, said.err
+    assert "bptt · bptt_snn · digits · software (stepped) · seed 0" in said.out
+    left, row = info(store / "one"), info(store / "one")["row"]
+    assert (left["status"], row["n"]) == ("finished", 40)
+    right = [line["deployed"] == line["class"] for line in answered(store / "one")]
+    assert row["deployed/accuracy"] == pytest.approx(np.mean(right))
+    for name in ("learning_curve", "activity", "confusion"):
+        assert Image.open(store / "one" / "figures" / f"{name}.png").size > (100, 100)
+    assert not (store / "one" / "figures" / "recording.png").exists()  # there is no time in an image
+    tables = [cilspl("table", "--format", "csv", *words) for words in ((), ("--from", "."))]
+    for table in tables:
+        assert table.code == 0, table.err
+        (line,) = csv.DictReader(table.out.splitlines())
+        assert line["dataset"] == "digits"
+        assert f"{row['deployed/accuracy']:.10g}" in line.values()
+    assert tables[0].out == tables[1].out
+
+
+def test_more_epochs_take_the_place_of_the_run(cilspl, plain, here):
+    from cil_spl.training.checkpoints import read_checkpoint
+
+    shutil.copytree(plain, here / "one")
+    short = info(here / "one")
+    said = cilspl("run", "resume=one", "trainer.epochs=4")
+    assert said.code == 0, said.err
+    after = info(here / "one")
+    assert after["params"]["trainer.epochs"] == 4
+    assert len((here / "one" / "metrics.jsonl").read_text().splitlines()) == 4
+    assert after["row"] != short["row"]
+    assert set(after["files"]) == set(short["files"])
+    assert "samples.json" in after["files"]
+    weights = [read_checkpoint(folder / "weights.pt")["weights"] for folder in (plain, here / "one")]
+    assert any(not weights[0][name].equal(weights[1][name]) for name in weights[0])
+    np.save("mine.npy", images_of(here / "one")[0])
+    assert classes_of(cilspl("predict", "one", "mine.npy").out) == images_of(here / "one")[1]
+
+
+@pytest.mark.parametrize("command", ["run", "validate"])
+def test_no_images_on_the_chip(command, cilspl, here):
+    words = [word for word in WORDS[1:] if not word.startswith(("target=", "hydra."))]
+    said = cilspl(command, *words, "target=speck", "observer=none")
+    assert said.code == 2
+    assert said.err == (
+        "cilspl: target=speck: dataset=digits gives values, and this target takes events only; use target=software, "
+        "or a data set that gives events\n"
+    )
+    assert not [path for path in here.rglob("*") if path.is_file()]
+
+
+# --- a regression of the user's own -----------------------------------------------------------------------------------
+
+DATA = '''
+import numpy as np
+
+from cil_spl.data.events import Splits
+from cil_spl.data.samples import from_arrays
+
+
+def blobs(*, n: int = 60) -> Splits:
+    """How bright the left and the right half of a picture are."""
+    values = np.random.default_rng(0).random((n, 1, 4, 6)).astype(np.float32)
+    target = np.stack([values[..., :3].mean((1, 2, 3)), values[..., 3:].mean((1, 2, 3))], 1)
+    data = from_arrays(values, target, None)
+    return Splits(data.subset(range(n // 2)), data.subset([]), data.subset(range(n // 2, n)))
+'''
+TASK = """
+import numpy as np
+
+from cil_spl.tasks.task import Task
+
+
+def halves(*, scale: float = 0.1) -> Task:
+    return Task(
+        name="halves",
+        monitor="error",
+        better="less",
+        loss=lambda outputs, target: (scale * outputs - target).square().mean(),
+        metrics=lambda outputs, decision, target: {"error": float(np.abs(scale * outputs - target).mean())},
+        outputs=lambda input_shape, n_classes: 2,
+    )
+"""
+DATA_YAML = """\
+# Blobs, of my own.
+defaults:
+  - common/samples@_here_
+  - _self_
+
+_target_: own_blobs.blobs
+name: blobs
+n: 60
+input_shape: [1, 4, 6]
+n_classes: null
+"""
+TASK_YAML = """\
+# Halves, of my own.
+_target_: own_halves.halves
+name: halves
+scale: 0.1
+"""
+EXTENSIONS = ("--extensions", "own_blobs", "--extensions", "own_halves")
+
+
+@pytest.fixture
+def own(here, monkeypatch):
+    """The folder of a user who has written a data set without classes and a task."""
+    (here / "own_blobs.py").write_text(DATA)
+    (here / "own_halves.py").write_text(TASK)
+    for group, name, text in (("dataset", "blobs", DATA_YAML), ("task", "halves", TASK_YAML)):
+        (here / "mine" / group).mkdir(parents=True)
+        (here / "mine" / group / f"{name}.yaml").write_text(text)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    monkeypatch.setenv("COLUMNS", "160")
+    yield here
+    for name in ("own_blobs", "own_halves"):
+        sys.modules.pop(name, None)
+
+
+def test_a_regression_of_images_from_a_users_folder(cilspl, own):
+    """To its row, the table, more epochs and a prediction."""
+    words = [word for word in WORDS if not word.startswith(("dataset", "model.layers", "run"))]
+    said = cilspl(
+        "run", "--config-dir", "mine", "dataset=blobs", "task=halves", "extensions=[own_blobs,own_halves]", OFF,
+        "model.layers=[{linear: 8}, {linear: classes}]", *words,
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    row = info(own / "one")["row"]
+    assert row["n"] == 30
+    assert row["rise"] == pytest.approx(row["deployed/error"] - row["float/error"])
+    assert "Deployed error" in said.out
+    assert not (own / "one" / "confusion.csv").exists()
+    table = cilspl("table", "--from", ".", "--format", "csv")
+    assert table.code == 0, table.err
+    (line,) = csv.DictReader(table.out.splitlines())
+    assert line["dataset"] == "blobs"
+    assert f"{row['deployed/error']:.10g}" in line.values()
+    said = cilspl("run", "resume=one", "trainer.epochs=3", "extensions=[own_blobs,own_halves]")
+    assert said.code == 0, said.err
+    assert info(own / "one")["params"]["trainer.epochs"] == 3
+    assert info(own / "one")["row"]["n"] == 30
+    import own_blobs
+
+    test = own_blobs.blobs().test
+    for i in range(len(test)):
+        np.save(f"blob{i}.npy", test[i])
+    files = [f"blob{i}.npy" for i in range(len(test))]
+    said = cilspl("predict", "one", *files, "--output", "answers", *EXTENSIONS)
+    assert said.code == 0, said.err
+    assert "output events  0: " in said.out
+    outputs = np.stack([np.load(f"answers/blob{i}.outputs.npy") for i in range(len(test))])
+    error = np.abs(0.1 * outputs - test.target).mean()
+    assert error == pytest.approx(info(own / "one")["row"]["deployed/error"], rel=1e-6)
+    np.save("bytes.npy", np.zeros((4, 6), np.uint8))
+    said = cilspl("predict", "one", "bytes.npy", *EXTENSIONS)
+    assert said.code == 2
+    assert "an array of uint8; the run's data are float32: give fractions (float32)" in said.err
+    Image.new("L", (6, 4), 128).save("grey.png")
+    np.save("grey.npy", np.full((4, 6), 128 / 255))
+    answers = [cilspl("predict", "one", name, *EXTENSIONS).out for name in ("grey.png", "grey.npy")]
+    assert answers[0] == answers[1] != ""
