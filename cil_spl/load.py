@@ -1,4 +1,4 @@
-"""The deployed network of a run, ready for recordings of one's own, in a notebook as on the command line."""
+"""The deployed network of a run, ready for data of the user's own, in a notebook as on the command line."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     load_weights(net, left["weights"])
     left_chip = CHIP_FILE in run.info.get("files", {}) or (run.folder / CHIP_FILE).exists()
     network = TargetNetwork(net, plan, load_chip(run.path(CHIP_FILE)) if left_chip else None)
-    return DeployedNetwork(config, network, target, task, _classes(run, config.dataset.n_classes or 0))
+    classes = _classes(run, config.dataset.n_classes or 0)
+    return DeployedNetwork(config, network, target, task, classes, run.preparations())
 
 
 def _classes(run: Run, n: int) -> tuple[str, ...]:

@@ -18,7 +18,7 @@ COMMANDS = {
     "run": "train, quantise, deploy, evaluate and track; -m sweeps",
     "table": "results table of the tracked runs, grouped over seeds",
     "data": "describe, fetch or picture a data set; size of the cache",
-    "predict": "classify a recording of your own with a tracked network",
+    "predict": "what a tracked network answers to a recording or image of your own",
     "validate": "compose and cross-check a config without running it",
     "ls": "what there is: methods, models, datasets, targets, experiments",
     "chip": "agreement with a real chip and with time steps; what the cores hold",

@@ -294,7 +294,7 @@ def _load(entry: Path) -> dict[str, Any] | None:
     return sets
 
 
-def _set_of(arrays: dict[str, np.ndarray], facts: Mapping[str, Any]) -> Data:
+def _set_of(arrays: dict[str, Any], facts: Mapping[str, Any]) -> Data:
     classes = None if facts["classes"] is None else tuple(facts["classes"])
     if "scale" in facts:
         return Samples(classes=classes, scale=tuple(facts["scale"]), shift=tuple(facts["shift"]), **arrays)

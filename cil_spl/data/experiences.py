@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data.events import Splits
+from cil_spl.data import events, samples
+from cil_spl.data.events import Data, Recordings, Splits
 from cil_spl.data.samples import Samples
 
 
@@ -44,6 +45,14 @@ def check_experiences(config: Mapping[str, Any], group: str = "dataset") -> None
             f"{key}={groups}: with {group}.outputs=own a group needs at least 2 classes to choose between; use larger "
             f"groups, or {group}.outputs=all"
         )
+
+
+def tested(experiences: Sequence[Splits]) -> Data:
+    """The test sets of all experiences, one after another; that of a single one as it is."""
+    parts: list[Any] = [one.test for one in experiences]
+    if isinstance(parts[0], Recordings):
+        return events.joined(parts)
+    return samples.joined(parts)
 
 
 def experiences_of(splits: Splits, config: Mapping[str, Any]) -> tuple[Splits, ...]:

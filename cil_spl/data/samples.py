@@ -29,6 +29,7 @@ class Samples:
         classes: the names of the classes, in the order of their numbers; None where targets are no classes.
         row: sample ``i`` is ``values[row[i]]``; None where they are all of ``values``, in order. Shape ``[R]``.
         scale, shift: a sample is ``values * scale + shift``, for each channel or for all.
+        unit: scale and shift before the samples were standardised; None where they were not.
         order: pixel ``i`` of a sample is pixel ``order[i]`` of its values, the same in each channel; None leaves
             pixels where they are. Shape ``[H * W]``.
     """
@@ -41,6 +42,7 @@ class Samples:
     row: np.ndarray | None = None
     scale: tuple[float, ...] = (1.0,)
     shift: tuple[float, ...] = (0.0,)
+    unit: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     order: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -87,14 +89,15 @@ class Samples:
         values[real] = self.values[self.rows[index[real]]]
         if augment is not None:
             values = augment_images(values, augment, seeds)
-        out = (values * _of_channels(self.scale) + _of_channels(self.shift)).astype(np.float32, copy=False)  # B C H W
+        out = (values * of_channels(self.scale) + of_channels(self.shift)).astype(np.float32, copy=False)  # B C H W
         out[~real] = 0
         if self.order is not None:
             out = out.reshape(*out.shape[:2], -1)[..., self.order].reshape(out.shape)  # B C (H W)
         return out
 
 
-def _of_channels(numbers: Sequence[float]) -> np.ndarray:
+def of_channels(numbers: Sequence[float]) -> np.ndarray:
+    """A number for each channel, or one for all, along the channels of samples. float32 ``[C, 1, 1]``."""
     return np.array(numbers, np.float32)[:, None, None]
 
 
@@ -179,7 +182,8 @@ def standardised(samples: Samples, mean: np.ndarray, deviation: np.ndarray) -> S
     divisor = np.where(deviation > 0, deviation, 1.0)
     scale = np.broadcast_to(samples.scale, divisor.shape) / divisor
     shift = (np.broadcast_to(samples.shift, divisor.shape) - mean) / divisor
-    return replace(samples, scale=tuple(scale.tolist()), shift=tuple(shift.tolist()))
+    unit = samples.unit or (samples.scale, samples.shift)
+    return replace(samples, scale=tuple(scale.tolist()), shift=tuple(shift.tolist()), unit=unit)
 
 
 def joined(parts: Sequence[Samples]) -> Samples:

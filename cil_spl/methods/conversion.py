@@ -72,7 +72,7 @@ def train(
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
-        seen = ev.evaluate(answers.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task)
+        seen = ev.evaluate(answers.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task, data.outputs)
         ctx.watch(net, seen)
         found = {ctx.task.monitor: seen.metrics[ctx.task.monitor]}
         if ctx.deployed is not None:  # the best CNN is not always the one that converts best
@@ -170,16 +170,16 @@ def choose_gain(
     ctx: TrainingContext, ann: Net, activation: dict[str, float], gains: Sequence[float]
 ) -> tuple[Net, dict[str, float]]:
     """The conversion with the best validation score, on the target where it runs spikes, else in time steps."""
-    val = ctx.batches(ctx.experiences[0].val, train=False)
+    val, allowed = ctx.batches(ctx.experiences[0].val, train=False), ctx.experiences[0].outputs
     best: tuple[float, float, Net] | None = None
     notes: dict[str, float] = {}
     for gain in gains:
         net = convert(ctx, ann, activation, gain)
         if ctx.deployed is not None:
-            score = ctx.deployed(net, val)
+            score = ctx.deployed(net, val, allowed)
         else:
             answer = answers.stepped_answer(net, ctx.plan, ctx.device)
-            score = ev.evaluate(answer, val.epoch(0), ctx.task).metrics[ctx.task.monitor]
+            score = ev.evaluate(answer, val.epoch(0), ctx.task, allowed).metrics[ctx.task.monitor]
         notes[f"val/gain_{gain:g}"] = score
         if best is None or ctx.task.is_better(score, best[0]):
             best = (score, gain, net)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cil_spl.base import locks
 from cil_spl.base.annotations import shown
@@ -18,6 +18,9 @@ from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, may_differ, read_info
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.store import MLFLOW_STATUS, first_line, redact, sqlite_path, store_uri, stored_runs
 from cil_spl.results.values import flatten
+
+if TYPE_CHECKING:
+    from cil_spl.data.preparation import Preparation
 
 DEFAULT_FOLDER = "runs"
 GROUPS = ("method", "model", "dataset", "target")  # what makes a run; a config.yaml has names and values in each
@@ -164,6 +167,26 @@ class Run:
                 f"{path}: edited since the run wrote it: {', '.join(listed)}; put these values back, or start another "
                 "run with the new ones by `cilspl run`"
             )
+
+    def preparations(self) -> tuple[Preparation, ...]:
+        """What was done to the run's samples, for each experience; nothing where its data are recordings.
+
+        Raises:
+            RequestError: the run kept none, or its file is damaged.
+        """
+        from cil_spl.data import preparation
+        from cil_spl.data.options import kind_of
+
+        if kind_of(self.config().dataset) == "events":
+            return ()
+        if self.status != "finished":
+            raise RequestError(f"{self.folder}: the run is {self.status}; only a finished one has a network to ask")
+        if not (self.folder / preparation.SAMPLES_FILE).exists():
+            raise RequestError(
+                f"{self.folder}: it has no {preparation.SAMPLES_FILE}, which says how its samples were scaled; take it "
+                "from a copy of the run, or make the run again where an earlier version made it"
+            )
+        return preparation.read(self.path(preparation.SAMPLES_FILE))
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""

@@ -1,4 +1,4 @@
-"""A deployed network, ready for recordings of one's own."""
+"""A deployed network, ready for recordings and samples of the user's own."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
-from cil_spl.data.events import from_list
+from cil_spl.data.events import Data, Recordings, from_list
+from cil_spl.data.preparation import Preparation, chosen
 from cil_spl.data.preprocess import preprocess_recordings
+from cil_spl.data.samples import Samples
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
 from cil_spl.targets.target import Target, TargetNetwork
@@ -21,19 +23,21 @@ from cil_spl.tasks.task import Task
 
 @dataclass(frozen=True)
 class Prediction:
-    """What the network says of one recording.
+    """What the network says of one recording or sample.
 
     Attributes:
         decision: number of the class, -1 where there is none; None where the task has no decisions.
         label: its name; why there is none, otherwise; None where the task has no decisions.
         counts: output events of each output. Shape ``[K]``.
         decision_us: time from which that class leads for good, in the recording's own time; None where unknown.
+        values: what the outputs say by the run's task, for example a picture (C, H, W); ``counts`` as a rule.
     """
 
     decision: int | None
     label: str | None
     counts: np.ndarray
     decision_us: int | None
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class DeployedNetwork:
         target: where it runs.
         task: what its outputs mean.
         classes: their names, in the order of their numbers.
+        preparations: what was done to the run's samples, for each experience; empty where its data are recordings.
     """
 
     config: Any
@@ -53,6 +58,7 @@ class DeployedNetwork:
     target: Target
     task: Task
     classes: tuple[str, ...]
+    preparations: tuple[Preparation, ...] = ()
 
     @property
     def net(self) -> Net:
@@ -69,34 +75,54 @@ class DeployedNetwork:
         """The deployed network as an evaluation sees it."""
         return self.target.answer(self.network)
 
-    def predict(self, events: np.ndarray) -> Prediction:
-        """The answer to one recording, pre-processed as the run's data were.
+    def predict(self, data: np.ndarray, experience: int | None = None) -> Prediction:
+        """The answer to one recording or sample, which is treated as the run's data were.
 
         Args:
-            events: dtype ``EVENT``, within the run's ``dataset.sensor_size``. Shape ``[N]``.
+            data: a recording, dtype ``EVENT``, within the run's ``dataset.sensor_size``, shape ``[N]``; or a sample as
+                the data set has it, of the run's ``dataset.input_shape`` (see :class:`Preparation`).
+            experience: of which the sample is, where the run learnt several; its outputs count.
 
         Raises:
-            RequestError: an event that cannot be, or none is left after the pre-processing.
+            RequestError: an event or a value that cannot be, data of another kind or shape, an experience that there is
+                not, or no event is left after the pre-processing.
         """
-        data = self.config.dataset
-        if "sensor_size" not in data:
-            raise RequestError(f"the network was trained on samples (dataset={data.name}); predict takes events only")
-        recordings = from_list([events], [0], tuple(data.sensor_size), self.classes)
-        recordings = preprocess_recordings(recordings, data.get("preprocess"))
-        if not len(recordings[0]):
-            raise RequestError("the recording has no event left after dataset.preprocess")
-        (batch,) = Batches(recordings, 1, frames=self.config.frames).epoch(0)
+        allowed: tuple[int, ...] | None = None
+        one: Data
+        if self.preparations:
+            preparation = chosen(self.preparations, experience)
+            one, allowed = self._sample(data, preparation), preparation.outputs
+        else:
+            one = self._recording(data)
+        (batch,) = Batches(one, 1, frames=self.config.frames).epoch(0)
         answer = self.answer(batch)
         counts = answer.counts.sum(axis=1)  # B T K -> B K
-        decided = self.task.decide(counts, None)
+        values = self.task.values(counts, one.input_shape)[0]
+        decided = self.task.decide(counts, allowed)
         if decided is None:
-            return Prediction(decision=None, label=None, counts=counts[0], decision_us=None)
+            return Prediction(decision=None, label=None, counts=counts[0], decision_us=None, values=values)
         decision = int(decided[0])
-        why = "no output event" if counts.max() <= 0 else "a tie"
+        counted = counts if allowed is None else counts[:, list(allowed)]
+        why = "no output event" if counted.max() <= 0 else "a tie"
         at = -1 if answer.decision_us is None or decision < 0 else int(answer.decision_us[0])
         return Prediction(
             decision=decision,
             label=self.classes[decision] if decision >= 0 else f"none ({why})",
             counts=counts[0],
             decision_us=at if at >= 0 else None,
+            values=values,
         )
+
+    def _recording(self, events: np.ndarray) -> Recordings:
+        data = self.config.dataset
+        recordings = from_list([events], [0], tuple(data.sensor_size), self.classes)
+        recordings = preprocess_recordings(recordings, data.get("preprocess"))
+        if not len(recordings[0]):
+            raise RequestError("the recording has no event left after dataset.preprocess")
+        return recordings
+
+    def _sample(self, values: np.ndarray, preparation: Preparation) -> Samples:
+        found = preparation.checked(values, "sample")
+        if len(found) != 1:
+            raise RequestError(f"sample: an array of {len(found)} samples; predict takes them one by one")
+        return preparation.samples(found, ["sample"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,6 +89,19 @@ class _Seen:
             for name, value in (found or {}).items():
                 totals[name] = totals.get(name, 0) + int(value[real].sum())
 
+    def take_over(self, other: _Seen) -> None:
+        """Add what has been collected of another set, whose places come after those of this one."""
+        first = sum(len(part) for part in self.target)
+        self.index += [index + first for index in other.index]
+        for name in ("outputs", "target", "times", "duration"):
+            getattr(self, name).extend(getattr(other, name))
+        for into, found in (*((self.by_layer[q], other.by_layer[q]) for q in QUANTITIES), (self.extra, other.extra)):
+            for key, parts in found.items():
+                into.setdefault(key, []).extend(parts)
+        for totals, more in ((self.saturations, other.saturations), (self.dropped, other.dropped)):
+            for key, value in more.items():
+                totals[key] = totals.get(key, 0) + value
+
     def activity(self) -> dict[str, float]:
         """Means per recording of what the layers did."""
         found: dict[str, float] = {}
@@ -138,11 +151,49 @@ def evaluate(answer: Answer, batches: Iterable[Batch], task: Task, allowed: Sequ
     Raises:
         RequestError: the task's metrics lack the one that it is judged by.
     """
+    return _evaluation(*_collected(answer, batches, task, allowed), task)
+
+
+def evaluate_experiences(
+    answer: Answer, experiences: Sequence[tuple[Iterable[Batch], Sequence[int] | None]], task: Task
+) -> tuple[Evaluation, tuple[Evaluation, ...]]:
+    """Evaluate a network on several experiences, each with its own outputs.
+
+    Args:
+        answer: the network.
+        experiences: the batches of each, and the outputs that count there.
+        task: what outputs mean.
+
+    Returns:
+        all of them as one set, one after another, but with the means over the experiences of the metrics that the task
+        is judged by and shows; and each by itself, nothing where there is one only.
+    """
+    found = [_collected(answer, batches, task, allowed) for batches, allowed in experiences]
+    each = tuple(_evaluation(*one, task) for one in found)
+    if len(each) == 1:
+        return each[0], ()
+    together = _Seen()
+    for seen, _ in found:
+        together.take_over(seen)
+    decisions = [decision for _, decision in found if decision is not None]
+    whole = _evaluation(together, np.concatenate(decisions) if decisions else None, task)
+    names = {task.monitor, *(column.metric for column in task.columns)} & whole.metrics.keys()
+    means = {name: float(np.mean([one.metrics[name] for one in each])) for name in names}
+    return replace(whole, metrics=whole.metrics | means), each
+
+
+def _collected(
+    answer: Answer, batches: Iterable[Batch], task: Task, allowed: Sequence[int] | None
+) -> tuple[_Seen, np.ndarray | None]:
+    """A network's answers to a set, and the decisions."""
     seen = _Seen()
     for batch in batches:
         seen.add(batch, answer(batch), task.target(batch).numpy())
+    return seen, task.decide(np.concatenate(seen.outputs), allowed)
+
+
+def _evaluation(seen: _Seen, decision: np.ndarray | None, task: Task) -> Evaluation:
     out, target = np.concatenate(seen.outputs), np.concatenate(seen.target)
-    decision = task.decide(out, allowed)
     metrics = {name: float(value) for name, value in task.metrics(out, decision, target).items()}
     if task.monitor not in metrics:
         raise RequestError(

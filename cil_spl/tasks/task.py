@@ -41,6 +41,10 @@ def _no_decision(outputs: np.ndarray, allowed: Sequence[int] | None = None) -> N
     return None
 
 
+def _as_they_are(outputs: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
+    return outputs
+
+
 def _nothing(outputs: Tensor, target: Tensor) -> dict[str, Tensor]:
     return {}
 
@@ -63,6 +67,7 @@ class Task:
         columns: the metrics that rows show; ``monitor`` alone where none are named.
         decide: outputs (B, K), and the outputs that count (None for all) → decisions (B,), -1 where there is none; None
             where the task has no decisions.
+        values: outputs (B, K) and the input shape (C, H, W) → what they say, as ``predict`` keeps it. Shape (B, ...).
         target: what a batch asks for. Shape (B, ...).
         outputs: input shape (C, H, W) and number of classes of the data → number of outputs, K.
         train_metrics: outputs and targets of a training batch → what the log says of it besides the loss.
@@ -77,6 +82,7 @@ class Task:
     better: Literal["more", "less"] = "more"
     columns: tuple[Column, ...] = ()
     decide: Callable[[np.ndarray, Sequence[int] | None], np.ndarray | None] = _no_decision
+    values: Callable[[np.ndarray, Sequence[int]], np.ndarray] = _as_they_are
     target: Callable[[Batch], Tensor] = _target_of
     outputs: Callable[[Sequence[int], int | None], int] = _one_per_class
     train_metrics: Callable[[Tensor, Tensor], Mapping[str, float | Tensor]] = _nothing

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -119,8 +119,8 @@ class TrainingContext:
         precision: of the target's weights and states, and whether to train with weights rounded to it (``aware``).
         observer: another machine that does the forward pass in training; None for none.
         start: weights by name that training starts from (``start_from``); None for fresh ones.
-        deployed: score of a spiking network on the deployment target, for choices on validation data; None where
-            the target runs no spiking network.
+        deployed: score of a spiking network on the deployment target, for choices on validation data, by the outputs
+            that count (None for all); None where the target runs no spiking network.
         fresh: makes the network of a family where it is a user's own; None for that of the plan.
         folder: where checkpoints go.
         log: metrics of an epoch; warn: what the user should know, said once.
@@ -143,7 +143,7 @@ class TrainingContext:
     fresh: Callable[[str], Net] | None = None
     observer: Observer | None = None
     start: Mapping[str, Tensor] | None = None
-    deployed: Callable[[Net, Batches], float] | None = None
+    deployed: Callable[[Net, Batches, Sequence[int] | None], float] | None = None
     stages: list[tuple[str, int]] = field(default_factory=list)
 
     def build(self, family: str) -> Net:
@@ -245,13 +245,17 @@ class TrainingContext:
         return f"deployed_{self.task.monitor}" if self.deployed is not None else self.task.monitor
 
     def score(self, net: Net) -> dict[str, float]:
-        """Validation metrics of a spiking network, in time steps and, where there is one, on the target."""
-        val = self.batches(self.experiences[0].val, train=False)
-        seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
+        """Validation metrics of a spiking network, in time steps and, where there is one, on the target.
+
+        They are those of the first experience, by its outputs; a method that trains on several replaces
+        ``experiences`` by the one that it trains on.
+        """
+        val, allowed = self.batches(self.experiences[0].val, train=False), self.experiences[0].outputs
+        seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task, allowed)
         self.watch(net, seen)
         found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
         if self.deployed is not None:
-            found[self.monitor] = self.deployed(net, val)
+            found[self.monitor] = self.deployed(net, val, allowed)
         return found
 
     def watch(self, net: Net, seen: ev.Evaluation) -> None:

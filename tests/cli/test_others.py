@@ -256,7 +256,7 @@ def network(pipeline, monkeypatch):
     """A network that answers class 1; the real one is in tests/test_load.py."""
     stand_in = types.ModuleType("cil_spl.load")
 
-    def predict(events):
+    def predict(events, experience=None):
         return types.SimpleNamespace(label="one", counts=np.array([2.0, 7.0]), decision_us=12_500)
 
     stand_in.load = lambda run, extensions: types.SimpleNamespace(predict=predict, classes=("zero", "one"))
@@ -294,15 +294,6 @@ def test_a_wrong_prediction(cilspl, here, pipeline, network, run, content, piece
     assert said.code == 2
     assert piece in said.err
     assert "Traceback" not in said.err
-
-
-def test_no_prediction_of_recordings_by_a_network_of_images(cilspl, here, pipeline, network):
-    words = ("dataset=digits", "target=software", "method=bptt", "hydra.run.dir=runs/one", OFF)
-    assert cilspl("run", *words).code == 0
-    Path("mine.csv").write_text("1,2,0,1\n")
-    said = cilspl("predict", "runs/one", "mine.csv")
-    assert said.code == 2
-    assert "trained on samples of dataset=digits; predict takes recordings of events only" in said.err
 
 
 def test_a_run_is_named_alike_everywhere(cilspl, two_runs, network):

@@ -269,7 +269,7 @@ def test_it_learns(method: Any, aware: bool, tmp_path: Path) -> None:
         trainer=Trainer(epochs=8, batch_size=10),
     )
 
-    def deployed(net: nn.Sequential, batches: Batches) -> float:
+    def deployed(net: nn.Sequential, batches: Batches, allowed: Any = None) -> float:
         answer = target.answer(target.quantize(net))
         right = [answer(b).counts.sum(1).argmax(1) == b.target.numpy() for b in batches.epoch(0)]
         return float(np.concatenate(right).mean())
@@ -335,7 +335,7 @@ def test_training_adapts_to_the_die_in_the_loop(tmp_path: Path) -> None:
             observer=ChipObserver(speck(), PLAN, layers="all", v_mem=False, die=die),
             trainer=Trainer(epochs=20, batch_size=10),
             folder=tmp_path / str(loop),
-            deployed=lambda net, _, die=die: -loss_on(die, net),  # what the epoch is chosen by
+            deployed=lambda net, _, allowed=None, die=die: -loss_on(die, net),  # what the epoch is chosen by
         )
         net = cil_bptt.train(loops, lr=3e-2, plain=0.25).net
         loss |= {(loop, judge): loss_on(on, net) for judge, on in dies.items()}

@@ -157,7 +157,7 @@ def test_conversion_learns_and_takes_the_best_gain_on_validation(aware: bool, tm
 def test_gain_is_chosen_on_the_target_where_there_is_one(tmp_path: Path) -> None:
     asked: list[float] = []
 
-    def deployed(net: torch.nn.Sequential, batches: Any) -> float:
+    def deployed(net: torch.nn.Sequential, batches: Any, allowed: Any = None) -> float:
         asked.append(float(net.conv1.weight.abs().max().detach()))
         assert len(batches.data) == 15  # the validation set
         return {1: 0.2, 2: 0.9, 0: 0.5}[len(asked) % 3]
@@ -195,7 +195,7 @@ def test_conversion_takes_the_epoch_and_gain_that_score_best_converted(tmp_path:
     scores = iter([0.1, 0.2, 0.9, 0.3, 0.4, 0.4, 0.9, 0.3])  # two gains in each of three epochs, and at the end
     seen: list[torch.Tensor] = []
 
-    def deployed(net: torch.nn.Sequential, _: Batches) -> float:
+    def deployed(net: torch.nn.Sequential, _: Batches, allowed: Any = None) -> float:
         seen.append(net.conv1.weight.detach().clone())
         return next(scores)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -69,6 +71,41 @@ def test_padding_does_not_count() -> None:
     plain = ev.evaluate(answer_of(table), Batches(recordings(), 7, Frames(1)).epoch(0), TASK)
     padded = ev.evaluate(answer_of(table), Batches(recordings(), 4, Frames(1), pad=True).epoch(0), TASK)
     assert padded.metrics == plain.metrics
+
+
+def test_experiences_of_unequal_size_count_alike() -> None:
+    """Each by its own outputs; together they are one set, one after another, with the mean of their accuracies."""
+    table = [[3, 1, 0], [0, 2, 9], [0, 0, 0], [5, 4, 9], [1, 9, 2], [0, 0, 1], [2, 0, 0]]
+    data = recordings()
+    target = data.target.tolist()
+    allowed = (0, 1)
+
+    def restricted(row: list[int]) -> int:
+        return -1 if row[0] == row[1] else int(row[1] > row[0])
+
+    def batches(first: int, last: int) -> Any:
+        return Batches(data.subset(range(first, last)), 2, Frames(1)).epoch(0)
+
+    def answer_at(first: int) -> Any:
+        return answer_of(table[first:])
+
+    parts = [(batches(0, 5), allowed), (batches(5, 7), None)]
+    answers_in_turn = iter([answer_at(0)] * 3 + [answer_at(5)])
+    whole, each = ev.evaluate_experiences(lambda batch: next(answers_in_turn)(batch), parts, TASK)
+    decided = [restricted(row) for row in table[:5]] + [2, 0]
+    assert whole.decision is not None
+    assert whole.decision.tolist() == decided
+    assert whole.index.tolist() == list(range(7))
+    right = [decided[i] == target[i] for i in range(7)]
+    by_hand = (np.mean(right[:5]), np.mean(right[5:]))
+    assert by_hand[0] != by_hand[1]
+    assert [one.metrics["accuracy"] for one in each] == pytest.approx(by_hand)
+    assert whole.metrics["accuracy"] == pytest.approx(np.mean(by_hand))
+    assert whole.metrics["n"] == 7
+    assert whole.metrics["synops"] == pytest.approx(sum(one.metrics["synops"] * one.metrics["n"] for one in each) / 7)
+    seen, none = ev.evaluate_experiences(answer_at(0), [(batches(0, 5), allowed)], TASK)
+    assert none == ()
+    assert seen.metrics == each[0].metrics
 
 
 @settings(max_examples=50)
