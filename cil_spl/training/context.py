@@ -266,7 +266,7 @@ class TrainingContext:
             classes = self.experiences[0].train.classes
             names = ", ".join(classes[k] if classes else str(k) for k in missing)
             self.warn(f"never answered on validation: class {names}")
-        for layer in answers.heavy_weights(net, self.plan):
+        for layer in answers.heavy_weights(net):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
 
 
