@@ -37,7 +37,16 @@ FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "resumed": ((list,), "a list"),
     "refused": ((bool,), "true or false"),
 }
-NAMES = ("method", "model", "dataset", "target", "backend", "seed")  # of a row; the rest are figures
+NAMES = (
+    "method",
+    "model",
+    "dataset",
+    "target",
+    "backend",
+    "seed",
+    "columns",
+    "score",
+)  # of a row; the rest are figures
 INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (
     ("tags", (str,), "text"),
     ("metrics", (int, float, NoneType), "a number or null"),

@@ -248,7 +248,7 @@ class TrainingContext:
         val = self.batches(self.experiences[0].val, train=False)
         seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task)
         self.watch(net, seen)
-        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
+        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops") if name in seen.metrics}
         if self.deployed is not None:
             found[self.monitor] = self.deployed(net, val)
         return found
