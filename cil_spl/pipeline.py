@@ -10,10 +10,9 @@ from omegaconf import DictConfig
 
 from cil_spl import schema
 from cil_spl.base import fence, process, ranks
-from cil_spl.data import cache, datasets, preparation
-from cil_spl.data.experiences import tested
+from cil_spl.data import cache, datasets
 from cil_spl.models.plan import Plan
-from cil_spl.results import by_experience, figures
+from cil_spl.results.outputs import leave_files
 from cil_spl.results.record import open_record
 from cil_spl.results.resumption import check_resumable
 from cil_spl.results.row import row_of, score_name
@@ -58,13 +57,10 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             if not ranks.first():
                 return {}
             write_network(record.place / "weights.pt", trained.net)
-            preparation.keep(record.place, experiences)
             deployed = deploy(target, trained, ctx, record.place)
             metrics = deployed.metrics(score_name(task), task) | dict(trained.notes or {})
             row = row_of(cfg, target.backend, task, metrics)
-            task.files(record.place, deployed.evaluations, tested(experiences))
-            by_experience.write(record.place, deployed.by_experience, experiences, task)
-            figures.draw(record, ctx, target, deployed)
+            leave_files(record, ctx, target, deployed)
             record.finish(metrics, row)
     return row
 

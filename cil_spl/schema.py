@@ -68,6 +68,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
     out = _top(resolved)
     out["extensions"] = named = fence.check_extensions(resolved.get("extensions"), extensions)
     nodes = {group: _node(resolved, group) for group in (*GROUPS, *CALLED)}
+    _register_kinds((nodes["model"] or {}).get("layers"), named)
     for group in GROUPS:
         out[group] = _group(group, nodes[group] or {})
     if out["model"]["_target_"] is not None:
@@ -108,7 +109,7 @@ def asked(cfg: DictConfig) -> Asked:
     neuron: Any = OmegaConf.to_container(cfg.model.neuron)
     observer: Any = None if cfg.observer is None else OmegaConf.to_container(cfg.observer)
     init_rate = float(cfg.method.get("init_rate") or 1.0)
-    return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer)
+    return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer, requires(cfg).converts)
 
 
 def check_experiences(cfg: DictConfig, n: int) -> None:
@@ -181,6 +182,15 @@ def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
         if found["layers"] is not None:
             check_layers(found["layers"])
     return found
+
+
+def _register_kinds(layers: Any, extensions: Sequence[str]) -> None:
+    """Import the user's modules where a block is of no built-in kind: they may register it."""
+    from cil_spl.models.options import BLOCKS
+
+    blocks = [block for block in layers or () if isinstance(block, dict)] if isinstance(layers, list) else []
+    if any(not set(block) & set(BLOCKS) for block in blocks):
+        fence.bring_in(extensions)
 
 
 def _check_called(group: str, node: dict[str, Any], extensions: Sequence[str]) -> None:

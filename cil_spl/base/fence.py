@@ -203,6 +203,21 @@ def locate(group: str, target: Any, extensions: Sequence[str] = ()) -> Any:
     return found
 
 
+def bring_in(extensions: Sequence[str]) -> None:
+    """Import the modules that the user has named, for what they register.
+
+    Raises:
+        RequestError: one cannot be imported.
+    """
+    for module in extensions:
+        try:
+            importlib.import_module(module)
+        except Exception as error:  # a module of the user's may raise anything
+            raise RequestError(
+                f"extensions=[{module}]: it cannot be imported ({type(error).__name__}: {error})"
+            ) from error
+
+
 def _is_called(found: Any) -> bool:
     return inspect.isfunction(found) or inspect.isbuiltin(found) or inspect.isclass(found)
 

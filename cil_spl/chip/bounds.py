@@ -22,6 +22,12 @@ def check_neurons(neuron: Mapping[str, Any], init_rate: float = 1.0) -> None:
             "model.neuron.min_v_mem=null: quantising needs a lower bound, or the scale is spent on it and every weight "
             "rounds to zero; use model.neuron.min_v_mem=-1, or a lower one"
         )
+    start = float(neuron.get("v_init") or 0.0)
+    if start >= float(neuron["spike_threshold"]):
+        raise RequestError(
+            f"model.neuron.v_init={start:g}: must be below model.neuron.spike_threshold={neuron['spike_threshold']:g}; "
+            "on a chip a neuron fires at an event only"
+        )
     steps = 2 * (2**15 - 1)
     threshold = float(neuron["spike_threshold"])
     for name, beside in (("spike_threshold", init_rate), ("min_v_mem", min(init_rate, threshold))):

@@ -62,7 +62,7 @@ class ChipObserver:
         if self.die:
             self.die.check_layers([stage.weight.name for stage in self.stages])
         self.chip: ChipNetwork | None = None
-        self.unit: dict[str, float] = {}
+        self.unit: dict[str, float | Tensor] = {}
         self.device = torch.device("cpu")
         self.seen: dict[str, Observation] = {}
 
@@ -71,10 +71,11 @@ class ChipObserver:
         self.chip = chip = self.target.quantize(net, self.precision).chip
         self.device = next(net.parameters()).device
         # The chip's threshold is a rounded one: in units of it, a state is what the float network calls v_mem.
-        self.unit = {
-            stage.neuron: float(cast(Any, net.get_submodule(stage.neuron)).spike_threshold) / layer.threshold
-            for stage, layer in zip(self.stages, chip.layers, strict=True)
-        }
+        # With a threshold of each channel, the chip's one stands for each of them.
+        self.unit = {}
+        for stage, layer in zip(self.stages, chip.layers, strict=True):
+            theta: Tensor = cast(Any, net.get_submodule(stage.neuron)).spike_threshold.detach()
+            self.unit[stage.neuron] = (float(theta) if theta.numel() == 1 else theta) / layer.threshold
 
     def open(self, batch: Batch) -> None:
         """Run a batch, each recording from zeroed states; windows do not change what the chip does."""

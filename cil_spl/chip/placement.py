@@ -22,6 +22,7 @@ from cil_spl.models.plan import Plan, pair
 from cil_spl.models.stages import destinations, stages
 
 KI = 1024
+WIDTH = 80  # columns of a terminal
 # (kernel entries, neuron entries) of the nine cores of a Speck 2e/2f.
 CORES = (*[(16 * KI, 64 * KI)] * 3, *[(32 * KI, 32 * KI)] * 2, *[(64 * KI, 16 * KI)] * 2, *[(16 * KI, 16 * KI)] * 2)
 MAX_INPUT_MAP, MAX_OUTPUT_MAP, MAX_FEATURES, MAX_KERNEL, MAX_PADDING = 128, 64, 1024, 16, 7
@@ -87,16 +88,32 @@ class Placement:
         return rows
 
     def __str__(self) -> str:
-        """The same in 80 columns, with where each layer's events go; a second destination has a line of its own."""
-        lines = [["layer", "core", "weights", "map", "kernel", "neurons", "feeds /pool"]]
+        """The same in 80 columns, with where each layer's events go; a second destination has a line of its own.
+
+        Where names are too long for that, the ways of the events stand in lines of their own below the table.
+        """
+        lines = [["layer", "core", "weights", "map", "kernel", "neurons"]]
+        ways = [["feeds /pool"]]
         for row, need in zip(self.table(), self.needs, strict=True):
             kernel = f"{_entries(need.kernel_entries)} {row['kernel used']:.0%}"
             neurons = f"{_entries(need.neuron_entries)} {row['neurons used']:.0%}"
-            cells = [need.name, str(row["core"]), str(row["weights"]), str(row["output map"]), kernel, neurons]
-            first, *others = need.feeds or ("",)
-            lines += [[*cells, first], *([*[""] * len(cells), other] for other in others)]
-        wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-        return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, wide, strict=True)).rstrip() for line in lines)
+            lines.append([need.name, str(row["core"]), str(row["weights"]), str(row["output map"]), kernel, neurons])
+            ways.append(list(need.feeds or ("",)))
+        beside = [
+            [*(line if i == 0 else [""] * len(line)), way]
+            for line, feeds in zip(lines, ways, strict=True)
+            for i, way in enumerate(feeds)
+        ]
+        text = _columns(beside)
+        if max(map(len, text.splitlines())) <= WIDTH:
+            return text
+        listed = [[need.name if i == 0 else "", f"-> {way}"] for need in self.needs for i, way in enumerate(need.feeds)]
+        return f"{_columns(lines)}\n\nWhere events go (/pool):\n{_columns(listed)}"
+
+
+def _columns(lines: Sequence[Sequence[str]]) -> str:
+    wide = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    return "\n".join("  ".join(c.ljust(w) for c, w in zip(line, wide, strict=True)).rstrip() for line in lines)
 
 
 def place(plan: Plan, *, readout: bool = False) -> Placement:

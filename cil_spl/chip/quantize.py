@@ -8,6 +8,7 @@ before they are scaled.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -39,21 +40,21 @@ class FakeQuantize(nn.Module):
     Args:
         stage: of the layer.
         neuron: after it; its present threshold and bound are read at each step.
-        norm: between the two, or None.
+        norms: between the two.
         precision: of the chip.
     """
 
-    def __init__(self, stage: Stage, neuron: nn.Module, norm: nn.Module | None, precision: Precision) -> None:
+    def __init__(self, stage: Stage, neuron: nn.Module, norms: Sequence[nn.Module], precision: Precision) -> None:
         super().__init__()
         self.area, self.precision = stage.fold, precision
-        self.others = (neuron, norm)  # a tuple, so that they do not become parts of this module
+        self.others = (neuron, *norms)  # a tuple, so that they do not become parts of this module
 
     def forward(self, weight: Tensor) -> Tensor:
-        neuron, norm = self.others
+        neuron, *norms = self.others
         with torch.no_grad():
             factor, theta, low = neurons.one_threshold(cast(sl.LIF, neuron))
-            assert low is not None
-            if norm is not None:
+            assert low is not None  # check_net has seen to it
+            for norm in norms:
                 gain, _ = norm_as_factor(norm)
                 factor = gain if factor is None else factor * gain
             whole = weight if factor is None else weight * factor.view(-1, *[1] * (weight.dim() - 1))
@@ -73,10 +74,9 @@ def make_aware(net: Net, neuron: nn.Module, precision: Precision = CHIP) -> None
         precision: bits of weights and states.
     """
     for stage in stages(net.plan):
-        module, after = net.get_submodule(stage.weight.name), followers(net.plan, stage.weight.name)
-        norm = net.get_submodule(after[0]) if after else None
-        own = net.get_submodule(stage.neuron)
-        aware = FakeQuantize(stage, own if neurons.is_spiking(own) else neuron, norm, precision)
+        module, own = net.get_submodule(stage.weight.name), net.get_submodule(stage.neuron)
+        norms = [net.get_submodule(name) for name in followers(net.plan, stage.weight.name)]
+        aware = FakeQuantize(stage, own if neurons.is_spiking(own) else neuron, norms, precision)
         parametrize.register_parametrization(module, "weight", aware)
 
 
@@ -122,13 +122,18 @@ def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> t
                 input_shape=stage.input_shape,
                 threshold=int(integers.threshold),
                 min_v_mem=int(integers.min_v_mem),
-                v_init=round(float(getattr(neuron, "v_init", 0.0)) * float(integers.scale)),
+                v_init=_below(integers, float(neurons.initial(neuron))),
                 reset="zero" if type(neuron.reset_fn).__name__ == "MembraneReset" else "subtract",
                 scale=float(integers.scale),
                 destinations=tuple(Destination(*one) for one in destinations(parts, stage.weight.name)),
             )
         )
     return ChipNetwork(tuple(layers), net.plan.input_shape), warnings
+
+
+def _below(integers: Integers, v_init: float) -> int:
+    """An initial state in integers, below the threshold: on the chip a neuron fires at an event only."""
+    return min(round(v_init * float(integers.scale)), int(integers.threshold) - 1)
 
 
 def _warnings(stage: Stage, integers: Integers, precision: Precision) -> list[str]:
@@ -146,12 +151,27 @@ def _warnings(stage: Stage, integers: Integers, precision: Precision) -> list[st
     return found
 
 
+def check_net(net: Net, leaky: bool = False) -> None:
+    """Refuse a network whose neurons the chip's rule cannot round.
+
+    Args:
+        leaky: see :func:`quantize`.
+
+    Raises:
+        RequestError: naming the layer.
+    """
+    for stage in stages(net.plan):
+        check_neuron(net.get_submodule(stage.neuron), stage, leaky)
+
+
 def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
     """Refuse neurons that the chip does not have.
 
     Raises:
         RequestError: naming the layer.
     """
+    if not neurons.is_spiking(neuron):
+        raise RequestError(f"layer {stage.neuron}: {type(neuron).__name__} does not spike; use sinabs' IAF neurons")
     if not isinstance(neuron, sl.IAF) and not leaky:
         raise RequestError(
             f"layer {stage.neuron}: {type(neuron).__name__} cannot be placed on the chip, which has no multiplicative "

@@ -46,7 +46,7 @@ from cil_spl.training.gradient_cosine import Meter
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="cnn", observer=True)
+REQUIRES = Requires(family="cnn", observer=True, converts=True)
 
 
 def train(

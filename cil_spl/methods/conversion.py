@@ -44,7 +44,7 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="cnn", observer=False)
+REQUIRES = Requires(family="cnn", observer=False, converts=True)
 
 
 def train(
@@ -155,14 +155,18 @@ def convert(ctx: TrainingContext, ann: Net, activation: dict[str, float], gain: 
 def events_per_unit(ann: Net, activation: dict[str, float], gain: float) -> tuple[dict[str, float], dict[str, float]]:
     """Events that stand for one unit of the CNN: of each weight layer's output, and of its input.
 
-    Branches that are added have the same, that of the most active of them.
+    Branches that are added have the same, that of the most active of them; where the input is one of them, its own.
     """
-    sources = {name: ann.plan.weights_before(name) for name in activation}
-    top = dict(activation)
-    for together in (names for names in sources.values() if len(names) > 1):
-        for name in together:
-            top[name] = max(top[other] for other in together if other != INPUT)
-    events = {name: gain / value for name, value in top.items()} | {INPUT: 1.0}
+    plan = ann.plan
+    sources = {name: plan.weights_before(name) for name in activation}
+    groups: list[set[str]] = []  # of branches that are added somewhere, joined where they share one
+    for together in (set(plan.weights_before(layer.name)) for layer in plan.layers if layer.kind == "add"):
+        joined = [group for group in groups if group & together]
+        groups = [group for group in groups if group not in joined] + [together.union(*joined)]
+    events = {name: gain / value for name, value in activation.items()} | {INPUT: 1.0}
+    for group in groups:
+        common = 1.0 if INPUT in group else min(events[name] for name in group)
+        events |= dict.fromkeys(group, common)
     return events, {name: events[names[0]] for name, names in sources.items()}
 
 

@@ -11,18 +11,20 @@ from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch
 from cil_spl.models import neurons
+from cil_spl.models.fold import norm_as_factor
 from cil_spl.models.forward import forward
 from cil_spl.models.kinds import POOLS, WEIGHTED, Shape, kind_of, pair
 from cil_spl.models.net import Net, evaluating, walk
 from cil_spl.models.plan import INPUT, Layer, Plan
+from cil_spl.models.stages import followers
 from cil_spl.tasks.evaluation import Activity, Answer, decision_times
 
 
 def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
     """Answers of a time-stepped spiking network.
 
-    What multiplies other values than events (samples, or what no neurons follow) does multiply-accumulates (``macs``);
-    those of samples are counted once for all time steps, since the values are the same at each.
+    What multiplies other values than events (samples, or what no neurons follow) does multiply-accumulates (``macs``),
+    at each time step; once for all of them where its input is a sample's, which is the same at each.
     """
     device = device or torch.device("cpu")
     net = net.to(device)
@@ -42,7 +44,12 @@ def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> 
             name: _numpy((into.sum(dim=(0, 2)) * reach[name]).sum(dim=(1, 2)))  # T B C H W -> B H W -> B
             for name, into in reached.items()
         }
-        macs = {name: np.full(len(batch), value) for name, value in dense.items() if name not in reached}
+        changing = varying(plan, batch.edges_us is not None)
+        macs = {
+            name: np.full(len(batch), value * (len(frames) if name in changing else 1))
+            for name, value in dense.items()
+            if name not in reached
+        }
         counts = _numpy(out.transpose(0, 1))  # T B K -> B T K
         decided = None if batch.edges_us is None else decision_times(counts, batch.edges_us)
         return Activity(counts, events, synops, decided, macs=macs)
@@ -90,6 +97,18 @@ def macs_of(plan: Plan) -> dict[str, float]:
     }
 
 
+def varying(plan: Plan, events: bool) -> set[str]:
+    """The layers whose input differs from one time step to the next: ``events`` differ, samples do not."""
+    found = {INPUT} if events else set()
+    inputs: set[str] = set()
+    for i, layer in enumerate(plan.layers):
+        if any(name in found for name in plan.inputs(i)):
+            inputs.add(layer.name)
+        if layer.name in inputs or kind_of(layer.kind, layer.name).over != "steps":
+            found.add(layer.name)
+    return inputs
+
+
 def traffic(net: Net, frames: Tensor | None, spikes: dict[str, Tensor]) -> dict[str, Tensor]:
     """The events that reach each layer with weights, pooled as a chip would: summed.
 
@@ -115,16 +134,16 @@ def traffic(net: Net, frames: Tensor | None, spikes: dict[str, Tensor]) -> dict[
             return sum((one for one in inputs[1:] if one is not None), start=x)
         if kind == "flatten":
             return x  # it keeps its map
-        if kind_of(kind, name).weight:
+        if kind in WEIGHTED:
             found[name] = x if x.dim() == 5 else x[..., None, None]
         return None
 
-    delayed = {
-        one.name: _delayed(spikes.get(net.plan.inputs(i)[0]))
-        for i, one in enumerate(net.plan.layers)
-        if one.kind == "delay"
-    }
-    walk(net, frames, layer, delayed=delayed)
+    delays = {one.name: net.plan.inputs(i)[0] for i, one in enumerate(net.plan.layers) if one.kind == "delay"}
+    delayed: dict[str, Tensor | None] = dict.fromkeys(delays)
+    for _ in range(1 + len(delays)):  # a delay reads what comes after it
+        found.clear()
+        _, seen = walk(net, frames, layer, delays.values(), delayed)
+        delayed = {name: _delayed(frames if source == INPUT else seen[source]) for name, source in delays.items()}
     return found
 
 
@@ -154,17 +173,19 @@ def map_in_front(plan: Plan, shapes: dict[str, Shape], name: str) -> tuple[int, 
 
 
 def answer_of(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
-    """Answers of any network: in time steps where it spikes, else on one frame per recording."""
-    return (stepped_answer if _spikes(net) else cnn_answer)(net, plan, device)
+    """Answers of any network: in time steps where it spikes or has states, else on one frame per recording."""
+    return (stepped_answer if runs_in_steps(net) else cnn_answer)(net, plan, device)
 
 
 def bins_of(net: Net) -> int | None:
-    """Time steps that a network takes: one where nothing spikes, otherwise the run's, None."""
-    return None if _spikes(net) else 1
+    """Time steps that a network takes: one where nothing spikes and no state is kept, otherwise the run's, None."""
+    return None if runs_in_steps(net) else 1
 
 
-def _spikes(net: Net) -> bool:
-    return any(neurons.is_spiking(module) for module in net.modules())
+def runs_in_steps(net: Net) -> bool:
+    """Whether a network knows time: it has spiking neurons, or another layer that keeps a state."""
+    stateful = any(kind_of(layer.kind, layer.name).over in ("time", "delay") for layer in net.plan.layers)
+    return stateful or any(neurons.is_spiking(module) for module in net.modules())
 
 
 def n_weights(net: Net) -> int:
@@ -198,17 +219,21 @@ def _numpy(x: Tensor) -> np.ndarray:
     return x.double().cpu().numpy()
 
 
-def heavy_weights(net: Net, plan: Plan) -> list[str]:
+def heavy_weights(net: Net) -> list[str]:
     """Layers with weights above threshold: on the chip such neurons lag behind and keep firing."""
-    found = []
+    found, plan = [], net.plan
     for i, layer in enumerate(plan.layers):
         if layer.kind not in WEIGHTED:
             continue
         weighted: Any = net.get_submodule(layer.name)
-        readers: list[Any] = [net.get_submodule(plan.layers[k].name) for k in plan.readers[layer.name]]
-        area = averaged(plan, plan.inputs(i)[0])
+        largest = weighted.weight.detach().flatten(1).amax(1) / averaged(plan, plan.inputs(i)[0])  # F ... -> F
+        last = layer.name
+        for last in followers(plan, layer.name):
+            if plan.named(last).kind == "norm":
+                largest = largest * norm_as_factor(net.get_submodule(last))[0].detach()
+        readers: list[Any] = [net.get_submodule(plan.layers[k].name) for k in plan.readers[last]]
         if any(
-            neurons.is_spiking(neuron) and bool((weighted.weight.detach() / area > neuron.spike_threshold.max()).any())
+            neurons.is_spiking(neuron) and bool((largest > neuron.spike_threshold.detach().flatten()).any())
             for neuron in readers
         ):
             found.append(layer.name)
@@ -216,12 +241,12 @@ def heavy_weights(net: Net, plan: Plan) -> list[str]:
 
 
 def averaged(plan: Plan, name: str) -> int:
-    """The area of the average pooling between a layer and the neurons before it."""
+    """The area of the average pooling between a layer and the neurons before it; the smallest of branches."""
+    if name == INPUT or plan.named(name).kind not in ("flatten", "add", *POOLS):
+        return 1
+    layer = plan.named(name)
     area = 1
-    while name != INPUT and plan.named(name).kind in ("flatten", *POOLS):
-        layer = plan.named(name)
-        if layer.kind == "avgpool":
-            y, x = pair(layer.params["kernel_size"])
-            area *= y * x
-        name = plan.inputs(plan.layers.index(layer))[0]
-    return area
+    if layer.kind == "avgpool":
+        y, x = pair(layer.params["kernel_size"])
+        area = y * x
+    return area * min(averaged(plan, source) for source in plan.inputs(plan.layers.index(layer)))

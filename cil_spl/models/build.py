@@ -10,7 +10,7 @@ from torch import nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
-from cil_spl.models.kinds import kind_of
+from cil_spl.models.kinds import BUILT_IN, KINDS, kind_of
 from cil_spl.models.net import Net
 from cil_spl.models.options import BLOCKS, check_layers
 from cil_spl.models.plan import INPUT, Layer, Plan, pair
@@ -21,8 +21,9 @@ def plan_from(
 ) -> Plan:
     """The plan of a config's ``model.layers``.
 
-    Each block is one layer, ``{conv: features, …}``, ``{linear: features, …}`` or another of
-    :data:`cil_spl.models.options.BLOCKS`, and what stands after it: a bias, a normalisation, neurons, pooling.
+    Each block is one layer, ``{conv: features, …}``, ``{linear: features, …}``, another of
+    :data:`cil_spl.models.options.BLOCKS` or of a kind that a user has registered, ``{KIND: parameters, …}``, and what
+    stands after it: a bias, a normalisation, neurons, pooling.
     ``linear: classes`` means one feature per output of the network. A block reads the one before it, or those that
     ``inputs`` names; several are added.
 
@@ -34,6 +35,12 @@ def plan_from(
     flat: set[str] = set()  # layers that give a vector
     checked = check_layers(blocks)
     names = [block["name"] or f"{_kind(block)}{i}" for i, block in enumerate(checked, start=1)]
+    for i, name_of_block in enumerate(names):
+        if name_of_block in ("plan", "training") or hasattr(nn.Module, name_of_block):
+            raise RequestError(
+                f"model.layers[{i}].name={name_of_block}: torch modules have an attribute of this name; choose "
+                f"another, for example {name_of_block}{i + 1}"
+            )
     for i, (name_of_block, block) in enumerate(zip(names, checked, strict=True), start=1):
         before = names[i - 2] if i > 1 else INPUT
         new = _block(i, name_of_block, block, before, last_of, flat, n_outputs, names)
@@ -48,7 +55,26 @@ def plan_from(
 
 
 def _kind(block: Mapping[str, Any]) -> str:
-    return next(kind for kind in BLOCKS if kind in block)
+    return next(kind for kind in (*BLOCKS, *(kind for kind in KINDS if kind not in BUILT_IN)) if kind in block)
+
+
+def check_cnn(plan: Plan, converts: bool) -> None:
+    """Refuse a plan that no CNN can have: it sees one frame, and no time steps.
+
+    Args:
+        converts: whether a spiking network is to be made of it.
+
+    Raises:
+        RequestError: naming the layer.
+    """
+    for layer in plan.layers:
+        where = f"model {plan.name}: layer {layer.name} ({layer.kind})"
+        if kind_of(layer.kind, layer.name).over in ("time", "delay"):
+            raise RequestError(f"{where} runs in time steps, and a CNN has none; use a method that trains spikes, such "
+                               "as method=bptt")  # fmt: skip
+        if converts and layer.kind == "module":
+            raise RequestError(f"{where} is of the user's own, and cannot be converted; make the network of layers "
+                               "that a plan knows, or use a method that trains spikes: method=bptt")  # fmt: skip
 
 
 def _block(
@@ -73,7 +99,7 @@ def _block(
         found.append(Layer(layer_name, layer_kind, params or {}, explicit))
 
     sources = [one if kind == "delay" else last_of[one] for one in reads]
-    if len(sources) > 1 and kind != "add":
+    if len(sources) > kind_of(kind, name).inputs[1]:
         put(f"add{i}", "add", inputs=sources)
         sources = [f"add{i}"]
         if any(last_of[one] in flat for one in reads):
@@ -88,7 +114,7 @@ def _block(
         put(f"norm{i}", "norm", {"norm": block["norm"]})
     if block.get("neuron"):
         put(f"spike{i}", "neuron")
-    if kind != "conv" and (is_flat or kind == "linear"):
+    if kind == "linear" or (is_flat and kind != "conv" and kind in BLOCKS):  # of a registered kind nothing is known
         flat.update(layer.name for layer in found)
     if pair(block.get("pool", 1)) != (1, 1):
         put(f"pool{i}", block["pool_kind"], {"kernel_size": pair(block["pool"])})
@@ -103,6 +129,8 @@ def _params(kind: str, block: Mapping[str, Any], n_outputs: int) -> dict[str, An
         return params | {"stride": pair(block["stride"]), "padding": pair(block["padding"])} | bias
     if kind == "linear":
         return {"out_features": features} | bias
+    if kind not in BLOCKS:
+        return dict(block[kind])
     return {"decay": block["weigh_time"]} if kind == "weigh_time" else {}
 
 

@@ -23,12 +23,13 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
-from cil_spl.models.kinds import kind_of
+from cil_spl.models.kinds import POOLS, kind_of
 from cil_spl.models.layers import Bias, ScaleNorm
 from cil_spl.models.net import Net
 from cil_spl.models.plan import INPUT, Layer, Plan
-from cil_spl.models.stages import followers
+from cil_spl.models.stages import foldable, followers
 
+LINEAR = ("flatten", "add", "delay", "weigh_time", *POOLS)  # what an amplitude passes through
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 
 
@@ -45,9 +46,13 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
         ``net`` itself where there is nothing to fold. A normalisation that follows no weights stays.
 
     Raises:
-        RequestError: amplitudes that do not agree where branches are added.
+        RequestError: amplitudes that do not agree where branches are added, or that reach what scales no amplitude
+            out; with ``T``, a shift that follows no weights.
     """
     plan = net.plan
+    if T != 1:
+        for reason in foldable(plan, chip=False):
+            raise RequestError(reason)
     behind = {
         layer.name: followers(plan, layer.name) for layer in plan.layers if kind_of(layer.kind, layer.name).weight
     }
@@ -62,6 +67,7 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
     layers: list[Layer] = []
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     stands_for = {name: weight for weight, names in behind.items() for name in names}
+    after = {plan.layers[k].name for name, names in behind.items() for k in plan.readers[(names or [name])[-1]]}
     for i, layer in enumerate(plan.layers):
         if layer.name in gone:
             continue
@@ -74,7 +80,7 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
             if bias is not None:
                 module.bias = nn.Parameter(bias / T)
             layer = replace(layer, params={**layer.params, "bias": module.bias is not None})
-        elif neurons.is_spiking(module):
+        elif neurons.is_spiking(module) and layer.name in after:
             _one_threshold(module)
         before = layers[-1].name if layers else INPUT
         layers.append(replace(layer, inputs=() if inputs == (before,) else inputs))
@@ -143,21 +149,30 @@ def _one_threshold(module: Any) -> None:
     if low is not None:
         module.min_v_mem = nn.Parameter(low.clone(), requires_grad=False)
         del module.bound_ratio
+    if hasattr(module, "init_ratio"):
+        module.v_init = float(module.init_ratio * theta)
+        del module.init_ratio
 
 
 def _amplitudes(plan: Plan, given: Mapping[str, float]) -> dict[str, float]:
-    """The amplitude of every layer's output, carried through pooling, flattening and adding."""
+    """The amplitude of every layer's output, carried through pooling, flattening, adding and delays."""
     found = {INPUT: 1.0}
-    for i, layer in enumerate(plan.layers):
-        sources = {found.get(name, given.get(name, 1.0)) for name in plan.inputs(i)}
-        if layer.kind == "neuron" or kind_of(layer.kind, layer.name).weight:
-            found[layer.name] = given.get(layer.name, 1.0)
-        elif len(sources) > 1:
-            shown = " and ".join(f"{a:g}" for a in sorted(sources))
-            raise RequestError(
-                f"model layer {layer.name}: it adds spikes of amplitudes {shown}; "
-                "on a chip all have the amplitude 1: give these branches one threshold"
-            )
-        else:
-            found[layer.name] = sources.pop()
+    for _ in range(1 + sum(layer.kind == "delay" for layer in plan.layers)):  # a delay reads what comes after it
+        for i, layer in enumerate(plan.layers):
+            sources = {found[name] for name in plan.inputs(i) if name in found}
+            if layer.kind == "neuron" or kind_of(layer.kind, layer.name).weight:
+                found[layer.name] = given.get(layer.name, 1.0)
+            elif len(sources) > 1:
+                shown = " and ".join(f"{a:g}" for a in sorted(sources))
+                raise RequestError(
+                    f"model layer {layer.name}: it adds spikes of amplitudes {shown}; "
+                    "on a chip all have the amplitude 1: give these branches one threshold"
+                )
+            elif sources:
+                found[layer.name] = sources.pop()
+                if found[layer.name] != 1 and layer.kind not in LINEAR:
+                    raise RequestError(
+                        f"model layer {layer.name} ({layer.kind}): spikes of amplitude {found[layer.name]:g} reach it "
+                        "before any weights, which could take the amplitude in; put it after conv or linear"
+                    )
     return found

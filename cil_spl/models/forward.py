@@ -103,7 +103,7 @@ def _run(
             out, state[name] = fire(name, module, inputs[0], state.get(name), observed.get(name))
             return out
         if kind.over == "time":
-            out, state[name] = module(inputs[0], state.get(name))
+            out, state[name] = module(*inputs, state.get(name))
             return out
         return weigh(name, module, inputs[0]) if kind.weight else over_steps(module, *inputs)
 
@@ -111,7 +111,7 @@ def _run(
     if not delays:
         out, records = walk(net, frames, layer, record)
         return out, state, records
-    shapes = net.plan.shapes()
+    shapes = {} if all(name in state for name in delays) else net.plan.shapes()
     given = {
         name: state[name][None] if name in state else frames.new_zeros(1, frames.shape[1], *shapes[name])
         for name in delays

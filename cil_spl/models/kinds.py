@@ -33,10 +33,11 @@ class Kind:
         shape: output shape of a layer, from its name, parameters and the shapes of its inputs; without batch and time.
         module: the module of such a layer, from the same.
         over: how a layer runs over the T time steps of a batch. ``steps``: all of them in the batch axis,
-            (T B, ...), as the modules of torch take it. ``time``: (T, B, ...) and a state, None before the first
-            step, and both come back. ``neurons`` and ``delay`` are the walker's own.
+            (T B, ...), as the modules of torch take it. ``time``: (T, B, ...) and a state, a tensor or None before the
+            first step, and both come back. ``neurons`` and ``delay`` are for the built-in kinds alone.
         inputs: how many it reads, least and most.
-        weight: whether a synaptic operation happens here: the weights of the layer times events.
+        weight: whether a synaptic operation happens here: the weights of the layer times events. Its module has them
+            as ``weight``, output features first.
     """
 
     shape: Callable[[str, Mapping[str, Any], Sequence[Shape]], Shape]
@@ -58,10 +59,15 @@ def register(name: str, kind: Kind) -> None:
     """Add a kind of layer, or put another in the place of one of the user's own.
 
     Raises:
-        RequestError: the name is that of a built-in kind.
+        RequestError: the name is that of a built-in kind or cannot be one, or the kind asks for the way in which
+            built-in ones alone run.
     """
-    if name in BUILT_IN:
-        raise RequestError(f"kind {name!r}: a built-in kind of layer has this name; choose another")
+    if name in BUILT_IN or name in RESERVED or not name.isidentifier():
+        raise RequestError(
+            f"kind {name!r}: a built-in kind or another key of a block has this name, or it is none; choose another"
+        )
+    if kind.over not in ("steps", "time"):
+        raise RequestError(f"kind {name!r}: over={kind.over!r}; allowed are 'steps' and 'time'")
     KINDS[name] = kind
 
 
@@ -212,3 +218,4 @@ KINDS: dict[str, Kind] = {
     "stateful": Kind(_given, _own_module, over="time"),
 }
 BUILT_IN = frozenset(KINDS)
+RESERVED = ("inputs", "name", "neuron", "pool", "pool_kind", "kernel", "stride", "padding")  # keys of a block

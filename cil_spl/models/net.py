@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
 
@@ -27,12 +28,20 @@ class Net(nn.Module):
 
     Args:
         plan: how they are wired.
-        modules: one for each layer of the plan, in its order.
+        modules: one for each layer of the plan, by its name, in the plan's order.
+
+    Raises:
+        RequestError: other names, or another order.
     """
 
     def __init__(self, plan: Plan, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.plan = plan
+        if list(modules) != [layer.name for layer in plan.layers]:
+            raise RequestError(
+                f"model {plan.name}: it has the modules {', '.join(modules)}; its plan needs, in this order, "
+                f"{', '.join(layer.name for layer in plan.layers)}"
+            )
         for name, module in modules.items():
             self.add_module(name, module)
 
@@ -42,12 +51,11 @@ class Net(nn.Module):
         return out
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Net:
-        children = {name: copy.deepcopy(module, memo) for name, module in self.named_children()}
-        for name, module in self.named_children():
-            if neurons.is_spiking(module):
-                neurons.like(children[name], module)
-        twin = Net(self.plan, children)
-        twin.training = self.training
+        twin = Net(self.plan, {name: copy.deepcopy(module, memo) for name, module in self.named_children()})
+        for module, copied in zip(self.modules(), twin.modules(), strict=True):
+            copied.training = module.training
+            if isinstance(module, sl.StatefulLayer):
+                neurons.like(copied, module)
         return twin
 
     def as_sequential(self) -> nn.Sequential:
@@ -149,6 +157,6 @@ def copy_weights(
         own: Any = there[name]
         given: Any = module
         own.weight.copy_(weight(name, given.weight))
-        if given.bias is not None:
+        if getattr(given, "bias", None) is not None:
             own.bias.copy_(bias(name, given.bias))
     return into

@@ -27,6 +27,7 @@ from cil_spl.models.options import Neuron
 from cil_spl.models.surrogates import SURROGATES, Surrogate
 
 SPIKE_FNS = {"multi": sina.MultiSpike, "single": sina.SingleSpike}
+LEAST_THRESHOLD = 0.01  # at 0 or below it neurons would fire without end
 RESET_FNS = {"subtract": sina.MembraneSubtract, "zero": sina.MembraneReset}
 
 
@@ -43,7 +44,7 @@ class Observation(NamedTuple):
 
 def like(copy: Any, layer: Any) -> Any:
     """A copy of a layer that starts and learns as its original: sinabs' own copies forget what they do not know."""
-    for name in ("v_init", "bound_ratio"):
+    for name in ("v_init", "bound_ratio", "init_ratio"):
         if hasattr(layer, name):
             setattr(copy, name, getattr(layer, name))
     for name, parameter in layer.named_parameters():
@@ -87,6 +88,8 @@ def make(*, features: int | None = None, axes: int = 3, **options: Any) -> sl.IA
     layer.v_init = float(n.v_init)
     if n.threshold_per == "channel" and n.min_v_mem is not None:
         layer.bound_ratio = float(n.min_v_mem) / float(n.spike_threshold)
+    if n.threshold_per == "channel" and n.v_init:
+        layer.init_ratio = float(n.v_init) / float(n.spike_threshold)
     return layer
 
 
@@ -95,6 +98,13 @@ def lower_bound(layer: sl.LIF) -> Tensor | None:
     if layer.min_v_mem is None or not hasattr(layer, "bound_ratio"):
         return layer.min_v_mem
     return layer.bound_ratio * layer.spike_threshold
+
+
+def initial(layer: sl.LIF) -> float | Tensor:
+    """The states of a layer before the first step; with a threshold of each channel, their part of that threshold."""
+    if hasattr(layer, "init_ratio"):
+        return layer.init_ratio * layer.spike_threshold
+    return float(getattr(layer, "v_init", 0.0))
 
 
 def one_threshold(layer: sl.LIF) -> tuple[Tensor | None, Tensor, Tensor | None]:
@@ -142,8 +152,11 @@ def run(
     leaky = not isinstance(layer, sl.IAF)
     if leaky and layer.norm_input:
         current = current * (1 - alpha)
-    v_init = float(getattr(layer, "v_init", 0.0))
-    v = torch.full_like(current[0], v_init) if v_mem is None else v_mem
+    if v_mem is None:
+        start = initial(layer)
+        v = torch.full_like(current[0], start) if isinstance(start, float) else start.expand_as(current[0])
+    else:
+        v = v_mem
     if fused.supports(layer, current):
         return fused.run(layer, current, v, straight_through, *(observed or ()))
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
@@ -175,8 +188,16 @@ def substitute(twin: Tensor, observed: Tensor) -> Tensor:
 
 
 def is_spiking(module: nn.Module) -> bool:
-    """Whether a module is a layer of spiking neurons."""
-    return isinstance(module, sl.LIF)
+    """Whether a module is a layer of spiking neurons that :func:`run` computes: no recurrence, no bare leak."""
+    return isinstance(module, sl.LIF) and not isinstance(module, (sl.LIFRecurrent, sl.IAFRecurrent, sl.ExpLeak))
+
+
+@torch.no_grad()
+def keep_positive(net: nn.Module) -> None:
+    """Hold trained thresholds at :data:`LEAST_THRESHOLD` or above, wherever a step has taken them."""
+    for module in net.modules():
+        if isinstance(module, sl.LIF) and module.spike_threshold.requires_grad:
+            module.spike_threshold.clamp_(min=LEAST_THRESHOLD)
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:
@@ -184,10 +205,10 @@ def weights_of(net: nn.Module) -> dict[str, Tensor]:
 
     sinabs keeps ``v_mem`` among the buffers, where a checkpoint would pick it up.
     """
-    spiking = {name for name, module in net.named_modules() if is_spiking(module)}
+    stateful = {name for name, module in net.named_modules() if isinstance(module, sl.StatefulLayer)}
     weights = {name: p.detach().clone() for name, p in net.named_parameters()}
     for name, buffer in net.named_buffers():
-        if name.rpartition(".")[0] not in spiking:
+        if name.rpartition(".")[0] not in stateful:
             weights[name] = buffer.detach().clone()
     return weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from annotated_types import Ge, Gt, Le, Len, MinLen
 from cil_spl.base.annotations import Keys, Says, shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.options import checked
+from cil_spl.models.kinds import BUILT_IN, KINDS
 from cil_spl.models.presets import PRESETS
 
 Size = Annotated[
@@ -30,8 +32,8 @@ Features = Annotated[
 class Neuron:
     """Spiking neurons; the config node ``model.neuron``. ``tau_mem`` is in time steps.
 
-    With ``threshold_per: channel`` the lower bound goes with each channel's threshold, as min_v_mem / spike_threshold
-    has it.
+    With ``threshold_per: channel`` the lower bound and the initial state go with each channel's threshold, in the
+    proportions min_v_mem / spike_threshold and v_init / spike_threshold.
     """
 
     kind: Literal["iaf", "lif"] = "iaf"
@@ -134,7 +136,37 @@ class WeighTime:
     name: str | None = None
 
 
+@dataclass(frozen=True)
+class Own:
+    """A block of ``model.layers`` of a kind that a user's module has registered; its key holds its parameters."""
+
+    params: Mapping[str, Any]
+    norm: Literal["batch", "scale"] | None = None
+    neuron: bool = False
+    pool: Size = 1
+    pool_kind: Literal["avgpool", "sumpool"] = "avgpool"
+    inputs: Inputs = None
+    name: str | None = None
+
+
 BLOCKS: dict[str, type] = {"conv": Conv, "linear": Linear, "add": Add, "delay": Delay, "weigh_time": WeighTime}
+
+
+NAME = "[A-Za-z_][A-Za-z0-9_]*"
+
+
+def _own(kind: str, block: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A block of a registered kind, its parameters under the name of the kind."""
+    rest = {key: value for key, value in block.items() if key != kind}
+    if "params" in rest:
+        raise RequestError(
+            f"{where}.params: no such key; the parameters stand under {kind}, {{{kind}: {{KEY: VALUE}}}}"
+        )
+    params = {} if block[kind] is None else block[kind]
+    if not isinstance(params, Mapping):
+        raise RequestError(f"{where}.{kind}={shown(params)}: needs its parameters, {{KEY: VALUE}}, or null for none")
+    found = checked(Own, {"params": params, **rest}, where)
+    return {kind: found.pop("params"), **found}
 
 
 def check_layers(blocks: Sequence[Any]) -> list[dict[str, Any]]:
@@ -146,12 +178,20 @@ def check_layers(blocks: Sequence[Any]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for i, block in enumerate(blocks):
         where = f"model.layers[{i}]"
-        kind = next((kind for kind in BLOCKS if isinstance(block, Mapping) and kind in block), None)
+        own = [kind for kind in KINDS if kind not in BUILT_IN]
+        kind = next((kind for kind in (*BLOCKS, *own) if isinstance(block, Mapping) and kind in block), None)
         if kind is None:
-            known = ", ".join(f"`{kind}: …`" for kind in BLOCKS if kind not in ("conv", "linear"))
-            raise RequestError(f"{where}={shown(block)}: needs `conv: FEATURES`, `linear: FEATURES`, or one of {known}")
-        found.append(checked(BLOCKS[kind], block, where))
+            known = ", ".join(f"`{kind}: …`" for kind in (*BLOCKS, *own) if kind not in ("conv", "linear"))
+            raise RequestError(
+                f"{where}={shown(block)}: needs `conv: FEATURES`, `linear: FEATURES`, or one of {known}; a kind of "
+                "your own needs the module that registers it among `extensions`"
+            )
+        found.append(checked(BLOCKS[kind], block, where) if kind in BLOCKS else _own(kind, block, where))
         name = found[-1]["name"]
+        if name is not None and not re.fullmatch(NAME, name):
+            raise RequestError(
+                f"{where}.name={name}: needs letters, digits and _, and no digit first; for example stem"
+            )
         if name is not None and (name == "input" or name in [other["name"] for other in found[:-1]]):
             raise RequestError(f"{where}.name={name}: this name is taken; names must differ")
     return found

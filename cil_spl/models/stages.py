@@ -113,15 +113,17 @@ def _neurons(plan: Plan) -> dict[str, str]:
     Raises:
         RequestError: weights without neurons, or a layer that no core has.
     """
+    for layer in plan.layers:
+        if layer.kind not in (*WEIGHTED, "neuron", "norm", "bias", "flatten", "add", *POOLS):
+            remedy = REMEDY.get(layer.kind, f"{ON_A_CHIP}; use target=software")
+            raise RequestError(f"model {plan.name}: layer {layer.name} ({layer.kind}): {remedy}")
     for reason in foldable(plan, chip=True):
         raise RequestError(reason)
     found: dict[str, str] = {}
-    folded: set[str] = set()
     for layer in plan.layers:
         where = f"model {plan.name}: layer {layer.name} ({layer.kind})"
         if layer.kind in WEIGHTED:
             after = followers(plan, layer.name)
-            folded.update(after)
             readers = [plan.layers[k] for k in plan.readers[(after or [layer.name])[-1]]]
             if len(readers) != 1 or readers[0].kind != "neuron":
                 raise RequestError(
@@ -129,11 +131,8 @@ def _neurons(plan: Plan) -> dict[str, str]:
                     f"add a neuron layer: {ON_A_CHIP}"
                 )
             found[layer.name] = readers[0].name
-        elif layer.kind == "neuron":
-            if layer.name not in found.values():
-                raise RequestError(f"{where} stands where a chip needs conv or linear: {ON_A_CHIP}")
-        elif layer.kind not in ("flatten", "add", *POOLS) and layer.name not in folded:
-            raise RequestError(f"{where}: {REMEDY.get(layer.kind, f'{ON_A_CHIP}; use target=software')}")
+        elif layer.kind == "neuron" and layer.name not in found.values():
+            raise RequestError(f"{where} stands where a chip needs conv or linear: {ON_A_CHIP}")
     return found
 
 

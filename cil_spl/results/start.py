@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,11 +12,14 @@ import torch
 
 from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.chip.quantize import check_net
 from cil_spl.data import datasets, known
 from cil_spl.data.batches import check_frames
 from cil_spl.data.events import Splits
+from cil_spl.models.build import check_cnn
 from cil_spl.models.configured import network_of, plan_of
 from cil_spl.models.plan import Plan
+from cil_spl.models.stages import stages
 from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
 from cil_spl.tasks.task import Task
@@ -48,6 +52,11 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     """
     task = fence.make(cfg, "task")
     plan = plan_of(cfg, task)
+    if cfg.model.family == "cnn":
+        check_cnn(plan, asked.converts)
+    elif cfg.model["_target_"] is not None:
+        asked = replace(asked, net=network_of(cfg, task, plan, "snn"))
+    _check_aware(cfg, plan, asked)
     for group in ("dataset", "test_dataset"):
         if cfg.get(group) is not None:
             datasets.check_folder(cfg[group], group)
@@ -57,6 +66,19 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
         warnings = target.check(plan, asked)
         fence.make(cfg, "observer", target, plan, precision_of(cfg))  # its die may name layers that there are not
         yield Ready(task, plan, target, warnings, start)
+
+
+def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
+    """Training with rounded weights takes what the chip's rule can round, on every target."""
+    if not (cfg.quantize.aware or cfg.model.aware):
+        return
+    key = "quantize.aware" if cfg.quantize.aware else "model.aware"
+    try:
+        stages(plan)
+        if asked.net is not None:
+            check_net(asked.net, leaky=True)
+    except RequestError as error:
+        raise RequestError(f"{key}=true rounds by the chip's rule: {error}, with {key}=false") from None
 
 
 def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:

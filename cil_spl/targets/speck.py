@@ -18,7 +18,7 @@ from cil_spl.chip import bounds
 from cil_spl.chip.die import Die, die_of
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.placement import place, place_network
-from cil_spl.chip.quantize import quantize
+from cil_spl.chip.quantize import check_net, quantize
 from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.chip.simulator import ChipAnswer, simulate
 from cil_spl.data.batches import Batch, Batches
@@ -103,12 +103,15 @@ class Speck:
                 loop, or for several ranks; a plan that does not fit, naming layer, need and the nearest core; a setting
                 of the die for a layer that there is not.
         """
-        if requires.neuron["kind"] != "iaf":
+        if requires.net is not None:
+            check_net(requires.net)
+        elif requires.neuron["kind"] != "iaf":
             raise RequestError(
                 f"model.neuron.kind={requires.neuron['kind']}: target={self.name} has integrate-and-fire neurons only "
                 "(the chip has no multiplicative leak); use model.neuron.kind=iaf, or target=software"
             )
-        bounds.check_neurons(requires.neuron, requires.init_rate)
+        if requires.net is None:
+            bounds.check_neurons(requires.neuron, requires.init_rate)
         if self.backend == "device":
             self._check_board(requires.observer)
         return self.place(plan)

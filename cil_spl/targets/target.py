@@ -33,6 +33,8 @@ class Asked:
         neuron: the options ``model.neuron``.
         init_rate: spread that fresh weights are scaled to.
         observer: the options ``observer``, if the target shall be in the loop; None if not.
+        converts: whether the method makes a spiking network of a CNN.
+        net: a user's own network that spikes, whose neurons are not those of ``neuron``; None for a plan's.
     """
 
     method: str
@@ -40,6 +42,8 @@ class Asked:
     neuron: Mapping[str, Any]
     init_rate: float = 1.0
     observer: Mapping[str, Any] | None = None
+    converts: bool = False
+    net: Net | None = None
 
 
 @dataclass(frozen=True)

@@ -253,7 +253,7 @@ class TrainingContext:
         val, allowed = self.batches(self.experiences[0].val, train=False), self.experiences[0].outputs
         seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task, allowed)
         self.watch(net, seen)
-        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops")}
+        found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops") if name in seen.metrics}
         if self.deployed is not None:
             found[self.monitor] = self.deployed(net, val, allowed)
         return found
@@ -271,7 +271,7 @@ class TrainingContext:
             classes = self.experiences[0].train.classes
             names = ", ".join(classes[k] if classes else str(k) for k in missing)
             self.warn(f"never answered on validation: class {names}")
-        for layer in answers.heavy_weights(net, self.plan):
+        for layer in answers.heavy_weights(net):
             self.warn(f"layer {layer} has weights above threshold: on a chip such neurons lag behind and keep firing")
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch
+from cil_spl.models import neurons
 from cil_spl.training.checkpoints import Stateful, Weights
 from cil_spl.training.context import TrainingContext
 from cil_spl.training.epochs import Fitted
@@ -74,6 +75,7 @@ def learn(
         taken = []
         for one in present(batch):
             update()
+            neurons.keep_positive(net)
             taken.append(one)
         outputs = sum((one.outputs for one in taken[1:]), start=taken[0].outputs)
         loss = taken[0].loss if len(taken) == 1 else sum(one.loss for one in taken) / len(taken)

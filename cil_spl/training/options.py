@@ -42,8 +42,10 @@ class Requires:
         family: of the network (``model.family``); None where the method takes either.
         observer: whether it learns from what another machine did in the forward pass; ``optional`` where it can.
         experiences: how many it trains on, one after another; None for any number.
+        converts: whether it makes a spiking network of the CNN that it trains.
     """
 
     family: Literal["snn", "cnn"] | None = None
     observer: bool | Literal["optional"] = "optional"
     experiences: int | None = 1
+    converts: bool = False

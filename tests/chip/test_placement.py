@@ -212,6 +212,20 @@ def test_the_table_says_where_events_go_in_80_columns() -> None:
     assert max(map(len, str(rows).splitlines())) <= 80
 
 
+def test_long_names_leave_the_ways_of_events_to_lines_below_the_table() -> None:
+    wide = [need("the_first_block", features_in=128, features=128, output_map=(34, 34),
+                 feeds=("the_second_block", "the_sum_of_both /2")),
+            need("the_second_block", feeds=("(read out)",))]  # fmt: skip
+    lines = str(Placement(tuple(wide), (0, 1), ())).splitlines()
+    assert max(map(len, lines)) <= 80
+    assert lines[4:] == [
+        "Where events go (/pool):",
+        "the_first_block   -> the_second_block",
+        "                  -> the_sum_of_both /2",
+        "the_second_block  -> (read out)",
+    ]
+
+
 def test_cores_that_cannot_be_are_named() -> None:
     network = place_network(networks.random_graph(np.random.default_rng(2)))
     twice = replace(network.layers[1], core=network.layers[0].core)

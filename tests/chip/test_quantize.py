@@ -41,7 +41,7 @@ def test_quantising_twice_is_quantising_once(values: list[float]) -> None:
     once = q.to_integers(weight, theta, low)
     assert once.weight.abs().max() in (127, 128)
     assert (once.weight - weight * once.scale).abs().max() <= 0.5
-    twin = q.FakeQuantize(stages(PLAN)[0], neurons.make(min_v_mem=-1.0), None, q.CHIP)(weight)
+    twin = q.FakeQuantize(stages(PLAN)[0], neurons.make(min_v_mem=-1.0), [], q.CHIP)(weight)
     again = q.to_integers(twin, theta, low)
     assert torch.equal(again.weight, once.weight)
     assert again.threshold == once.threshold
@@ -51,7 +51,7 @@ def test_quantising_twice_is_quantising_once(values: list[float]) -> None:
 def test_fake_quantised_gradient_passes_unchanged() -> None:
     weight = torch.randn(4, 2, 3, 3, requires_grad=True)
     g = torch.randn(4, 2, 3, 3)
-    after_pooling = q.FakeQuantize(stages(PLAN)[1], neurons.make(min_v_mem=-1.0), None, q.CHIP)
+    after_pooling = q.FakeQuantize(stages(PLAN)[1], neurons.make(min_v_mem=-1.0), [], q.CHIP)
     assert after_pooling.area == 4
     (found,) = torch.autograd.grad((after_pooling(weight) * g).sum(), weight)
     assert torch.equal(found, g)

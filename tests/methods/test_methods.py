@@ -205,3 +205,19 @@ def test_conversion_takes_the_epoch_and_gain_that_score_best_converted(tmp_path:
     assert trained.notes["chosen/gain"] == 4
     assert torch.equal(trained.net.conv1.weight, seen[2])
     assert not torch.equal(seen[2], seen[4])
+
+
+def test_branches_that_are_added_have_one_scale_wherever_they_meet() -> None:
+    """a + b, b + c: one activation for all three; d, which is added to the input, has the input's."""
+    blocks = [
+        {"conv": 2, "padding": 1, "name": "a"}, {"conv": 2, "padding": 1, "name": "b"},
+        {"conv": 2, "padding": 1, "inputs": ["a", "b"], "name": "c"},
+        {"conv": 2, "padding": 1, "inputs": ["b", "c"], "name": "d"},
+        {"conv": 2, "padding": 1, "inputs": ["d", "input"], "name": "e"},
+        {"linear": "classes", "name": "out"},
+    ]  # fmt: skip
+    ann = build(plan_from("p", blocks, (2, 8, 8), 3), family="cnn", neuron={})
+    activation = {"a": 1.0, "b": 2.0, "c": 8.0, "d": 5.0, "e": 4.0, "out": 10.0}
+    events, into = conversion.events_per_unit(ann, activation, 16.0)
+    assert events == {"input": 1.0, "a": 2.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": 4.0, "out": 1.6}
+    assert into == {"a": 1.0, "b": 2.0, "c": 2.0, "d": 2.0, "e": 1.0, "out": 4.0}

@@ -138,3 +138,47 @@ def test_a_trained_threshold_has_the_gradient_of_its_spikes_and_its_reset(spike_
         carried = on_s * psi + on_rest
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-13)
     assert float(s.sum()) > 0
+
+
+def test_thresholds_that_no_weights_take_in_stay() -> None:
+    """After a sum there are no weights that could take the factor of a channel."""
+    net = network(
+        [{"conv": 4, "padding": 1, "neuron": False, "name": "a"},
+         {"conv": 4, "padding": 1, "neuron": False, "inputs": ["input"], "name": "b"},
+         {"add": ["a", "b"], "neuron": True}, {"linear": "classes"}], threshold_per="channel",
+    )  # fmt: skip
+    with torch.no_grad():
+        net.get_submodule("spike3").spike_threshold.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0])[:, None, None])  # type: ignore[operator]
+    folded = fold(net)
+    assert torch.equal(forward(folded, FRAMES)[0], forward(net, FRAMES)[0])
+    assert float(forward(net, FRAMES)[0].sum()) > 0
+
+
+def test_amplitudes_pass_a_delay_and_are_refused_at_a_norm() -> None:
+    loop: list[dict[str, object]] = [
+        {"conv": 4, "padding": 1, "neuron": False, "name": "drive"},
+        {"delay": "hidden", "name": "before"},
+        {"conv": 4, "padding": 1, "neuron": False, "inputs": ["before"], "name": "back"},
+        {"add": ["drive", "back"], "neuron": True, "name": "hidden"},
+        {"linear": "classes", "neuron": False},
+    ]
+    net = network(loop)
+    folded = fold(net, amplitudes={"spike4": 2.0})
+    for name in ("back", "linear5"):
+        assert torch.equal(folded.get_submodule(name).weight, 2 * net.get_submodule(name).weight)  # type: ignore[operator,arg-type]
+    assert torch.equal(folded.get_submodule("drive").weight, net.get_submodule("drive").weight)  # type: ignore[arg-type]
+    normed = network([{"conv": 4, "padding": 1, "name": "a"}, {"conv": 4, "padding": 1, "name": "b"},
+                      {"add": ["a", "b"], "norm": "batch"}, {"linear": "classes"}])  # fmt: skip
+    with pytest.raises(RequestError, match=r"layer norm3 \(norm\): spikes of amplitude 2 reach it"):
+        fold(normed, amplitudes={"spike1": 2.0, "spike2": 2.0})
+    with pytest.raises(RequestError, match=r"layer norm3 \(norm\) follows no weights"):
+        fold(normed, T=4)
+
+
+def test_a_trained_threshold_stays_above_zero() -> None:
+    net = network([{"conv": 4}, {"linear": "classes"}], threshold_per="channel", trained_threshold=True)
+    with torch.no_grad():
+        net.get_submodule("spike1").spike_threshold[2] = -0.3  # type: ignore[index,operator]
+    neurons.keep_positive(net)
+    found = net.get_submodule("spike1").spike_threshold.flatten()  # type: ignore[operator,union-attr]
+    assert found.tolist() == [1.0, 1.0, neurons.LEAST_THRESHOLD, 1.0]

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.chip.observer import ChipObserver
 from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.chip.simulator import simulate
 from cil_spl.data.batches import Batches
 from cil_spl.data.options import Frames
 from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
+from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.net import Net, copy_weights, walk, weighted
@@ -217,7 +219,7 @@ def test_in_steps_it_has_the_chips_operations_on_equal_events() -> None:
 @pytest.mark.parametrize(
     ("blocks", "message"),
     [
-        (FEEDBACK, r"layer before \(delay\).*no feedback; use target=software|layer drive has no neurons after it"),
+        (FEEDBACK, r"layer before \(delay\): a chip has no delays, so no feedback; use target=software"),
         ([{"conv": 4, "norm": "batch"}, {"linear": "classes"}], r"layer norm1 \(norm\) adds a current.*norm: scale"),
         ([{"conv": 4, "bias": True}, {"linear": "classes"}], r"layer conv1 \(conv\) has biases.*bias: false"),
         ([{"conv": 4}, {"linear": "classes", "neuron": False}], "layer linear2 has no neurons after it"),
@@ -288,3 +290,59 @@ def test_a_copy_starts_and_learns_as_its_original() -> None:
         assert twin.get_parameter(name) is not parameter
     spike = twin.get_submodule("spike1")
     assert (spike.v_init, spike.bound_ratio) == (0.25, -1.0)
+
+
+def test_a_network_of_other_modules_than_its_plan_is_refused() -> None:
+    one = plan([{"conv": 4, "padding": 1}, {"linear": "classes"}])
+    modules = dict(build(one, family="snn", neuron={}).named_children())
+    with pytest.raises(RequestError, match="needs, in this order, conv1, spike1, flatten"):
+        Net(one, dict(reversed(modules.items())))
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("a.b", "needs letters, digits and _"), ("forward", "torch modules have an attribute"), ("plan", "of this name")],
+)
+def test_names_that_no_module_can_have_are_refused(name: str, message: str) -> None:
+    with pytest.raises(RequestError, match=rf"model.layers\[0\].name={name}: .*{message}"):
+        plan([{"conv": 4, "name": name}, {"linear": "classes"}])
+
+
+def test_states_of_channels_start_and_end_in_their_proportion_to_the_threshold() -> None:
+    """The chip's one threshold stands for each of them: factors on the weights, and on the states."""
+    net = network([*RESIDUAL[:1], {"linear": "classes"}], threshold_per="channel", v_init=0.5)
+    with torch.no_grad():
+        net.get_submodule("spike1").spike_threshold.copy_(torch.tensor([0.5, 1.0, 2.0, 4.0])[:, None, None])  # type: ignore[operator]
+    folded = fold(net)
+    assert folded.get_submodule("spike1").v_init == 2.0
+    _, state, _ = forward(net, FRAMES)
+    _, after, _ = forward(folded, FRAMES)
+    theta = torch.tensor([0.5, 1.0, 2.0, 4.0])[:, None, None]
+    assert torch.equal(after["spike1"], state["spike1"] / theta * 4.0)
+    chip, _ = quantize(net, net.plan)
+    assert chip.layers[0].v_init == round(chip.layers[0].scale * 2.0)
+    assert integer_twin(chip, net.plan, net).get_submodule("spike1").v_init == chip.layers[0].v_init
+    plain = network([*RESIDUAL[:1], {"linear": "classes"}], v_init=0.999999)
+    chip, _ = quantize(plain, plain.plan)
+    assert chip.layers[0].v_init == chip.layers[0].threshold - 1
+
+
+def test_an_observers_states_are_in_the_units_of_each_channel() -> None:
+    net = network(RESIDUAL, factor=1.0, threshold_per="channel")
+    theta = torch.tensor([0.5, 1.0, 2.0, 4.0])[:, None, None]
+    with torch.no_grad():
+        net.get_submodule("spike1").spike_threshold.copy_(theta)  # type: ignore[operator]
+    target = Speck(backend="simulator")
+    target.place(net.plan)
+    observer = ChipObserver(target, net.plan, layers="all", v_mem=True)
+    with torch.no_grad():
+        net.get_submodule("stem").weight[3].mul_(8)  # type: ignore[index,operator]
+    observer.load(net)
+    observer.open(next(Batches(recordings(3, (8, 8, 2)), 3, Frames(2)).epoch(0)))
+    seen = observer.windows()["spike1"]
+    assert seen.v_mem is not None
+    assert bool((seen.v_mem < theta).all())  # the chip leaves no state at threshold
+    assert bool((seen.v_mem < -1.0).any())  # nor below the bound, which is four times as low for some
+    assert bool((seen.v_mem >= -theta - 1e-6).all())
+    assert observer.chip is not None
+    assert torch.equal(torch.as_tensor(observer.unit["spike1"]), theta / observer.chip.layers[0].threshold)

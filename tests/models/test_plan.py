@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.models.kinds import BUILT_IN, KINDS, Kind, register
 from cil_spl.models.plan import Layer, Plan, pair
 from cil_spl.models.stages import Source, Stage, stages
 
@@ -150,3 +151,39 @@ def test_pair():
     assert pair([3, 1]) == (3, 1)
     with pytest.raises(ValueError, match="unpack"):
         pair([1, 2, 3])
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        (
+            [Layer("a", "neuron", inputs=("b",)), Layer("b", "neuron")],
+            "layer a: it reads b, which is computed after it",
+        ),
+        ([Layer("a", "neuron", inputs=("a",))], "layer a: it reads a, which is computed after it"),
+        ([Layer("a", "neuron"), Layer("a", "neuron")], "layer a: two layers have this name"),
+        ([Layer("a", "neuron", inputs=("c",))], "layer a: it reads c, but there is no such layer"),
+        (
+            [Layer("a", "neuron"), Layer("b", "neuron", inputs=("a", "input"))],
+            "layer b: neuron reads 2 .* allowed is 1",
+        ),
+        ([Layer("a", "add", inputs=("input",))], "layer a: add reads 1 layers; allowed is at least 2"),
+    ],
+)
+def test_wiring_that_no_walk_can_follow_is_refused(layers, message):
+    with pytest.raises(RequestError, match=message):
+        plan(*layers).shapes()
+
+
+@pytest.mark.parametrize(
+    ("name", "over", "message"),
+    [
+        ("conv", "steps", "a built-in kind"),
+        ("inputs", "steps", "another key of a block"),
+        ("x", "delay", "over='delay'"),
+    ],
+)
+def test_kinds_that_cannot_be_are_refused(name, over, message):
+    with pytest.raises(RequestError, match=message):
+        register(name, Kind(shape=lambda *_: (1,), module=lambda *_: nn.Identity(), over=over))
+    assert name not in KINDS or name in BUILT_IN

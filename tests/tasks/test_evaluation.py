@@ -186,10 +186,10 @@ def test_heavy_weights_are_found_behind_the_fold() -> None:
     with torch.no_grad():
         net.conv1.weight.fill_(0.5)
         net.linear2.weight.fill_(3.9)  # divided by the pooling's area: below threshold on the chip
-    assert answers.heavy_weights(net, plan) == []
+    assert answers.heavy_weights(net) == []
     with torch.no_grad():
         net.linear2.weight.fill_(4.1)
-    assert answers.heavy_weights(net, plan) == ["linear2"]
+    assert answers.heavy_weights(net) == ["linear2"]
 
 
 def test_samples_have_no_time_and_their_first_layer_multiplies() -> None:
