@@ -16,8 +16,8 @@ import pytest
 
 from cil_spl.cli import main
 from cil_spl.data.events import EVENT
+from cil_spl.results import figures, resumption
 from cil_spl.results import record as recording
-from cil_spl.results import resumption
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.values import is_timing
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
@@ -161,14 +161,13 @@ def test_an_extension_takes_the_place_of_the_run(finished, extended):
 @pytest.mark.parametrize("moment", ["in training", "in evaluation", "before it takes effect", "while it does"])
 def test_an_extension_that_is_cut_off_leaves_the_finished_run(moment, cilspl, one, extended, monkeypatch):
     """Its record, network and row stay; the same words go on with it, to what one that was not cut off comes to."""
-    from cil_spl import pipeline
 
     before = files(one)
     with monkeypatch.context() as patched:
         if moment == "in training":
             stop(patched, recording.Record, "log", calls=4)  # two epochs are logged again, one more is trained
         elif moment == "in evaluation":
-            stop(patched, pipeline.figures, "draw")
+            stop(patched, figures, "draw")
         else:
             stop(patched, resumption, "settle")
         said = cilspl("run", "resume=one", "trainer.epochs=4")
