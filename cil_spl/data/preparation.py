@@ -177,6 +177,8 @@ def read(path: Path) -> tuple[Preparation, ...]:
         if checked and content["format"] != FORMAT:
             raise RequestError(f"{path}: format {content['format']}; this version reads {FORMAT}")
         found = tuple(_preparation(one) for one in content["experiences"]) if checked else ()
+    except RequestError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise damaged(path) from error
     if not found:

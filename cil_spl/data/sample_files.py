@@ -69,6 +69,8 @@ def _picture(path: Path, preparation: Preparation) -> np.ndarray:
                     f"pictures have {width} x {height}: crop or scale it"
                 )
             values = _channels(image, channels, path)
+    except RequestError:
+        raise
     except (
         OSError,
         SyntaxError,

@@ -14,7 +14,9 @@ import pytest
 from PIL import Image
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import read_checked, write_json
 from cil_spl.cli import main
+from cil_spl.data import preparation
 
 OFF = "tracking.enabled=false"
 WORDS = (
@@ -162,6 +164,7 @@ def cut_png() -> bytes:
     [
         ("mine.npy", None, "mine.npy: no such file"),
         ("mine.csv", b"1,2,0,1", "mine.csv: unknown kind of file; the run was trained on samples: give .npy or .png"),
+        ("mine.npy", np.array([{}], object), "mine.npy: not a readable .npy array of numbers"),  # pickled
         ("mine.npy", b"", "mine.npy: not a readable .npy array of numbers"),
         ("mine.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'", "mine.npy: not a readable .npy array of numbers"),
         (
@@ -195,6 +198,7 @@ def test_what_is_no_sample_of_the_run(name, content, said, cilspl, one):
     assert answer.code == 2
     assert said in answer.err
     assert answer.err.count("\n") == 1
+    assert answer.err.count(f"{name}: ") == 1
     assert answer.out == ""
 
 
@@ -209,6 +213,26 @@ def test_what_was_done_to_the_samples_is_lost_or_changed(cilspl, one):
     said = cilspl("predict", "one", "mine.npy")
     assert said.code == 2
     assert "it has no samples.json, which says how its samples were scaled" in said.err
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("order", [0, 0, 1], "damaged or changed"),
+        ("scale", [1.0, 2.0], "damaged or changed"),
+        ("input_shape", [8, 8], "damaged or changed"),
+        ("dtype", "object", "damaged or changed"),
+        ("dtype", "no such", "damaged or changed"),
+        ("format", 2, "samples.json: format 2; this version reads 1"),
+    ],
+)
+def test_a_file_that_is_whole_but_makes_no_sense(key, value, said, tmp_path, standardised):
+    """With a checksum of its own, as in a folder that someone else has made."""
+    content, _ = read_checked(standardised / "samples.json")
+    (content if key == "format" else content["experiences"][0])[key] = value
+    write_json(tmp_path / "samples.json", content)
+    with pytest.raises(RequestError, match=said):
+        preparation.read(tmp_path / "samples.json")
 
 
 def test_the_outputs_are_kept_where_the_user_says(cilspl, one):
