@@ -117,11 +117,12 @@ def random_graph(rng: np.random.Generator) -> ChipNetwork:
     c, f, g = (int(n) for n in rng.integers(1, 10, 3))
 
     def same(name: str, features_in: int, features: int, k: int, map_size: int) -> ChipLayer:
-        return layer(
+        made = layer(
             rng.integers(-70, 80, (features, features_in, k, k)), (features_in, map_size, map_size),
             padding=(k // 2, k // 2), threshold=int(rng.choice([60, 120, 200])), min_v_mem=int(rng.choice([-1, -80])),
             reset=str(rng.choice(["subtract", "zero"])), name=name,
         )  # fmt: skip
+        return replace(made, v_init=0 if name == "right" else made.threshold // 2)
 
     pool = int(rng.choice([1, 2]))
     small = size // pool

@@ -217,7 +217,7 @@ def test_branches_that_are_added_have_one_scale_wherever_they_meet() -> None:
         {"linear": "classes", "name": "out"},
     ]  # fmt: skip
     ann = build(plan_from("p", blocks, (2, 8, 8), 3), family="cnn", neuron={})
-    activation = {"a": 1.0, "b": 2.0, "c": 8.0, "d": 5.0, "e": 4.0, "out": 10.0}
+    activation = {"a": 1.0, "b": 2.0, "c": 8.0, "d": 32.0, "e": 4.0, "out": 10.0}
     events, into = conversion.events_per_unit(ann, activation, 16.0)
     assert events == {"input": 1.0, "a": 2.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": 4.0, "out": 1.6}
     assert into == {"a": 1.0, "b": 2.0, "c": 2.0, "d": 2.0, "e": 1.0, "out": 4.0}
