@@ -112,7 +112,7 @@ def test_a_norm_without_shift_is_part_of_the_chips_weights(tmp_path: Path) -> No
     held_against_reference(tmp_path)
     network = load.load(runs.find(str(tmp_path)))
     assert [layer.kind for layer in network.plan.layers].count("norm") == 2
-    again = network.target.quantize(network.net, network.plan).chip
+    again = network.target.quantize(network.net).chip
     left = interchange.load(tmp_path / "chip.npz")
     assert again is not None
     for a, b in zip(again.layers, left.layers, strict=True):
