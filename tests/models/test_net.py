@@ -321,7 +321,7 @@ def test_states_of_channels_start_and_end_in_their_proportion_to_the_threshold()
     assert torch.equal(after["spike1"], state["spike1"] / theta * 4.0)
     chip, _ = quantize(net)
     assert chip.layers[0].v_init == round(chip.layers[0].scale * 2.0)
-    assert integer_twin(chip, net.plan, net).get_submodule("spike1").v_init == chip.layers[0].v_init
+    assert integer_twin(chip, net).get_submodule("spike1").v_init == chip.layers[0].v_init
     plain = network([*RESIDUAL[:1], {"linear": "classes"}], v_init=0.999999)
     chip, _ = quantize(plain)
     assert chip.layers[0].v_init == chip.layers[0].threshold - 1
