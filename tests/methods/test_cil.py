@@ -213,6 +213,18 @@ def test_the_chip_holds_the_rounded_masters_at_every_step(method: Any, layers: s
     assert observer.runs == 6  # the second of two epochs of six batches
 
 
+def test_the_chip_in_the_loop_has_the_runs_precision(tmp_path: Path) -> None:
+    net = context(tmp_path).build("snn")
+    for bits in (3, 8):
+        observer = ChipObserver(speck(), PLAN, Precision(bits=bits))
+        observer.load(net)
+        assert observer.chip is not None
+        assert max(int(np.abs(layer.weight).max()) for layer in observer.chip.layers) in (
+            2 ** (bits - 1) - 1,
+            2 ** (bits - 1),
+        )
+
+
 @pytest.mark.parametrize("layers", ["output", "all"])
 def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_path: Path) -> None:
     s = context(tmp_path)
