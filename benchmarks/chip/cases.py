@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -86,7 +87,11 @@ def trained(path: Path) -> Case:
     if network.input_shape == (2, 34, 34):
         from cil_spl.data.datasets import event_digits
 
-        return Case(f"trained, {path.name}", network, *event_digits().test.take(np.arange(RECORDINGS)))
+        test: Any = event_digits().test
+        take = (
+            test.take if hasattr(test, "take") else test.gather
+        )  # the name in earlier commits, which are compared with
+        return Case(f"trained, {path.name}", network, *take(np.arange(RECORDINGS)))
     rng = np.random.default_rng(SEED)
     return case(path.name, network, [recording(rng, network.input_shape, 4000) for _ in range(RECORDINGS)])
 
