@@ -53,28 +53,28 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
     if T != 1:
         for reason in foldable(plan, chip=False):
             raise RequestError(reason)
-    behind = {
+    between = {
         layer.name: followers(plan, layer.name) for layer in plan.layers if kind_of(layer.kind, layer.name).weight
     }
-    gone = {name for names in behind.values() for name in names}
+    gone = {name for names in between.values() for name in names}
     scaled = any(value != 1 for value in (amplitudes or {}).values())
     channels = any(neurons.is_spiking(m) and m.spike_threshold.numel() > 1 for m in net.modules())  # type: ignore[operator]
-    biased = any(getattr(net.get_submodule(name), "bias", None) is not None for name in behind)
+    biased = any(getattr(net.get_submodule(name), "bias", None) is not None for name in between)
     if not (gone or scaled or channels or (T != 1 and biased)):
         return net
     old: dict[str, nn.Module] = dict(copy.deepcopy(net).named_children())
     incoming = _amplitudes(plan, amplitudes or {})
     layers: list[Layer] = []
     modules: OrderedDict[str, nn.Module] = OrderedDict()
-    stands_for = {name: weight for weight, names in behind.items() for name in names}
-    after = {plan.layers[k].name for name, names in behind.items() for k in plan.readers[(names or [name])[-1]]}
+    stands_for = {name: weight for weight, names in between.items() for name in names}
+    after = {plan.layers[k].name for name, names in between.items() for k in plan.readers[(names or [name])[-1]]}
     for i, layer in enumerate(plan.layers):
         if layer.name in gone:
             continue
         inputs = tuple(stands_for.get(name, name) for name in plan.inputs(i))
         module = old[layer.name]
-        if layer.name in behind:
-            bias = _weights(module, [old[name] for name in behind[layer.name]], _thresholds(net, layer.name, behind))
+        if layer.name in between:
+            bias = _weights(module, [old[name] for name in between[layer.name]], _thresholds(net, layer.name, between))
             if scaled:
                 module.weight.mul_(incoming[plan.inputs(i)[0]])  # type: ignore[operator]
             if bias is not None:
@@ -127,9 +127,9 @@ def _rows(values: Tensor, weight: Tensor) -> Tensor:
     return values.view(-1, *[1] * (weight.dim() - 1))  # F -> F 1 ...
 
 
-def _thresholds(net: Net, name: str, behind: Mapping[str, list[str]]) -> Tensor | None:
+def _thresholds(net: Net, name: str, between: Mapping[str, list[str]]) -> Tensor | None:
     """The factor with which the channels of the neurons after a weight layer come to have one threshold."""
-    last = (behind[name] or [name])[-1]
+    last = (between[name] or [name])[-1]
     factors = [
         neurons.one_threshold(module)[0]
         for k in net.plan.readers[last]
