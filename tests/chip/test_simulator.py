@@ -54,6 +54,17 @@ def test_layer_by_layer_is_depth_first_in_a_chain(seed: int, monkeypatch: pytest
     assert_answers_equal(simulate(network, events, offsets, record=RECORD), by_layer)
 
 
+@pytest.mark.parametrize("weight", [1, 127])  # a weight above the threshold takes the exact step
+def test_more_neurons_fire_at_once_than_there_is_room_for(weight: int) -> None:
+    """Every addition fires its neuron, so a layer has as many events as additions."""
+    kernel = np.full((24, 1, 3, 3), weight, np.int8)
+    network = networks.single(kernel, (1, 20, 20), threshold=1, padding=(1, 1), min_v_mem=-5)
+    rng = np.random.default_rng(0)
+    events, offsets = networks.joined([networks.recording(rng, network, 20_000, outside=False)])
+    answer = simulate(network, events, offsets)
+    assert answer.synops[0, 0] == answer.events_per_layer[0, 0] > 3_000_000
+
+
 def assert_answers_equal(a: ChipAnswer, b: ChipAnswer) -> None:
     for name in ("counts", "events_per_layer", "input_events", "synops", "saturations", "dropped", "decision_us"):
         np.testing.assert_array_equal(getattr(a, name), getattr(b, name), err_msg=name)
