@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.models import neurons
-from cil_spl.models.kinds import kind_of
 from cil_spl.models.net import Net, over_steps, walk
 from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import INPUT
@@ -95,7 +94,7 @@ def _run(
     fire: Fire,
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """The steps of ``frames`` at once; a delay, which a plan with feedback has, holds for one of them."""
-    kinds = {layer.name: kind_of(layer.kind, layer.name) for layer in net.plan.layers}
+    kinds = net.plan.kinds
 
     def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         kind = kinds[name]
@@ -107,7 +106,7 @@ def _run(
             return out
         return weigh(name, module, inputs[0]) if kind.weight else over_steps(module, *inputs)
 
-    delays = {one.name: net.plan.inputs(i)[0] for i, one in enumerate(net.plan.layers) if one.kind == "delay"}
+    delays = net.plan.delays
     if not delays:
         out, records = walk(net, frames, layer, record)
         return out, state, records

@@ -91,8 +91,7 @@ def walk(
         the output, and the records by name.
     """
     plan = net.plan
-    left = {name: len(readers) for name, readers in plan.readers.items()}
-    left[plan.output] = left.get(plan.output, 0) + 1  # the caller reads it
+    left = dict(plan.reads)
     values: dict[str, V] = {INPUT: x}
     records: dict[str, V] = {}
     for i, (name, module) in enumerate(net.named_children()):

@@ -15,7 +15,7 @@ from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
-from cil_spl.models.kinds import POOLS, WEIGHTED, Pair, Shape, kind_of, pair
+from cil_spl.models.kinds import POOLS, WEIGHTED, Kind, Pair, Shape, kind_of, pair
 
 __all__ = ["INPUT", "POOLS", "WEIGHTED", "Layer", "Pair", "Plan", "Shape", "pair"]
 
@@ -101,6 +101,22 @@ class Plan:
             for name in self.inputs(i):
                 found.setdefault(name, []).append(i)
         return {name: tuple(readers) for name, readers in found.items()}
+
+    @cached_property
+    def reads(self) -> dict[str, int]:
+        """How often each layer's output is read, by other layers and by who asks for the network's."""
+        counts = {name: len(readers) for name, readers in self.readers.items()}
+        return counts | {self.output: counts.get(self.output, 0) + 1}
+
+    @cached_property
+    def kinds(self) -> dict[str, Kind]:
+        """The kind of each layer."""
+        return {layer.name: kind_of(layer.kind, layer.name) for layer in self.layers}
+
+    @cached_property
+    def delays(self) -> dict[str, str]:
+        """The delays, and what each of them reads."""
+        return {layer.name: self.inputs(i)[0] for i, layer in enumerate(self.layers) if layer.kind == "delay"}
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every layer, without batch and time, the input's under ``input``.
