@@ -13,7 +13,7 @@ from cil_spl.data.batches import Batch
 from cil_spl.models import neurons
 from cil_spl.models.fold import norm_as_factor
 from cil_spl.models.forward import forward
-from cil_spl.models.kinds import POOLS, WEIGHTED, Shape, kind_of, pair
+from cil_spl.models.kinds import POOLS, WEIGHTED, Shape, pair
 from cil_spl.models.net import Net, evaluating, walk
 from cil_spl.models.plan import INPUT, Layer, Plan
 from cil_spl.models.stages import followers
@@ -82,8 +82,8 @@ def owners(plan: Plan) -> dict[str, str]:
             continue
         (name,) = plan.inputs(i)
         while name != INPUT and plan.named(name).kind in ("norm", "bias"):
-            (name,) = plan.inputs(plan.layers.index(plan.named(name)))
-        weights = name != INPUT and kind_of(plan.named(name).kind, name).weight
+            (name,) = plan.inputs_of(name)
+        weights = name != INPUT and plan.kinds[name].weight
         found[layer.name] = name if weights and name not in found.values() else layer.name
     return found
 
@@ -91,9 +91,9 @@ def owners(plan: Plan) -> dict[str, str]:
 def macs_of(plan: Plan) -> dict[str, float]:
     """Multiply-accumulates of each layer with weights for one pass over its whole input."""
     shapes = plan.shapes()
-    reads = {layer.name: plan.inputs(i)[0] for i, layer in enumerate(plan.layers)}
     return {
-        name: float(there.sum()) * map_in_front(plan, shapes, reads[name])[0] for name, there in reaches(plan).items()
+        name: float(there.sum()) * map_in_front(plan, shapes, plan.inputs_of(name)[0])[0]
+        for name, there in reaches(plan).items()
     }
 
 
@@ -104,7 +104,7 @@ def varying(plan: Plan, events: bool) -> set[str]:
     for i, layer in enumerate(plan.layers):
         if any(name in found for name in plan.inputs(i)):
             inputs.add(layer.name)
-        if layer.name in inputs or kind_of(layer.kind, layer.name).over != "steps":
+        if layer.name in inputs or plan.kinds[layer.name].over != "steps":
             found.add(layer.name)
     return inputs
 
@@ -138,7 +138,7 @@ def traffic(net: Net, frames: Tensor | None, spikes: dict[str, Tensor]) -> dict[
             found[name] = x if x.dim() == 5 else x[..., None, None]
         return None
 
-    delays = {one.name: net.plan.inputs(i)[0] for i, one in enumerate(net.plan.layers) if one.kind == "delay"}
+    delays = net.plan.delays
     delayed: dict[str, Tensor | None] = dict.fromkeys(delays)
     for _ in range(1 + len(delays)):  # a delay reads what comes after it
         found.clear()
@@ -167,7 +167,7 @@ def map_in_front(plan: Plan, shapes: dict[str, Shape], name: str) -> tuple[int, 
         layer = plan.named(name)
         if layer.kind not in ("flatten", "add", "delay"):
             break
-        name = plan.inputs(plan.layers.index(layer))[0]
+        name = plan.inputs_of(name)[0]
     shape = shapes[name]
     return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
@@ -184,7 +184,7 @@ def bins_of(net: Net) -> int | None:
 
 def runs_in_steps(net: Net) -> bool:
     """Whether a network knows time: it has spiking neurons, or another layer that keeps a state."""
-    stateful = any(kind_of(layer.kind, layer.name).over in ("time", "delay") for layer in net.plan.layers)
+    stateful = any(kind.over in ("time", "delay") for kind in net.plan.kinds.values())
     return stateful or any(neurons.is_spiking(module) for module in net.modules())
 
 
@@ -249,4 +249,4 @@ def averaged(plan: Plan, name: str) -> int:
     if layer.kind == "avgpool":
         y, x = pair(layer.params["kernel_size"])
         area = y * x
-    return area * min(averaged(plan, source) for source in plan.inputs(plan.layers.index(layer)))
+    return area * min(averaged(plan, source) for source in plan.inputs_of(name))

@@ -69,7 +69,7 @@ def check_cnn(plan: Plan, converts: bool) -> None:
     """
     for layer in plan.layers:
         where = f"model {plan.name}: layer {layer.name} ({layer.kind})"
-        if kind_of(layer.kind, layer.name).over in ("time", "delay"):
+        if plan.kinds[layer.name].over in ("time", "delay"):
             raise RequestError(f"{where} runs in time steps, and a CNN has none; use a method that trains spikes, such "
                                "as method=bptt")  # fmt: skip
         if converts and layer.kind == "module":
@@ -163,5 +163,5 @@ def build(plan: Plan, *, family: str, neuron: Mapping[str, Any], output_relu: bo
         if layer.kind == "neuron":
             params = {**neuron, **params}
         inputs = [shapes[name] for name in plan.inputs(i)]
-        modules[layer.name] = kind_of(layer.kind, layer.name).module(layer.name, params, inputs)
+        modules[layer.name] = plan.kinds[layer.name].module(layer.name, params, inputs)
     return Net(plan, modules)

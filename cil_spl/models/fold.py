@@ -23,7 +23,7 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
-from cil_spl.models.kinds import POOLS, kind_of
+from cil_spl.models.kinds import POOLS
 from cil_spl.models.layers import Bias, ScaleNorm
 from cil_spl.models.net import Net
 from cil_spl.models.plan import INPUT, Layer, Plan
@@ -53,9 +53,7 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
     if T != 1:
         for reason in foldable(plan, chip=False):
             raise RequestError(reason)
-    between = {
-        layer.name: followers(plan, layer.name) for layer in plan.layers if kind_of(layer.kind, layer.name).weight
-    }
+    between = {layer.name: followers(plan, layer.name) for layer in plan.layers if plan.kinds[layer.name].weight}
     gone = {name for names in between.values() for name in names}
     scaled = any(value != 1 for value in (amplitudes or {}).values())
     channels = any(neurons.is_spiking(m) and m.spike_threshold.numel() > 1 for m in net.modules())  # type: ignore[operator]
@@ -99,11 +97,9 @@ def _weights(module: Any, after: list[nn.Module], factor: Tensor | None) -> Tens
             continue
         gain, shift = norm_as_factor(one)
         weight = weight * _rows(gain, weight)
-        bias = (
-            None
-            if bias is None and shift is None
-            else (0 if bias is None else bias * gain) + (0 if shift is None else shift)
-        )
+        bias = None if bias is None else bias * gain
+        if shift is not None:
+            bias = shift if bias is None else bias + shift
     if factor is not None:
         weight = weight * _rows(factor, weight)
         bias = None if bias is None else bias * factor
@@ -157,10 +153,10 @@ def _one_threshold(module: Any) -> None:
 def _amplitudes(plan: Plan, given: Mapping[str, float]) -> dict[str, float]:
     """The amplitude of every layer's output, carried through pooling, flattening, adding and delays."""
     found = {INPUT: 1.0}
-    for _ in range(1 + sum(layer.kind == "delay" for layer in plan.layers)):  # a delay reads what comes after it
+    for _ in range(1 + len(plan.delays)):  # a delay reads what comes after it
         for i, layer in enumerate(plan.layers):
             sources = {found[name] for name in plan.inputs(i) if name in found}
-            if layer.kind == "neuron" or kind_of(layer.kind, layer.name).weight:
+            if layer.kind == "neuron" or plan.kinds[layer.name].weight:
                 found[layer.name] = given.get(layer.name, 1.0)
             elif len(sources) > 1:
                 shown = " and ".join(f"{a:g}" for a in sorted(sources))

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cil_spl.models import neurons
-from cil_spl.models.kinds import kind_of
 from cil_spl.models.net import Net, evaluating, over_steps, walk
 
 
@@ -29,7 +28,7 @@ def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
     Shape:
         frames: (T, B, C, H, W).
     """
-    kinds = {layer.name: kind_of(layer.kind, layer.name) for layer in net.plan.layers}
+    kinds = net.plan.kinds
 
     def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         x = inputs[0]
@@ -51,8 +50,7 @@ def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
         return out
 
     shapes = net.plan.shapes()
-    delays = [one.name for one in net.plan.layers if one.kind == "delay"]
-    nothing = {name: frames.new_zeros(*frames.shape[:2], *shapes[name]) for name in delays}
+    nothing = {name: frames.new_zeros(*frames.shape[:2], *shapes[name]) for name in net.plan.delays}
     with evaluating(net):  # or normalisation would count what is only tried out
         walk(net, frames, layer, delayed=nothing)
 

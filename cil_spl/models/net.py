@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
-from cil_spl.models.kinds import kind_of
 from cil_spl.models.plan import INPUT, Plan
 
 V = TypeVar("V")
@@ -132,9 +131,7 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
     """The layers with weights by which events are multiplied, in their order."""
     if not isinstance(net, Net):
         return {name: module for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
-    return {
-        layer.name: net.get_submodule(layer.name) for layer in net.plan.layers if kind_of(layer.kind, layer.name).weight
-    }
+    return {name: net.get_submodule(name) for name, kind in net.plan.kinds.items() if kind.weight}
 
 
 @torch.no_grad()

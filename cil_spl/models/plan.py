@@ -61,6 +61,14 @@ class Plan:
             return self.layers[i].inputs
         return (self.layers[i - 1].name,) if i else (INPUT,)
 
+    def inputs_of(self, name: str) -> tuple[str, ...]:
+        """Names of what the layer of this name reads."""
+        return self._inputs[name]
+
+    @cached_property
+    def _inputs(self) -> dict[str, tuple[str, ...]]:
+        return {layer.name: self.inputs(i) for i, layer in enumerate(self.layers)}
+
     @property
     def output(self) -> str:
         """Name of the layer whose sum over time is the network's output."""
@@ -73,20 +81,20 @@ class Plan:
 
     def has_feedback(self) -> bool:
         """Whether time steps must be computed one after the other: a layer reads what another was a step before."""
-        return any(layer.kind == "delay" for layer in self.layers)
+        return bool(self.delays)
 
     def weights_before(self, name: str) -> tuple[str, ...]:
         """The weight layers whose activity a layer reads, ``input`` for the input itself."""
         found: list[str] = []
-        waiting = list(self.inputs(self.layers.index(self.named(name))))
+        waiting = list(self.inputs_of(name))
         seen: set[str] = set()
         while waiting:
             source = waiting.pop(0)
-            if source == INPUT or kind_of(self.named(source).kind, source).weight:
+            if source == INPUT or self.kinds[source].weight:
                 found += [source] if source not in found else []
             elif source not in seen:
                 seen.add(source)
-                waiting += self.inputs(self.layers.index(self.named(source)))
+                waiting += self.inputs_of(source)
         return tuple(found)
 
     def named(self, name: str) -> Layer:
@@ -116,7 +124,7 @@ class Plan:
     @cached_property
     def delays(self) -> dict[str, str]:
         """The delays, and what each of them reads."""
-        return {layer.name: self.inputs(i)[0] for i, layer in enumerate(self.layers) if layer.kind == "delay"}
+        return {layer.name: self.inputs_of(layer.name)[0] for layer in self.layers if layer.kind == "delay"}
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every layer, without batch and time, the input's under ``input``.
@@ -126,12 +134,12 @@ class Plan:
         """
         self._check_wiring()
         shapes: dict[str, Shape] = {INPUT: self.input_shape}
-        for _ in range(1 + sum(layer.kind == "delay" for layer in self.layers)):  # round a loop until all are known
+        for _ in range(1 + len(self.delays)):  # round a loop until all are known
             for i, layer in enumerate(self.layers):
                 known = [shapes[name] for name in self.inputs(i) if name in shapes]
                 if len(known) < len(self.inputs(i)) and not (layer.kind == "add" and known):
                     continue
-                shapes[layer.name] = kind_of(layer.kind, layer.name).shape(layer.name, layer.params, known)
+                shapes[layer.name] = self.kinds[layer.name].shape(layer.name, layer.params, known)
         for layer in self.layers:
             if layer.name not in shapes:
                 raise RequestError(
@@ -144,7 +152,7 @@ class Plan:
         seen = {INPUT}
         names = [layer.name for layer in self.layers]
         for i, layer in enumerate(self.layers):
-            least, most = kind_of(layer.kind, layer.name).inputs
+            least, most = self.kinds[layer.name].inputs
             inputs = self.inputs(i)
             if layer.name in seen:
                 raise RequestError(f"model layer {layer.name}: two layers have this name; names must differ")

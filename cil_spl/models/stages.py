@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cil_spl.base.errors import RequestError
-from cil_spl.models.kinds import POOLS, WEIGHTED, Pair, Shape, kind_of, pair
+from cil_spl.models.kinds import POOLS, WEIGHTED, Pair, Shape, pair
 from cil_spl.models.plan import INPUT, Layer, Plan
 
 
@@ -49,14 +49,13 @@ def stages(plan: Plan) -> tuple[Stage, ...]:
         RequestError: the plan does not have this form; the message names the layer and what to use instead.
     """
     shapes = plan.shapes()
-    reads = {layer.name: plan.inputs(i) for i, layer in enumerate(plan.layers)}
     neuron_of = _neurons(plan)
     weight_of = {neuron: weight for weight, neuron in neuron_of.items()}
     found = []
     for layer in plan.layers:
         if layer.name not in neuron_of:
             continue
-        sources, fold, in_front = _sources(plan, reads, weight_of, layer, shapes)
+        sources, fold, in_front = _sources(plan, weight_of, layer, shapes)
         found.append(Stage(layer, neuron_of[layer.name], sources, fold, _map3(in_front), _map3(shapes[layer.name])))
     _check_output(plan, found)
     return tuple(found)
@@ -83,7 +82,7 @@ def foldable(plan: Plan, chip: bool) -> list[str]:
     Args:
         chip: whether a chip without biases is to hold them.
     """
-    weights = [layer.name for layer in plan.layers if kind_of(layer.kind, layer.name).weight]
+    weights = [layer.name for layer in plan.layers if plan.kinds[layer.name].weight]
     after = {name for weight in weights for name in followers(plan, weight)}
     reasons = []
     for layer in plan.layers:
@@ -137,7 +136,7 @@ def _neurons(plan: Plan) -> dict[str, str]:
 
 
 def _sources(
-    plan: Plan, reads: dict[str, tuple[str, ...]], weight_of: dict[str, str], layer: Layer, shapes: dict[str, Shape]
+    plan: Plan, weight_of: dict[str, str], layer: Layer, shapes: dict[str, Shape]
 ) -> tuple[tuple[Source, ...], int, Shape]:
     """What a weight layer is fed by, the area of averages on the way, and the shape in front of a flatten."""
     found: list[tuple[Source, int]] = []
@@ -157,13 +156,13 @@ def _sources(
             y, x = pair(through.params["kernel_size"])
             pool = (pool[0] * y, pool[1] * x)
             area *= y * x if through.kind == "avgpool" else 1
-        for other in reads[name]:
+        for other in plan.inputs_of(name):
             follow(other, pool, area)
 
-    (front,) = reads[layer.name]
+    (front,) = plan.inputs_of(layer.name)
     follow(front, (1, 1), 1)
-    while front != INPUT and (plan.named(front).kind == "flatten" or _adds_flattened(plan, reads, front)):
-        front = reads[front][0]
+    while front != INPUT and (plan.named(front).kind == "flatten" or _adds_flattened(plan, front)):
+        front = plan.inputs_of(front)[0]
     areas = {area for _, area in found}
     if len(areas) > 1:
         shown = " and ".join(str(area) for area in sorted(areas))
@@ -174,9 +173,9 @@ def _sources(
     return tuple(source for source, _ in found), areas.pop(), shapes[front]
 
 
-def _adds_flattened(plan: Plan, reads: dict[str, tuple[str, ...]], name: str) -> bool:
+def _adds_flattened(plan: Plan, name: str) -> bool:
     return plan.named(name).kind == "add" and any(
-        other != INPUT and plan.named(other).kind == "flatten" for other in reads[name]
+        other != INPUT and plan.named(other).kind == "flatten" for other in plan.inputs_of(name)
     )
 
 
