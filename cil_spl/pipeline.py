@@ -41,7 +41,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     cfg = schema.check_config(cfg, extensions)
     if resume:
         check_resumable(Path(folder), cfg.trainer.epochs)
-    with ready(cfg, schema.asked(cfg)) as (task, plan, target, warnings, start):
+    with ready(cfg, schema.asked(cfg)) as (task, plan, target, observer, warnings, start):
         check_store(cfg.tracking)
         threads = process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
         experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
@@ -52,7 +52,6 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
             for text in warnings:
                 record.warn(text)
             ctx = context_of(cfg, plan, experiences, task, record, start)
-            observer = fence.make(cfg, "observer", target, plan, ctx.precision)
             trained = fence.make(cfg, "method", with_target(ctx, target, observer))
             if not ranks.first():
                 return {}
@@ -74,6 +73,6 @@ def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfi
         RequestError: as :func:`run` would.
     """
     cfg = schema.check_config(cfg, extensions)
-    with ready(cfg, schema.asked(cfg)) as (_, plan, _, warnings, _):
+    with ready(cfg, schema.asked(cfg)) as (_, plan, _, _, warnings, _):
         look_at_store(cfg.tracking)
     return cfg, plan, warnings

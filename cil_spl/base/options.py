@@ -22,7 +22,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from cil_spl.base.annotations import (
     Keys,
@@ -43,6 +43,8 @@ from cil_spl.base.suggestions import nearest
 
 _MISSING: Any = inspect.Parameter.empty
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True)
 class _Options:
@@ -51,6 +53,16 @@ class _Options:
     hints: dict[str, Any]
     defaults: dict[str, Any]
     open: bool
+
+
+def unless_default(kind: type[T], values: Mapping[str, Any] | T | None, where: str) -> T | None:
+    """A dataclass of options, of its keys or as it is given; None where all of them are the defaults.
+
+    Raises:
+        RequestError: as :func:`checked`.
+    """
+    given = values if isinstance(values, kind) else kind(**checked(kind, values or {}, where))  # type: ignore[arg-type]
+    return None if given == kind() else given
 
 
 def checked(function: Callable[..., Any], values: Mapping[str, Any], where: str, *, given: int = 0) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold, norm_as_factor
 from cil_spl.models.net import Net
-from cil_spl.models.plan import pair
+from cil_spl.models.plan import Plan, pair
 from cil_spl.models.stages import Stage, destinations, followers, stages
 
 # A sum of integers is often exactly the threshold; in float32 it may come out a hair below, and a spike is lost.
@@ -162,6 +162,25 @@ def check_net(net: Net, leaky: bool = False) -> None:
     """
     for stage in stages(net.plan):
         check_neuron(net.get_submodule(stage.neuron), stage, leaky)
+
+
+def check_roundable(plan: Plan, net: Net | None, wanted: str, instead: str) -> None:
+    """Refuse what the chip's rule cannot round, on a chip or in time steps, before a weight is trained.
+
+    Args:
+        net: a user's own network, whose neurons are looked at; None for that of the plan.
+        wanted: what asks for rounding, as a word of the command line.
+        instead: the word that does not.
+
+    Raises:
+        RequestError: names the layer, and both words.
+    """
+    try:
+        stages(plan)
+        if net is not None:
+            check_net(net, leaky=True)
+    except RequestError as error:
+        raise RequestError(f"{wanted} rounds by the chip's rule: {error}, with {instead}") from None
 
 
 def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le, Lt
 
-from cil_spl.base.options import check_fields, checked
+from cil_spl.base.options import check_fields, unless_default
 
 
 @dataclass(frozen=True)
@@ -46,8 +46,7 @@ class Augment:
         Raises:
             RequestError: an unknown key or a value out of range.
         """
-        augment = config if isinstance(config, Augment) else cls(**checked(cls, config or {}, "dataset.augment"))
-        return None if augment == cls() else augment
+        return unless_default(cls, config, "dataset.augment")
 
 
 def augment_events(

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import numpy as np
 from annotated_types import Ge, Le
 
-from cil_spl.base.options import check_fields, checked
+from cil_spl.base.options import check_fields, unless_default
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,7 @@ class AugmentImages:
         Raises:
             RequestError: an unknown key or a value out of range.
         """
-        given = config if isinstance(config, AugmentImages) else cls(**checked(cls, config or {}, "dataset.augment"))
-        return None if given == cls() else given
+        return unless_default(cls, config, "dataset.augment")
 
 
 def augment_images(values: np.ndarray, augment: AugmentImages, seeds: Sequence[Sequence[int]]) -> np.ndarray:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -67,6 +68,27 @@ def absent(root: Path, download: bool, what: str) -> None:
         raise RequestError(
             f"dataset.root={root} {why}; set dataset.root to the folder of the data set, or dataset.download=true"
         )
+
+
+def whole_folder(root: Path, name: str, fill: Callable[[Path], None]) -> Path:
+    """The folder ``name`` of a root, made now where it is missing: whole or not at all, by one process at a time.
+
+    Args:
+        fill: makes a folder ``name`` in the folder that it is given.
+    """
+    import filelock
+
+    folder, half = root / name, root / f".half-{name}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(root / f".{name}.lock"):
+            if not folder.is_dir():  # another run may have fetched it meanwhile
+                shutil.rmtree(half, ignore_errors=True)
+                fill(half)
+                (half / name).rename(folder)
+    finally:
+        shutil.rmtree(half, ignore_errors=True)
+    return folder
 
 
 def fetch(name: str, mirrors: Sequence[str], checksum: str, folder: Path) -> Path:

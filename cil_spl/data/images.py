@@ -6,7 +6,6 @@ What all of them share (limits, standardising, experiences, the validation split
 from __future__ import annotations
 
 import re
-import shutil
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, idx
-from cil_spl.data.download import Folder, absent, fetch, folder_of
+from cil_spl.data.download import Folder, absent, fetch, folder_of, whole_folder
 from cil_spl.data.events import Splits
 from cil_spl.data.samples import Samples, from_arrays, joined
 
@@ -173,25 +172,18 @@ def _read_cifar10(split: str, files: Sequence[Path]) -> Samples:
 
 def _fetch_cifar10(root: Path) -> Path:
     """Download and unpack; the folder is there whole or not at all."""
-    import filelock
 
-    folder, half = root / _CIFAR, root / f".half-{_CIFAR}"
+    def fill(half: Path) -> None:
+        archive = fetch(_CIFAR_ARCHIVE, _CIFAR_MIRRORS, f"sha256:{_CIFAR_SHA256}", root)
+        with tarfile.open(archive) as packed:
+            packed.extractall(half, filter="data")
+
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / f".{_CIFAR}.lock"):
-            if folder.is_dir():  # another run fetched it meanwhile
-                return folder
-            archive = fetch(_CIFAR_ARCHIVE, _CIFAR_MIRRORS, f"sha256:{_CIFAR_SHA256}", root)
-            shutil.rmtree(half, ignore_errors=True)
-            with tarfile.open(archive) as packed:
-                packed.extractall(half, filter="data")
-            (half / _CIFAR).rename(folder)
-            archive.unlink()
+        folder = whole_folder(root, _CIFAR, fill)
+        (root / _CIFAR_ARCHIVE).unlink(missing_ok=True)
     except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
         raise RequestError(
             f"dataset.root={root}: CIFAR-10 could not be unpacked there ({error}); set dataset.root to the folder that "
             "holds it"
         ) from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
     return folder

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.data.download import whole_folder
 from cil_spl.data.events import EVENT, Recordings, from_list
 
 log = logging.getLogger(__name__)
@@ -31,28 +31,20 @@ def fetch(tonic_class: str, root: Path, megabytes: int, splits: Sequence[dict[st
     Raises:
         RequestError: it cannot be downloaded or written; names the folder and what to do.
     """
-    import filelock
     import tonic.datasets
 
-    folder, half = root / tonic_class, root / f".half-{tonic_class}"
+    def fill(half: Path) -> None:
+        log.warning("dataset.root=%s has no %s: downloading about %d MB there", root, tonic_class, megabytes)
+        for arguments in splits:
+            getattr(tonic.datasets, tonic_class)(save_to=str(half), **arguments)
+
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        with filelock.FileLock(root / f".{tonic_class}.lock"):
-            if folder.is_dir():  # another run fetched it meanwhile
-                return folder
-            log.warning("dataset.root=%s has no %s: downloading about %d MB there", root, tonic_class, megabytes)
-            shutil.rmtree(half, ignore_errors=True)
-            for arguments in splits:
-                getattr(tonic.datasets, tonic_class)(save_to=str(half), **arguments)
-            (half / tonic_class).rename(folder)
+        return whole_folder(root, tonic_class, fill)
     except Exception as error:  # whatever the network, the archive or the disk raises
         raise RequestError(
             f"dataset.root={root} has no {tonic_class}, and it could not be downloaded there "
             f"({type(error).__name__}: {error}); set dataset.root to the folder that holds it"
         ) from error
-    finally:
-        shutil.rmtree(half, ignore_errors=True)
-    return folder
 
 
 def read_dvs_gesture(folder: Path) -> dict[str, Recordings]:

@@ -12,29 +12,29 @@ import torch
 
 from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
-from cil_spl.chip.quantize import check_net
+from cil_spl.chip.quantize import check_roundable
 from cil_spl.data import datasets, known
 from cil_spl.data.batches import check_frames
 from cil_spl.data.events import Splits
 from cil_spl.models.build import check_cnn
 from cil_spl.models.configured import network_of, plan_of
 from cil_spl.models.plan import Plan
-from cil_spl.models.stages import stages
 from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
 from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import read_checkpoint
-from cil_spl.training.context import begin, precision_of
+from cil_spl.training.context import Observer, begin, precision_of
 
 StartWeights = dict[str, torch.Tensor]
 
 
 class Ready(NamedTuple):
-    """Task, plan and target of a run, the target's warnings, and the weights that training starts from."""
+    """Task, plan, target and observer of a run, the target's warnings, and the weights that training starts from."""
 
     task: Task
     plan: Plan
     target: Target
+    observer: Observer | None
     warnings: list[str]
     start: StartWeights | None
 
@@ -64,8 +64,8 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     start = starting_weights(cfg, task, plan)
     with released(fence.make(cfg, "target")) as target:
         warnings = target.check(plan, asked)
-        fence.make(cfg, "observer", target, plan, precision_of(cfg))  # its die may name layers that there are not
-        yield Ready(task, plan, target, warnings, start)
+        observer = fence.make(cfg, "observer", target, plan, precision_of(cfg))
+        yield Ready(task, plan, target, observer, warnings, start)
 
 
 def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
@@ -73,12 +73,7 @@ def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
     if not (cfg.quantize.aware or cfg.model.aware):
         return
     key = "quantize.aware" if cfg.quantize.aware else "model.aware"
-    try:
-        stages(plan)
-        if asked.net is not None:
-            check_net(asked.net, leaky=True)
-    except RequestError as error:
-        raise RequestError(f"{key}=true rounds by the chip's rule: {error}, with {key}=false") from None
+    check_roundable(plan, asked.net, f"{key}=true", f"{key}=false")
 
 
 def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:

@@ -7,15 +7,13 @@ from typing import Literal
 
 import numpy as np
 
-from cil_spl.base.errors import RequestError
 from cil_spl.chip import bounds
-from cil_spl.chip.quantize import check_net, quantize
+from cil_spl.chip.quantize import check_roundable, quantize
 from cil_spl.chip.rounding import CHIP, Precision
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
-from cil_spl.models.stages import stages
 from cil_spl.targets.target import Asked, TargetNetwork, refuse_loop
 from cil_spl.tasks.evaluation import Answer
 
@@ -42,14 +40,7 @@ class Software:
         """
         refuse_loop(self.name, requires)
         if self.precision == "int8":
-            try:
-                stages(plan)
-                if requires.net is not None:
-                    check_net(requires.net, leaky=True)
-            except RequestError as error:
-                raise RequestError(
-                    f"target.precision=int8 rounds by the chip's rule: {error}, with target.precision=float32"
-                ) from None
+            check_roundable(plan, requires.net, "target.precision=int8", "target.precision=float32")
             if requires.net is None:
                 bounds.check_neurons(requires.neuron, requires.init_rate)
         return []
