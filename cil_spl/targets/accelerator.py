@@ -30,6 +30,7 @@ class Accelerator:
 
     family: Literal["snn", "cnn"] = "cnn"
     takes = ("events", "values")
+    as_trained = False
 
     def __init__(self, *, name: str = "accelerator", precision: Literal["float32", "int8"] = "float32") -> None:
         self.name, self.precision = name, precision

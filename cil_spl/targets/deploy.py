@@ -26,7 +26,7 @@ def with_target(ctx: TrainingContext, target: Target, observer: Observer | None 
         answer = target.answer(target.quantize(net, ctx.precision))
         return ev.evaluate(answer, batches.epoch(0), ctx.task, allowed).metrics[ctx.task.monitor]
 
-    return replace(ctx, observer=observer, deployed=deployed)
+    return replace(ctx, observer=observer, deployed=deployed, as_trained=target.as_trained)
 
 
 @dataclass(frozen=True)

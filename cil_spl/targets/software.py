@@ -30,7 +30,7 @@ class Software:
     family: Literal["snn", "cnn"] = "snn"
 
     def __init__(self, *, name: str = "software", precision: Literal["float32", "int8"] = "float32") -> None:
-        self.name, self.precision = name, precision
+        self.name, self.precision, self.as_trained = name, precision, precision == "float32"
 
     def check(self, plan: Plan, requires: Asked) -> list[str]:
         """Any plan and any neurons go in float32; the rule that rounds them needs a lower bound.

@@ -52,6 +52,7 @@ class Speck:
 
     family: Literal["snn", "cnn"] = "snn"
     takes = ("events",)
+    as_trained = False
 
     def __init__(
         self,

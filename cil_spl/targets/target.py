@@ -77,12 +77,14 @@ class Target(Protocol):
         backend: says in output and record what ran.
         family: of the networks that it runs, ``snn`` or ``cnn``.
         takes: kinds of data that it runs on: ``events`` of recordings, ``values`` of samples.
+        as_trained: whether its answer is that of the trained network in time steps, nothing rounded.
     """
 
     name: str
     backend: str
     family: Literal["snn", "cnn"]
     takes: tuple[str, ...]
+    as_trained: bool
 
     def check(self, plan: Plan, requires: Asked) -> list[str]:
         """Warnings about a run, before any work.

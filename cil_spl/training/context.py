@@ -122,6 +122,7 @@ class TrainingContext:
         deployed: score of a spiking network on the deployment target, for choices on validation data, by the outputs
             that count (None for all); None where the target runs no spiking network.
         fresh: makes the network of a family where it is a user's own; None for that of the plan.
+        as_trained: whether that target runs a network as it was trained, so that the score is that in time steps.
         folder: where checkpoints go.
         log: metrics of an epoch; warn: what the user should know, said once.
         stages: the fits that are over, and their epochs.
@@ -144,6 +145,7 @@ class TrainingContext:
     observer: Observer | None = None
     start: Mapping[str, Tensor] | None = None
     deployed: Callable[[Net, Batches, Sequence[int] | None], float] | None = None
+    as_trained: bool = False
     stages: list[tuple[str, int]] = field(default_factory=list)
 
     def build(self, family: str) -> Net:
@@ -255,7 +257,8 @@ class TrainingContext:
         self.watch(net, seen)
         found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops") if name in seen.metrics}
         if self.deployed is not None:
-            found[self.monitor] = self.deployed(net, val, allowed)
+            same = self.as_trained  # then it has just been evaluated
+            found[self.monitor] = seen.metrics[self.task.monitor] if same else self.deployed(net, val, allowed)
         return found
 
     def watch(self, net: Net, seen: ev.Evaluation) -> None:

@@ -6,7 +6,7 @@ import importlib.metadata
 import sys
 from dataclasses import replace
 from importlib.machinery import EXTENSION_SUFFIXES
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,12 +23,14 @@ from cil_spl.models.answers import stepped_answer
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets import board
 from cil_spl.targets.accelerator import Accelerator, int8_twin
+from cil_spl.targets.deploy import with_target
 from cil_spl.targets.software import Software
 from cil_spl.targets.speck import Speck
 from cil_spl.targets.target import Asked, Target, TargetNetwork
 from cil_spl.tasks.classification import classification
 from cil_spl.tasks.evaluation import evaluate
 from cil_spl.training.context import Frames
+from tests.methods.test_methods import context
 
 PLAN = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}], (2, 8, 8), 3)
 
@@ -289,3 +291,18 @@ def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
 def test_without_a_chip_network_there_is_nothing_to_run_on_the_chip() -> None:
     with pytest.raises(RequestError, match=r"target=speck: there is no chip network to run"):
         Speck(backend="simulator").answer(TargetNetwork(network(), PLAN))
+
+
+@pytest.mark.parametrize(("precision", "times"), [("float32", 0), ("int8", 1)])
+def test_what_runs_as_it_was_trained_is_evaluated_once(precision: Any, times: int, tmp_path: Path) -> None:
+    target = Software(precision=precision)
+    ctx = with_target(context(tmp_path), target)
+    asked = []
+    once = replace(ctx, deployed=lambda *given: asked.append(given) or ctx.deployed(*given))  # type: ignore[misc,func-returns-value]
+    net = ctx.build("snn")
+    ctx.scale(net, 1.0)
+    found = once.score(net)
+    assert len(asked) == times
+    val = ctx.batches(ctx.experiences[0].val, train=False)
+    assert ctx.deployed is not None
+    assert found["deployed_accuracy"] == ctx.deployed(net, val)
