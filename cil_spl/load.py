@@ -46,7 +46,7 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     net = network_of(config, task, plan, "snn")
     load_weights(net, left["weights"])
     left_chip = CHIP_FILE in run.info.get("files", {}) or (run.folder / CHIP_FILE).exists()
-    network = TargetNetwork(net, plan, load_chip(run.path(CHIP_FILE)) if left_chip else None)
+    network = TargetNetwork(net, load_chip(run.path(CHIP_FILE)) if left_chip else None)
     classes = _classes(run, config.dataset.n_classes or 0)
     return DeployedNetwork(config, network, target, task, classes, run.preparations())
 

@@ -76,7 +76,7 @@ def two_stages(ctx: TrainingContext, *, lr: float = 2e-2) -> Trained:
 
 def score(ctx: TrainingContext, net: torch.nn.Sequential) -> dict[str, float]:
     val = ctx.batches(ctx.experiences[0].val, train=False)
-    return {"accuracy": ev.evaluate(answers.stepped_answer(net, ctx.plan), val.epoch(0), ctx.task).metrics["accuracy"]}
+    return {"accuracy": ev.evaluate(answers.stepped_answer(net), val.epoch(0), ctx.task).metrics["accuracy"]}
 
 
 METHODS = {"sltt": sltt, "two_stages": two_stages}
@@ -122,7 +122,7 @@ def test_learns(name: str, tmp_path: Path) -> None:
     ctx = make_context(tmp_path, lambda metrics, epoch: lines.append(metrics | {"epoch": epoch}))
     trained = METHODS[name](ctx)
     test = ctx.batches(ctx.experiences[0].test, train=False)
-    seen = ev.evaluate(answers.stepped_answer(trained.net, ctx.plan), test.epoch(0), ctx.task)
+    seen = ev.evaluate(answers.stepped_answer(trained.net), test.epoch(0), ctx.task)
     assert seen.metrics["accuracy"] > 0.8
     assert [line["epoch"] for line in lines] == list(range(1, (8 if name == "two_stages" else 4) + 1))
 

@@ -72,7 +72,7 @@ def train(
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
-        seen = ev.evaluate(answers.cnn_answer(net, ctx.plan, ctx.device), val.epoch(0), ctx.task, data.outputs)
+        seen = ev.evaluate(answers.cnn_answer(net, ctx.device), val.epoch(0), ctx.task, data.outputs)
         ctx.watch(net, seen)
         found = {ctx.task.monitor: seen.metrics[ctx.task.monitor]}
         if ctx.deployed is not None:  # the best CNN is not always the one that converts best
@@ -182,7 +182,7 @@ def choose_gain(
         if ctx.deployed is not None:
             score = ctx.deployed(net, val, allowed)
         else:
-            answer = answers.stepped_answer(net, ctx.plan, ctx.device)
+            answer = answers.stepped_answer(net, ctx.device)
             score = ev.evaluate(answer, val.epoch(0), ctx.task, allowed).metrics[ctx.task.monitor]
         notes[f"val/gain_{gain:g}"] = score
         if best is None or ctx.task.is_better(score, best[0]):

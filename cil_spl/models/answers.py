@@ -20,7 +20,7 @@ from cil_spl.models.stages import followers
 from cil_spl.tasks.evaluation import Activity, Answer, decision_times
 
 
-def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
+def stepped_answer(net: Net, device: torch.device | None = None) -> Answer:
     """Answers of a time-stepped spiking network.
 
     What multiplies other values than events (samples, or what no neurons follow) does multiply-accumulates (``macs``),
@@ -29,6 +29,7 @@ def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> 
     device = device or torch.device("cpu")
     net = net.to(device)
     names = [name for name, module in net.named_children() if neurons.is_spiking(module)]
+    plan = net.plan
     owner, dense = owners(plan), macs_of(plan)
     reach = {name: there.to(device) for name, there in reaches(plan).items()}
 
@@ -57,11 +58,11 @@ def stepped_answer(net: Net, plan: Plan, device: torch.device | None = None) -> 
     return answer
 
 
-def cnn_answer(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
+def cnn_answer(net: Net, device: torch.device | None = None) -> Answer:
     """Answers of a CNN on one frame per recording, with its multiply-accumulates."""
     device = device or torch.device("cpu")
     net = net.to(device)
-    dense = macs_of(plan)
+    dense = macs_of(net.plan)
 
     @torch.no_grad()
     def answer(batch: Batch) -> Activity:
@@ -172,9 +173,9 @@ def map_in_front(plan: Plan, shapes: dict[str, Shape], name: str) -> tuple[int, 
     return (shape[0], 1, 1) if len(shape) == 1 else (shape[0], shape[1], shape[2])
 
 
-def answer_of(net: Net, plan: Plan, device: torch.device | None = None) -> Answer:
+def answer_of(net: Net, device: torch.device | None = None) -> Answer:
     """Answers of any network: in time steps where it spikes or has states, else on one frame per recording."""
-    return (stepped_answer if runs_in_steps(net) else cnn_answer)(net, plan, device)
+    return (stepped_answer if runs_in_steps(net) else cnn_answer)(net, device)
 
 
 def bins_of(net: Net) -> int | None:

@@ -53,13 +53,13 @@ class Accelerator:
         """With 8-bit weights and activations, whose ranges are taken on the calibration recordings."""
         assert calibration is not None, "8-bit activations need recordings to choose their ranges by"
         net = net.cpu()
-        return TargetNetwork(net, net.plan, rounded=int8_twin(net, calibration))
+        return TargetNetwork(net, rounded=int8_twin(net, calibration))
 
     def answer(self, network: TargetNetwork) -> Answer:
         """In the precision that counts as deployed."""
         held = network.net if self.precision == "float32" else network.rounded
         assert held is not None
-        return answers.cnn_answer(held, network.plan)
+        return answers.cnn_answer(held)
 
     def figures(self, network: TargetNetwork) -> dict[str, float]:
         """Bytes for weights and for the largest pair of maps that must be held at once."""

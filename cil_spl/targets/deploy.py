@@ -63,7 +63,7 @@ class Deployed:
 
 def deploy(target: Target, trained: Trained, ctx: TrainingContext, folder: Path) -> Deployed:
     """Quantise, load and evaluate; the chip network, where there is one, becomes ``chip.npz`` in ``folder``."""
-    plan, data = ctx.plan, ctx.experiences[-1]
+    data = ctx.experiences[-1]
     by_experience: dict[str, tuple[ev.Evaluation, ...]] = {}
     networks = trained.networks(target.family)
     net = [*networks.values()][-1]
@@ -75,8 +75,7 @@ def deploy(target: Target, trained: Trained, ctx: TrainingContext, folder: Path)
         return whole
 
     found = {
-        stage: judge(stage, answers.answer_of(one, plan, ctx.device), answers.bins_of(one))
-        for stage, one in networks.items()
+        stage: judge(stage, answers.answer_of(one, ctx.device), answers.bins_of(one)) for stage, one in networks.items()
     }
     network = target.quantize(net, ctx.precision, ctx.calibration(data.train, bins=1))
     _tell(ctx, network.warnings)
@@ -84,7 +83,7 @@ def deploy(target: Target, trained: Trained, ctx: TrainingContext, folder: Path)
         save(network.chip, folder / "chip.npz")
     rounded = network.quantized()
     if rounded is not None:
-        found["quantized"] = judge("quantized", answers.answer_of(rounded, plan), bins)
+        found["quantized"] = judge("quantized", answers.answer_of(rounded), bins)
     answer = target.answer(network)
     found["deployed"] = judge("deployed", answer, bins)
     _tell(ctx, target.judge(found["deployed"].metrics))

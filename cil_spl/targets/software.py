@@ -48,14 +48,14 @@ class Software:
     def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
         """By the chip's rule, leaky neurons too and without a core for each layer; or as it is."""
         if self.precision == "float32":
-            return TargetNetwork(net, net.plan)
+            return TargetNetwork(net)
         chip, warnings = quantize(net, precision, leaky=True)
-        return TargetNetwork(net, net.plan, chip, warnings=tuple(warnings))
+        return TargetNetwork(net, chip, warnings=tuple(warnings))
 
     def answer(self, network: TargetNetwork) -> Answer:
         """In time steps, rounded where it has been."""
         rounded = network.quantized()
-        return answers.stepped_answer(network.net if rounded is None else rounded, network.plan)
+        return answers.stepped_answer(network.net if rounded is None else rounded)
 
     def figures(self, network: TargetNetwork) -> dict[str, float]:
         """How many weights."""

@@ -156,7 +156,7 @@ class Speck:
     def quantize(self, net: Net, precision: Precision = CHIP, calibration: Batches | None = None) -> TargetNetwork:
         """By the chip's rule, each layer on its core."""
         chip, warnings = quantize(net, precision)
-        return TargetNetwork(net, net.plan, place_network(chip), warnings=tuple(warnings))
+        return TargetNetwork(net, place_network(chip), warnings=tuple(warnings))
 
     def answer(self, network: TargetNetwork) -> ev.Answer:
         """On the simulator, or on the board, which is configured for the network."""

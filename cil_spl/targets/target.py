@@ -52,17 +52,20 @@ class TargetNetwork:
 
     Attributes:
         net: the trained float network.
-        plan: its plan.
         chip: its chip network; None where the target has none.
         rounded: an ordinary network with rounded numbers, where they are not those of a chip network.
         warnings: what the user should know about its rounding.
     """
 
     net: Net
-    plan: Plan
     chip: ChipNetwork | None = None
     rounded: Net | None = None
     warnings: tuple[str, ...] = ()
+
+    @property
+    def plan(self) -> Plan:
+        """The network's plan."""
+        return self.net.plan
 
     def quantized(self) -> Net | None:
         """The same network with its rounded numbers, to be run without the target; None where nothing is rounded."""

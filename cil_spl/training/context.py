@@ -253,7 +253,7 @@ class TrainingContext:
         ``experiences`` by the one that it trains on.
         """
         val, allowed = self.batches(self.experiences[0].val, train=False), self.experiences[0].outputs
-        seen = ev.evaluate(answers.stepped_answer(net, self.plan, self.device), val.epoch(0), self.task, allowed)
+        seen = ev.evaluate(answers.stepped_answer(net, self.device), val.epoch(0), self.task, allowed)
         self.watch(net, seen)
         found = {name: seen.metrics[name] for name in (self.task.monitor, "silent", "synops") if name in seen.metrics}
         if self.deployed is not None:

@@ -67,7 +67,7 @@ def test_bptt_learns(options: dict, neuron: dict, tmp_path: Path) -> None:
     lr = 0.15 if neuron.get("kind") == "lif" else 0.03  # a leaky neuron weakens its input, so weights are larger
     trained = bptt.train(s, lr=lr, **options)
     seen = ev.evaluate(
-        answers.stepped_answer(trained.net, PLAN), s.batches(s.experiences[0].test, train=False).epoch(0), s.task
+        answers.stepped_answer(trained.net), s.batches(s.experiences[0].test, train=False).epoch(0), s.task
     )
     assert seen.metrics["accuracy"] > 0.6  # 1/3 by chance
 
@@ -148,8 +148,8 @@ def test_conversion_learns_and_takes_the_best_gain_on_validation(aware: bool, tm
     tried = {k: v for k, v in trained.notes.items() if k.startswith("val/gain_")}
     assert tried[f"val/gain_{trained.notes['chosen/gain']:g}"] == max(tried.values())
     test = s.experiences[0].test
-    cnn = ev.evaluate(answers.cnn_answer(trained.ann, PLAN), s.batches(test, train=False, bins=1).epoch(0), s.task)
-    snn = ev.evaluate(answers.stepped_answer(trained.net, PLAN), s.batches(test, train=False).epoch(0), s.task)
+    cnn = ev.evaluate(answers.cnn_answer(trained.ann), s.batches(test, train=False, bins=1).epoch(0), s.task)
+    snn = ev.evaluate(answers.stepped_answer(trained.net), s.batches(test, train=False).epoch(0), s.task)
     assert cnn.metrics["accuracy"] > 0.7
     assert snn.metrics["accuracy"] > 0.6
 

@@ -40,7 +40,7 @@ def test_feedback_through_pooling_and_from_the_input_has_operations() -> None:
 def test_other_values_than_events_are_multiplied_at_every_step() -> None:
     net = network([{"conv": 4, "padding": 1, "neuron": False}, {"conv": 4, "padding": 1}, {"linear": "classes"}])
     batch = next(Batches(recordings(2, (8, 8, 2)), 2, Frames(5)).epoch(0))
-    seen = answers.stepped_answer(net, net.plan)(batch)
+    seen = answers.stepped_answer(net)(batch)
     assert seen.macs is not None
     assert seen.macs["conv2"].tolist() == [5 * answers.macs_of(net.plan)["conv2"]] * 2
     assert set(seen.macs) == {"conv2"}

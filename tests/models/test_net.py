@@ -208,8 +208,8 @@ def test_in_steps_it_has_the_chips_operations_on_equal_events() -> None:
     chip, _ = quantize(net)
     speck = Speck(backend="simulator")
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip = speck.answer(TargetNetwork(net, net.plan, chip))(batch)
-    in_steps = answers.stepped_answer(integer_twin(chip, net), net.plan)(batch)
+    on_chip = speck.answer(TargetNetwork(net, chip))(batch)
+    in_steps = answers.stepped_answer(integer_twin(chip, net))(batch)
     assert on_chip.events["after"].sum() > 0
     for name in ("stem", "branch", "after", "linear4"):
         assert np.array_equal(on_chip.synops[name], in_steps.synops[name])

@@ -107,8 +107,8 @@ def test_the_walk_begins_at_the_network_and_ends_at_the_chip(run, recordings, fo
     links = {link.name: link for link in found.budget}
     assert tuple(links) == tuple(mismatch.LINKS)
     for name, answer in (
-        ("float", answers.stepped_answer(network.net, network.plan)),
-        ("weight rounding", answers.stepped_answer(integers, network.plan)),
+        ("float", answers.stepped_answer(network.net)),
+        ("weight rounding", answers.stepped_answer(integers)),
         ("order", network.answer),
     ):
         expected, link = evaluated(answer), links[name].chip

@@ -276,7 +276,7 @@ def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
     assert held.chip is None
     assert held.quantized() is None
     ours = Software().answer(held)(batch).counts
-    assert np.array_equal(ours, stepped_answer(net, PLAN)(batch).counts)
+    assert np.array_equal(ours, stepped_answer(net)(batch).counts)
     bounded = network()
     with torch.no_grad():
         bounded.conv1.weight[0, 0, 0, 0] = -100.0  # one weight so large that most others round to 0
@@ -285,12 +285,12 @@ def test_software_runs_the_trained_network_unless_it_shall_be_rounded() -> None:
     found = [Software().answer(one)(batch).counts for one in (rounded, Software().quantize(bounded))]
     assert not np.array_equal(*found)
     chip, _ = quantize(bounded)
-    assert np.array_equal(found[0], stepped_answer(integer_twin(chip, bounded), PLAN)(batch).counts)
+    assert np.array_equal(found[0], stepped_answer(integer_twin(chip, bounded))(batch).counts)
 
 
 def test_without_a_chip_network_there_is_nothing_to_run_on_the_chip() -> None:
     with pytest.raises(RequestError, match=r"target=speck: there is no chip network to run"):
-        Speck(backend="simulator").answer(TargetNetwork(network(), PLAN))
+        Speck(backend="simulator").answer(TargetNetwork(network()))
 
 
 @pytest.mark.parametrize(("precision", "times"), [("float32", 0), ("int8", 1)])

@@ -158,11 +158,11 @@ def test_first_layer_operations_agree_with_the_chip_and_every_layer_does_on_equa
             net.get_submodule(name).weight.abs_()  # no inhibition, weights below threshold: order cannot matter
     chip, _ = quantize(net)
     speck = Speck(backend="simulator")
-    held = TargetNetwork(net, plan, chip)
+    held = TargetNetwork(net, chip)
     from cil_spl.chip.quantize import integer_twin
 
     batch = next(Batches(recordings(6, (8, 8, 2)), 6, Frames(4)).epoch(0))
-    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, net), plan)(batch)
+    on_chip, in_steps = speck.answer(held)(batch), answers.stepped_answer(integer_twin(chip, net))(batch)
     assert on_chip.events["conv1"].sum() > 0
     for layer in ("conv1", "linear2"):
         assert np.array_equal(on_chip.synops[layer], in_steps.synops[layer])
@@ -173,7 +173,7 @@ def test_macs_of_a_cnn_leave_out_the_padding() -> None:
     plan = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1}, {"linear": "classes"}], (2, 8, 8), 3)
     net = build(plan, family="cnn", neuron={})
     batch = next(Batches(recordings(2, (8, 8, 2)), 2, Frames(1)).epoch(0))
-    answer = answers.cnn_answer(net, plan)(batch)
+    answer = answers.cnn_answer(net)(batch)
     macs = answer.macs
     assert answer.synops == {}  # another quantity
     assert macs["conv1"].tolist() == [2 * 4 * (3 * 8 - 2) ** 2] * 2
@@ -200,7 +200,7 @@ def test_samples_have_no_time_and_their_first_layer_multiplies() -> None:
     torch.manual_seed(0)
     net = build(plan, family="snn", neuron={"spike_threshold": 0.2, "min_v_mem": -1.0})
     batches = Batches(data, 2, Frames(bins=3))
-    seen = ev.evaluate(answers.stepped_answer(net, plan), batches.epoch(0), TASK)
+    seen = ev.evaluate(answers.stepped_answer(net), batches.epoch(0), TASK)
     assert seen.metrics["n"] == 5
     assert seen.metrics["macs"] == 2 * 100  # once, whatever the number of time steps
     assert seen.metrics["events/conv1"] > 0

@@ -94,7 +94,7 @@ def test_a_network_learns_its_input_and_the_lowest_error_counts(tmp_path: Path) 
     net = bptt.train(ctx, lr=3e-2).net
     errors = [line["val/mse"] for line in lines]
     val = ctx.batches(ctx.experiences[0].val, train=False)
-    seen = ev.evaluate(answers.stepped_answer(net, ctx.plan), val.epoch(0), ctx.task)
+    seen = ev.evaluate(answers.stepped_answer(net), val.epoch(0), ctx.task)
     assert seen.metrics["mse"] == pytest.approx(min(errors))
     assert min(errors) < 0.7 * np.square(seen.target).mean()  # better than an output of nothing
 
