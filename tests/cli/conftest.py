@@ -8,6 +8,7 @@ import signal
 import sys
 import types
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,18 @@ from cil_spl import cli
 from cil_spl.base.errors import RequestError
 from cil_spl.results.record import open_record
 from cil_spl.results.store import connect
+
+
+def run_in(place: Path, *words: str) -> None:
+    """Type a command in a folder, for fixtures that outlive a test; it has to succeed."""
+    before, argv = Path.cwd(), sys.argv
+    os.chdir(place)
+    try:
+        sys.argv = ["cilspl", *words]
+        assert cli.main() == 0
+    finally:
+        os.chdir(before)
+        sys.argv = argv
 
 
 @pytest.fixture(scope="session")

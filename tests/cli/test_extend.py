@@ -21,6 +21,7 @@ from cil_spl.results import record as recording
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.values import is_timing
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
+from tests.cli.conftest import run_in
 
 WORDS = [
     "run",
@@ -36,14 +37,7 @@ WORDS = [
 
 def make(place: Path, *words: str) -> Path:
     """A run of two epochs in a place of its own."""
-    before, argv = Path.cwd(), sys.argv
-    os.chdir(place)
-    try:
-        sys.argv = ["cilspl", *WORDS, "trainer.epochs=2", *words]
-        assert main() == 0
-    finally:
-        os.chdir(before)
-        sys.argv = argv
+    run_in(place, *WORDS, "trainer.epochs=2", *words)
     return place / "one"
 
 

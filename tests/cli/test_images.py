@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -15,8 +14,8 @@ from PIL import Image
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, write_json
-from cil_spl.cli import main
 from cil_spl.data import preparation
+from tests.cli.conftest import run_in
 
 OFF = "tracking.enabled=false"
 WORDS = (
@@ -37,14 +36,7 @@ WORDS = (
 
 def made(place: Path, *words: str) -> Path:
     """A run in a place of its own."""
-    before, argv = Path.cwd(), sys.argv
-    os.chdir(place)
-    try:
-        sys.argv = ["cilspl", *WORDS, *words]
-        assert main() == 0
-    finally:
-        os.chdir(before)
-        sys.argv = argv
+    run_in(place, *WORDS, *words)
     return place / "one"
 
 
