@@ -19,17 +19,19 @@ from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.cli import doctor
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
+from cil_spl.methods import bptt, conversion
 from cil_spl.models.answers import stepped_answer
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets import board
 from cil_spl.targets.accelerator import Accelerator, int8_twin
-from cil_spl.targets.deploy import with_target
+from cil_spl.targets.deploy import deploy, with_target
 from cil_spl.targets.software import Software
 from cil_spl.targets.speck import Speck
 from cil_spl.targets.target import Asked, Target, TargetNetwork
 from cil_spl.tasks.classification import classification
 from cil_spl.tasks.evaluation import evaluate
 from cil_spl.training.context import Frames
+from cil_spl.training.options import Trainer
 from tests.methods.test_methods import context
 
 PLAN = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}], (2, 8, 8), 3)
@@ -306,3 +308,21 @@ def test_what_runs_as_it_was_trained_is_evaluated_once(precision: Any, times: in
     val = ctx.batches(ctx.experiences[0].val, train=False)
     assert ctx.deployed is not None
     assert found["deployed_accuracy"] == ctx.deployed(net, val)
+
+
+@pytest.mark.parametrize("method", [bptt, conversion])
+def test_choices_are_made_on_validation_and_results_taken_on_the_test_set(method: Any, tmp_path: Path) -> None:
+    """The labels of the test set are all wrong here, so that whoever looks at it sees hardly a right answer."""
+    logged: list[dict[str, float]] = []
+    ctx = context(tmp_path, log=lambda metrics, _: logged.append(metrics), trainer=Trainer(epochs=8, batch_size=10))
+    (data,) = ctx.experiences
+    wrong = replace(data.test, target=(data.test.target + 1) % 3)
+    target = Software(precision="int8")
+    ctx = with_target(replace(ctx, experiences=(replace(data, test=wrong),)), target)
+    trained = method.train(ctx, lr=2e-2)
+    result = deploy(target, trained, ctx, tmp_path)
+    assert max(metrics["val/accuracy"] for metrics in logged) > 0.6
+    assert max(metrics["val/deployed_accuracy"] for metrics in logged) > 0.6
+    assert all(value > 0.3 for name, value in (trained.notes or {}).items() if name == "val/gain_64")
+    assert result.chosen_by.metrics["accuracy"] > 0.6
+    assert all(seen.metrics["accuracy"] < 0.4 for seen in result.evaluations.values())
