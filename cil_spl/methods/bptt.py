@@ -75,7 +75,7 @@ def gradient(
     fire = output_neurons(net, straight_through_output)
 
     def of(batch: Batch) -> Iterator[Step]:
-        out, _, _ = forward(net, batch.frames.to(ctx.device), fire=fire)
+        out, _, _ = forward(net, batch.frames.to(ctx.device), fire=fire, ends=False)
         value = loss_of(ctx, out, batch, loss, count_scale)
         value.backward()
         yield Step(value.detach(), out.detach().sum(0))

@@ -121,7 +121,7 @@ def loss_on_chip(
         observer.load(net)
         observer.open(batch)
         frames = batch.frames.to(ctx.device)
-        out, _, _ = forward(net, frames, observed=observer.windows(), fire=fire)
+        out, _, _ = forward(net, frames, observed=observer.windows(), fire=fire, ends=False)
         return bptt.loss_of(ctx, out, batch, loss, count_scale), out.detach()
 
     return of

@@ -7,11 +7,12 @@ what neurons do (other gradients, noise). A method passes them; nothing else of 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from cil_spl.models import neurons
+from cil_spl.models import blocks, neurons
 from cil_spl.models.net import Net, over_steps, walk
 from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import INPUT
@@ -26,15 +27,16 @@ def plain(name: str, module: nn.Module, x: Tensor) -> Tensor:
     return over_steps(module, x)
 
 
-def straight_through(names: Collection[str]) -> Fire:
+@dataclass(frozen=True)
+class straight_through:
     """Neurons whose gradient passes unchanged in the layers named, see :func:`neurons.run`."""
 
-    def fire(
-        name: str, layer: nn.Module, current: Tensor, v_mem: Tensor | None, observed: Observation | None
-    ) -> tuple[Tensor, Tensor]:
-        return neurons.run(name, layer, current, v_mem, observed, straight_through=name in names)
+    names: Collection[str] = ()
 
-    return fire
+    def __call__(
+        self, name: str, layer: nn.Module, current: Tensor, v_mem: Tensor | None, observed: Observation | None
+    ) -> tuple[Tensor, Tensor]:
+        return neurons.run(name, layer, current, v_mem, observed, straight_through=name in self.names)
 
 
 def forward(
@@ -46,6 +48,7 @@ def forward(
     *,
     weigh: Weigh = plain,
     fire: Fire = neurons.run,
+    ends: bool = True,
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """Run a network through all time steps of a batch.
 
@@ -58,9 +61,10 @@ def forward(
         record: names of layers whose output is wanted.
         weigh: what a layer with weights does.
         fire: what a layer of neurons does.
+        ends: whether the states after the last step are wanted; a convolution need not be computed for them alone.
 
     Returns:
-        the output, the states after the last step, and the records by name.
+        the output, the states after the last step (some of them, where they are not wanted), and the records by name.
 
     Shape:
         frames: (T, B, C, H, W). Output: (T, B, K). Records: (T, B, ...).
@@ -68,11 +72,11 @@ def forward(
     state = dict(state or {})
     observed = observed or {}
     if not net.plan.has_feedback():
-        return _run(net, frames, state, observed, record, weigh, fire)
+        return _run(net, frames, state, observed, record, weigh, fire, ends)
     outputs, records = [], {name: [] for name in record}  # type: ignore[var-annotated]
     for t in range(len(frames)):
         seen = {name: at(one, t) for name, one in observed.items()}
-        out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire)
+        out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire, True)
         outputs.append(out)
         for name in record:
             records[name].append(found[name])
@@ -92,12 +96,17 @@ def _run(
     record: Collection[str],
     weigh: Weigh,
     fire: Fire,
+    ends: bool,
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """The steps of ``frames`` at once; a delay, which a plan with feedback has, holds for one of them."""
     kinds = net.plan.kinds
+    delays = net.plan.delays
+    in_one = _OnePass(net, {*record, *delays.values()}, weigh, fire, ends)
 
     def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         kind = kinds[name]
+        if in_one.takes(name, inputs[0]):
+            return in_one.layer(name, module, inputs[0], state, observed.get(name))
         if neurons.is_spiking(module):
             out, state[name] = fire(name, module, inputs[0], state.get(name), observed.get(name))
             return out
@@ -106,7 +115,6 @@ def _run(
             return out
         return weigh(name, module, inputs[0]) if kind.weight else over_steps(module, *inputs)
 
-    delays = net.plan.delays
     if not delays:
         out, records = walk(net, frames, layer, record)
         return out, state, records
@@ -118,3 +126,38 @@ def _run(
     out, found = walk(net, frames, layer, {*record, *delays.values()}, given)
     state |= {name: (frames if source == INPUT else found[source])[0] for name, source in delays.items()}
     return out, state, {name: found[name] for name in record}
+
+
+class _OnePass:
+    """The blocks of a walk that are computed in one pass (:mod:`cil_spl.models.blocks`), when neurons are reached."""
+
+    def __init__(self, net: Net, wanted: Collection[str], weigh: Weigh, fire: Fire, ends: bool) -> None:
+        self.net, self.wanted, self.ends = net, wanted, ends
+        common = weigh is plain and (fire is neurons.run or isinstance(fire, straight_through))
+        self.blocks = net.blocks if common and net.backend.backend != "sinabs" else {}
+        self.through = fire.names if isinstance(fire, straight_through) else ()
+        self.taken: dict[str, Tensor] = {}
+
+    def takes(self, name: str, x: Tensor) -> bool:
+        block = self.blocks.get(name)
+        if block is None or name != block.conv:
+            return block is not None and block.conv in self.taken
+        conv, neuron = self.net.get_submodule(block.conv), self.net.get_submodule(block.neuron)
+        taken = block.conv not in self.wanted and blocks.reason_against(block, conv, neuron, x) is None
+        if taken and (blocks.pays(conv) or self.net.backend.backend == "fused"):
+            self.taken[name] = x
+            return True
+        return False
+
+    def layer(self, name: str, module: nn.Module, x: Tensor, state: State, observed: Observation | None) -> Tensor:
+        block, net = self.blocks[name], self.net
+        pooled = block.neuron not in self.wanted
+        if name == block.neuron:
+            start = state.get(name, neurons.initial(module))
+            conv, through = net.get_submodule(block.conv), name in self.through
+            ends = self.ends or observed is None
+            x, end = blocks.run(block, conv, module, x, start, through, observed, pooled, ends, net.backend.recompute)
+            if ends:
+                state[name] = end
+            return x
+        return over_steps(module, x) if name == block.pool and not pooled else x

@@ -1,40 +1,62 @@
-"""Spiking neurons on the CPU, all time steps of a layer in one fused pass: spikes, reset, surrogate derivative.
+"""Spiking neurons on the CPU, alone or with the convolution in front and the pooling after them, in one fused pass.
 
 Step by step in torch, a layer of spiking neurons reads and writes its maps a dozen times a step, and that, not the
-convolutions, is what training costs. Here the state of a block of neurons stays in the cache through all steps; forward
-reads the current and writes spikes and ``u``, backward reads ``u`` and the gradient and writes the gradient.
+convolutions, is what training costs. Here a map stays in the cache (``cil_spl/models/kernels``). The neurons' forward
+pass does the same operations in the same order as sinabs, so that spikes are equal to the bit for equal currents.
 
-The forward pass does the same float32 operations in the same order as sinabs, so that spikes are equal to the bit.
+A map lies there with the features of a pixel together (torch's ``channels_last``), as (T, B, H, W, C), and keeps the
+shape (T, B, C, H, W) that torch shows.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
-import numba
 import numpy as np
 import sinabs.activation as sina
 import sinabs.layers as sl
 import torch
 from torch import Tensor
 
-BLOCK = 2048  # neurons whose state stays in the first-level cache
-UNIT, PERIODIC, SINGLE = 0, 1, 2
+from cil_spl.models.kernels import compiled
+from cil_spl.models.kernels.block import Seen, Weights
+from cil_spl.models.kernels.compiled import in_threads
+from cil_spl.models.kernels.neurons import PERIODIC, SIGMOID, SINGLE, TRIANGLE, UNIT, Neurons
+from cil_spl.models.kernels.tables import Geometry, Tables
+from cil_spl.models.surrogates import Sigmoid, Triangle
+
+TYPES = {torch.float32: np.float32, torch.float64: np.float64}
+SURROGATES = (sina.PeriodicExponential, sina.SingleExponential, Triangle, Sigmoid)
+LAST, FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # T B C H W -> T B H W C, and back
+CHUNKS = 16  # of a batch; the gradient of each is summed by itself
+PART_BYTES = (
+    1 << 19
+)  # membranes of a recording that the backward pass has at a time: what stays in the second-level cache
+
+
+REPLACED_BYTES = 1 << 25  # as much, where the forward pass is another machine's and computes no states to go on from
+KEEP_FROM = 128  # inputs of a neuron, from which computing its membrane again takes longer than reading it
 
 
 def supports(layer: sl.LIF, current: Tensor) -> bool:
-    """Whether this path does what the layer asks: CPU, float32, subtraction, an exponential surrogate."""
-    return (
-        current.device.type == "cpu"
-        and current.dtype == torch.float32
-        and type(layer.reset_fn) is sina.MembraneSubtract
-        and layer.reset_fn.subtract_value is None
-        and layer.spike_fn in (sina.MultiSpike, sina.SingleSpike)
-        and type(layer.surrogate_grad_fn) in (sina.PeriodicExponential, sina.SingleExponential)
-        and not layer.alpha_mem_calculated.requires_grad
-        and layer.spike_threshold.numel() == 1
-        and not layer.spike_threshold.requires_grad
-    )
+    """Whether this path does what the layer asks: a CPU, subtraction, one constant threshold, a surrogate it knows."""
+    return current.device.type == "cpu" and current.dtype in TYPES and reason_against(layer) is None
+
+
+def reason_against(layer: sl.LIF) -> str | None:
+    """What a layer of neurons asks that this path does not do; None if there is nothing."""
+    if type(layer.reset_fn) is not sina.MembraneSubtract or layer.reset_fn.subtract_value is not None:
+        return "reset_fn is not subtract"
+    if layer.spike_fn not in (sina.MultiSpike, sina.SingleSpike):
+        return "spike_fn is neither multi nor single"
+    if type(layer.surrogate_grad_fn) not in SURROGATES:
+        return f"surrogate_grad_fn is {type(layer.surrogate_grad_fn).__name__}"
+    if layer.spike_threshold.numel() > 1:
+        return "each channel has a threshold"
+    if layer.spike_threshold.requires_grad or layer.alpha_mem_calculated.requires_grad:
+        return "threshold or time constant is trained"
+    return None
 
 
 def run(
@@ -53,49 +75,120 @@ def run(
     Shape:
         current, spikes, counts, states: (T, B, ...); start: (B, ...).
     """
-    surrogate = layer.surrogate_grad_fn
-    theta = float(layer.spike_threshold)
-    if straight_through:
-        kind, width, height = UNIT, 1.0, 1.0
-    elif isinstance(surrogate, sina.PeriodicExponential):
-        kind, width, height = PERIODIC, surrogate.grad_width, surrogate.grad_scale
-    else:
-        width = theta * surrogate.grad_width
-        kind, height = SINGLE, surrogate.grad_scale / width
-    alpha = float(layer.alpha_mem_calculated)
-    low = -np.inf if layer.min_v_mem is None else float(layer.min_v_mem)
-    single = layer.spike_fn is sina.SingleSpike
-    constants = (alpha, theta, low, single, kind, width, height, straight_through)
+    constants = _constants(layer, straight_through, TYPES[current.dtype])
     if counts is not None:
         return _Observed.apply(current, start, counts, states, constants)
     return _Fused.apply(current, start, constants)
 
 
+def run_block(
+    layer: sl.LIF,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    start: Tensor | float,
+    straight_through: bool,
+    conv: tuple[tuple[int, int], tuple[int, int]],
+    pool: tuple[int, int] = (1, 1),
+    average: bool = True,
+    counts: Tensor | None = None,
+    states: Tensor | None = None,
+    end: bool = True,
+    recompute: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """A convolution, its neurons and their pooling: pooled spikes of all steps, and the last state.
+
+    Args:
+        conv: its stride and padding.
+        pool, average: window, and whether its sum is divided by its area.
+        start: states before the first step, or one for all of them.
+        counts, states: what another machine was observed to do, as in :func:`run`.
+        end: whether the last state is wanted; an empty tensor otherwise. Where it is not, and the counts are another
+            machine's, the forward pass computes nothing.
+        recompute: have the backward pass compute the membranes again, also where keeping them is faster.
+
+    Shape:
+        x: (T, B, C, H, W); weight: (F, C, ky, kx); start: (B, F, H', W'); returns (T, B, F, H'', W''), (B, F, H', W').
+    """
+    kernel: Any = tuple(weight.shape[2:])
+    source: Any = tuple(x.shape[2:])
+    tables = _tables(source, weight.shape[0], kernel, *conv, pool, average, 64 // x.element_size())
+    constants = _constants(layer, straight_through, TYPES[x.dtype])
+    init = start if isinstance(start, Tensor) else None
+    at_rest = 0.0 if isinstance(start, Tensor) else start
+    return _Block.apply(x, weight, bias, init, counts, states, (constants, tables, at_rest, end, recompute))
+
+
+@lru_cache(maxsize=256)
+def _tables(*of: Any) -> Tables:
+    return Tables(*of)
+
+
+def _constants(layer: sl.LIF, straight_through: bool, f: Any) -> Neurons:
+    surrogate: Any = layer.surrogate_grad_fn
+    theta = float(layer.spike_threshold)
+    if straight_through:
+        kind, width, height = UNIT, 1.0, 1.0
+    elif isinstance(surrogate, sina.PeriodicExponential):
+        kind, width, height = PERIODIC, surrogate.grad_width, surrogate.grad_scale
+    elif isinstance(surrogate, Triangle):
+        kind, width, height = TRIANGLE, surrogate.grad_width, 1 / surrogate.grad_width
+    elif isinstance(surrogate, Sigmoid):
+        kind, width, height = SIGMOID, 1 / surrogate.slope, surrogate.slope
+    else:
+        width = theta * surrogate.grad_width
+        kind, height = SINGLE, surrogate.grad_scale / width
+    low = -np.inf if layer.min_v_mem is None else float(layer.min_v_mem)
+    alpha, single = float(layer.alpha_mem_calculated), layer.spike_fn is sina.SingleSpike
+    return Neurons(f(alpha), f(theta), f(low), f(width), f(height), kind, single, straight_through)
+
+
+class _Layout:
+    """How a tensor (T, B, ...) lies in memory: as rows of T numbers of its neurons."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.shape = tuple(x.shape)
+        self.channels_last = x.dim() == 5 and not x.is_contiguous() and x.permute(LAST).is_contiguous()
+
+    def rows(self, x: Tensor) -> np.ndarray:
+        """A tensor of this shape, or of fewer steps, as (T, N)."""
+        x = x.detach().permute(LAST) if self.channels_last else x.detach()  # T B C H W -> T B H W C
+        return x.contiguous().view(len(x), -1).numpy()
+
+    def row(self, x: Tensor) -> np.ndarray:
+        """A copy of a tensor (B, ...) as (N,)."""
+        return self.rows(x[None])[0].copy()
+
+    def tensor(self, rows: np.ndarray) -> Tensor:
+        """The reverse of :meth:`rows`."""
+        if not self.channels_last:
+            return torch.from_numpy(rows).view(len(rows), *self.shape[1:])
+        _, batch, c, height, width = self.shape
+        return torch.from_numpy(rows).view(len(rows), batch, height, width, c).permute(FIRST)  # T B H W C -> T B C H W
+
+
+def _spans(neurons: np.ndarray) -> int:
+    return -(-len(neurons) // compiled.SPAN)
+
+
 class _Fused(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, current: Tensor, start: Tensor, constants: tuple[Any, ...]) -> tuple[Tensor, Tensor]:
-        alpha, theta, low, single, *_ = constants
-        flat = _flat(current)
-        spikes, u = np.empty_like(flat), np.empty_like(flat)
-        end = start.detach().contiguous().view(-1).numpy().copy()
-        f = np.float32
-        _forward(flat, end, spikes, u, f(alpha), f(theta), f(low), single)
-        ctx.constants, ctx.shape = constants, current.shape
+    def forward(ctx: Any, current: Tensor, start: Tensor, constants: Neurons) -> tuple[Tensor, Tensor]:
+        layout = _Layout(current)
+        rows, last = layout.rows(current), layout.row(start)
+        spikes, u = np.empty_like(rows), np.empty_like(rows)
+        in_threads(compiled.run, _spans(last), rows, last, spikes, u, constants)
+        ctx.constants, ctx.layout = constants, layout
         ctx.save_for_backward(torch.from_numpy(u))
-        return torch.from_numpy(spikes).view(current.shape), torch.from_numpy(end).view(start.shape)
+        return layout.tensor(spikes), layout.tensor(last[None])[0]
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor, grad_end: Tensor) -> Any:
-        alpha, theta, low, single, kind, width, height, straight = ctx.constants
-        (u,) = ctx.saved_tensors
-        grad = _flat(grad_spikes)
-        carried = grad_end.detach().contiguous().view(-1).numpy().copy()
-        out = np.empty_like(grad)
-        f = np.float32
-        _backward(
-            grad, u.numpy(), carried, out, f(alpha), f(theta), f(low), single, kind, f(width), f(height), straight
-        )
-        return torch.from_numpy(out).view(ctx.shape), torch.from_numpy(carried).view(ctx.shape[1:]), None
+        layout, (u,) = ctx.layout, ctx.saved_tensors
+        grad, carried = layout.rows(grad_spikes), layout.row(grad_end)
+        delta = np.empty_like(grad)
+        in_threads(compiled.back, _spans(carried), grad, u.numpy(), carried, delta, ctx.constants)
+        return layout.tensor(delta), layout.tensor(carried[None])[0], None
 
 
 class _Observed(torch.autograd.Function):
@@ -103,149 +196,116 @@ class _Observed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, current: Tensor, start: Tensor, counts: Tensor, v_mem: Tensor | None, constants: tuple[Any, ...]
+        ctx: Any, current: Tensor, start: Tensor, counts: Tensor, v_mem: Tensor | None, constants: Neurons
     ) -> tuple[Tensor, Tensor]:
-        alpha, theta, low, *_ = constants
-        flat = _flat(current)
-        seen, kept = np.empty_like(flat), np.empty(flat.shape, np.bool_)
-        end = start.detach().contiguous().view(-1).numpy().copy()
-        states = flat[:0] if v_mem is None else _flat(v_mem)
-        f = np.float32
-        _observed_forward(flat, end, _flat(counts), states, seen, kept, f(alpha), f(theta), f(low))
-        ctx.constants, ctx.shape = constants, current.shape
-        ctx.save_for_backward(torch.from_numpy(seen), torch.from_numpy(kept))
-        return counts.clone(), torch.from_numpy(end).view(start.shape)
+        layout = _Layout(current)
+        rows, last = layout.rows(current), layout.row(start)
+        u, kept = np.empty_like(rows), np.empty(rows.shape, np.bool_)
+        states = rows[:0] if v_mem is None else layout.rows(v_mem)
+        in_threads(compiled.observed_run, _spans(last), rows, last, layout.rows(counts), states, u, kept, constants)
+        ctx.constants, ctx.layout = constants, layout
+        ctx.save_for_backward(torch.from_numpy(u), torch.from_numpy(kept))
+        return counts.clone(), layout.tensor(last[None])[0]
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor, grad_end: Tensor) -> Any:
-        alpha, theta, _, _, kind, width, height, straight = ctx.constants
-        seen, kept = ctx.saved_tensors
-        grad = _flat(grad_spikes)
-        carried = grad_end.detach().contiguous().view(-1).numpy().copy()
-        out = np.empty_like(grad)
-        f = np.float32
-        _observed_backward(
-            grad, seen.numpy(), kept.numpy(), carried, out, f(alpha), f(theta), kind, f(width), f(height), straight
+        layout, (u, kept) = ctx.layout, ctx.saved_tensors
+        grad, carried = layout.rows(grad_spikes), layout.row(grad_end)
+        delta = np.empty_like(grad)
+        in_threads(
+            compiled.observed_back, _spans(carried), grad, u.numpy(), kept.numpy(), carried, delta, ctx.constants
         )
-        return torch.from_numpy(out).view(ctx.shape), torch.from_numpy(carried).view(ctx.shape[1:]), None, None, None
+        return layout.tensor(delta), layout.tensor(carried[None])[0], None, None, None
 
 
-def _flat(x: Tensor) -> np.ndarray:
-    return x.detach().contiguous().view(x.shape[0], -1).numpy()  # T B ... -> T N
+class _Block(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor | None, counts: Any, states: Any,
+        rest: tuple[Neurons, Tables, float, bool, bool],
+    ) -> tuple[Tensor, Tensor]:  # fmt: skip
+        constants, tables, at_rest, with_end, recompute = rest
+        shape = tables.shape
+        f = TYPES[x.dtype]
+        steps, batch = x.shape[:2]
+        keep = counts is None and not recompute and shape.channels * shape.kernel_y * shape.kernel_x >= KEEP_FROM
+        part = 1 if keep else max(1, min(steps, PART_BYTES // (shape.size * x.element_size())))
+        height, width = shape.out_height // shape.pool_y, shape.out_width // shape.pool_x
+        out = np.empty((steps, batch, height * width * shape.features), f)
+        end = np.empty((batch if with_end else 0, shape.out_height * shape.out_width * shape.features), f)
+        wanted = any(ctx.needs_input_grad[:4])
+        if counts is not None and not with_end and steps * shape.size * x.element_size() <= REPLACED_BYTES:
+            part = steps
+        rows = steps if keep else -(-steps // part) - 1
+        saved = np.empty((rows if wanted else 0, batch, shape.span), f)
+        chunks = min(batch, CHUNKS)
+        in_threads(
+            compiled.forward, chunks, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
+            Seen(_seen(counts, f), _seen(states, f)), _weights(tables, weight, bias, f), out, end, saved, part, shape,
+            tables.pixels, constants,
+        )  # fmt: skip
+        ctx.save_for_backward(x, weight, bias, start, counts, states, torch.from_numpy(saved))
+        ctx.rest, ctx.part = rest, part
+        ctx.set_materialize_grads(False)
+        last = torch.from_numpy(end).view(len(end), shape.out_height, shape.out_width, shape.features)
+        spikes = torch.from_numpy(out).view(steps, batch, height, width, shape.features)
+        return spikes.permute(FIRST), last.permute(0, 3, 1, 2)  # ... H W F -> ... F H W
+
+    @staticmethod
+    def backward(ctx: Any, grad_spikes: Tensor | None, grad_end: Tensor | None) -> Any:
+        x, weight, bias, start, counts, states, saved = ctx.saved_tensors
+        constants, tables, at_rest, *_ = ctx.rest
+        shape = tables.shape
+        f = TYPES[x.dtype]
+        steps, batch = x.shape[:2]
+        neurons = shape.out_height * shape.out_width * shape.features
+        if grad_spikes is None:
+            grad_spikes = x.new_zeros(1).expand(
+                steps, batch, shape.features, shape.out_height // shape.pool_y, shape.out_width // shape.pool_x
+            )
+        carried = np.zeros((batch, neurons), f) if grad_end is None else _states(grad_end).copy()
+        frame = shape.height * shape.width * shape.channels
+        by_x = np.empty((steps if ctx.needs_input_grad[0] else 0, batch, frame), f)
+        chunks = min(batch, CHUNKS)
+        by_weight, by_bias = tables.empty(chunks, f), np.zeros((chunks, 0 if bias is None else len(bias)), f)
+        in_threads(
+            compiled.backward, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
+            Seen(_seen(counts, f), _seen(states, f)), _weights(tables, weight, bias, f), _maps(grad_spikes), carried,
+            saved.numpy(), by_x, by_weight, by_bias, ctx.part, shape, tables.pixels, constants,
+        )  # fmt: skip
+        back_x = None
+        if ctx.needs_input_grad[0]:
+            back_x = torch.from_numpy(by_x).view(steps, batch, shape.height, shape.width, shape.channels).permute(FIRST)
+        back_start = None
+        if start is not None:
+            back_start = torch.from_numpy(carried).view(batch, shape.out_height, shape.out_width, shape.features)
+            back_start = back_start.permute(0, 3, 1, 2)  # B H W F -> B F H W
+        back_bias = None if bias is None else torch.from_numpy(by_bias.sum(0))
+        return back_x, torch.from_numpy(tables.weights(by_weight)), back_bias, back_start, None, None, None
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def _forward(current, v, spikes, u, alpha, theta, low, single):  # type: ignore[no-untyped-def]
-    steps, n = current.shape
-    zero = np.float32(0)
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
-        for t in range(steps):
-            row, s_row, u_row, state = current[t, a:b], spikes[t, a:b], u[t, a:b], v[a:b]
-            for i in range(b - a):
-                x = alpha * state[i] + row[i]
-                if single:
-                    s = np.float32(1) if x - theta >= zero else zero
-                else:
-                    s = np.trunc(x / theta) if x > zero else zero
-                rest = x - s * theta
-                if low > -np.inf:
-                    above = rest - low
-                    rest = (above if above > zero else zero) + low
-                state[i] = rest
-                s_row[i] = s
-                u_row[i] = x
+def _weights(tables: Tables, weight: Tensor, bias: Tensor | None, f: Any) -> Weights:
+    values = weight.detach().numpy()
+    biases = np.empty(0, f) if bias is None else bias.detach().numpy()
+    return Weights(tables.runs(values), tables.groups(values), tables.dense(values), biases)
 
 
-@numba.njit(inline="always")
-def _exp(x):  # type: ignore[no-untyped-def]
-    """exp(x) for x <= 0 to 1e-5, as polynomial and squarings: unlike a library call it runs in SIMD."""
-    r = max(x, np.float32(-40)) * np.float32(1 / 64)
-    p = np.float32(1 / 720)
-    p = p * r + np.float32(1 / 120)
-    p = p * r + np.float32(1 / 24)
-    p = p * r + np.float32(1 / 6)
-    p = p * r + np.float32(0.5)
-    p = p * r + np.float32(1)
-    p = p * r + np.float32(1)
-    p = p * p
-    p = p * p
-    p = p * p
-    p = p * p
-    p = p * p
-    return p * p
+def _maps(x: Tensor) -> np.ndarray:
+    """Shapes: (T, B, C, H, W) → (T, B, H W C)."""
+    return x.detach().permute(LAST).contiguous().view(*x.shape[:2], -1).numpy()
 
 
-@numba.njit(inline="always")
-def _psi(x, theta, kind, width, height):  # type: ignore[no-untyped-def]
-    if kind == 0:
-        return np.float32(1)
-    distance = abs(x - theta)
-    if kind == 1 and x >= theta:
-        phase = x / theta - np.float32(0.5)
-        distance = theta * abs(np.float32(2) * (phase - np.floor(phase)) - np.float32(1))
-    return height * _exp(-distance / width)
+def _seen(x: Tensor | None, f: Any) -> np.ndarray:
+    return np.empty((0, 1, 1), f) if x is None else _maps(x)
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def _backward(grad, u, carried, out, alpha, theta, low, single, kind, width, height, straight):  # type: ignore[no-untyped-def]
-    steps, n = grad.shape
-    zero = np.float32(0)
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
-        for back in range(steps):
-            t = steps - 1 - back
-            g_row, u_row, o_row, state = grad[t, a:b], u[t, a:b], out[t, a:b], carried[a:b]
-            for i in range(b - a):
-                x = u_row[i]
-                if single:
-                    s = np.float32(1) if x - theta >= zero else zero
-                else:
-                    s = np.trunc(x / theta) if x > zero else zero
-                kept = straight or (x - s * theta) - low > zero
-                g = state[i] if kept else zero
-                psi = _psi(x, theta, kind, width, height)
-                delta = (g_row[i] - theta * g) * psi + g
-                o_row[i] = delta
-                state[i] = alpha * delta
+def _states(x: Tensor) -> np.ndarray:
+    """Shapes: (B, F, H, W) → (B, H W F)."""
+    return x.detach().permute(0, 2, 3, 1).contiguous().view(len(x), -1).numpy()
 
 
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def _observed_forward(current, v, counts, states, seen, kept, alpha, theta, low):  # type: ignore[no-untyped-def]
-    steps, n = current.shape
-    zero = np.float32(0)
-    with_states = len(states) > 0
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
-        for t in range(steps):
-            row, c_row, s_row, k_row, state = current[t, a:b], counts[t, a:b], seen[t, a:b], kept[t, a:b], v[a:b]
-            o_row = states[t, a:b] if with_states else c_row
-            for i in range(b - a):
-                x = alpha * state[i] + row[i]
-                rest = x - c_row[i] * theta
-                above = rest - low
-                if low > -np.inf:
-                    rest = (above if above > zero else zero) + low
-                k_row[i] = above > zero
-                if with_states:
-                    if o_row[i] != rest:
-                        x = o_row[i] + theta * c_row[i]
-                    rest = o_row[i]
-                s_row[i] = x
-                state[i] = rest
-
-
-@numba.njit(parallel=True, cache=True, error_model="numpy")
-def _observed_backward(grad, seen, kept, carried, out, alpha, theta, kind, width, height, straight):  # type: ignore[no-untyped-def]
-    steps, n = grad.shape
-    zero = np.float32(0)
-    for block in numba.prange((n + BLOCK - 1) // BLOCK):
-        a, b = block * BLOCK, min(n, (block + 1) * BLOCK)
-        for back in range(steps):
-            t = steps - 1 - back
-            g_row, s_row, k_row, o_row, state = grad[t, a:b], seen[t, a:b], kept[t, a:b], out[t, a:b], carried[a:b]
-            for i in range(b - a):
-                g = state[i] if straight or k_row[i] else zero
-                delta = (g_row[i] - theta * g) * _psi(s_row[i], theta, kind, width, height) + g
-                o_row[i] = delta
-                state[i] = alpha * delta
+def _first(start: Tensor | None, batch: int, shape: Geometry, at_rest: float, f: Any) -> np.ndarray:
+    """States before the first step, (B, N); one row for all recordings where they start alike."""
+    if start is not None:
+        return _states(start)
+    return np.full((1, shape.out_height * shape.out_width * shape.features), at_rest, f)

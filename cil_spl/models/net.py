@@ -6,6 +6,7 @@ import copy
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, TypeVar
 
 import sinabs.layers as sl
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
+from cil_spl.models.blocks import Block, blocks
+from cil_spl.models.options import Backend
 from cil_spl.models.plan import INPUT, Plan
 
 V = TypeVar("V")
@@ -43,6 +46,20 @@ class Net(nn.Module):
             )
         for name, module in modules.items():
             self.add_module(name, module)
+        self.compute_by(Backend())
+
+    def compute_by(self, backend: Backend) -> Net:
+        """Say how its neurons are computed; this network."""
+        self.backend = backend
+        for module in self.modules():
+            if isinstance(module, sl.StatefulLayer):
+                module.backend = backend.backend
+        return self
+
+    @cached_property
+    def blocks(self) -> dict[str, Block]:
+        """What is computed in one pass, by the name of each layer in it."""
+        return blocks(self.plan)
 
     def forward(self, x: Tensor) -> Tensor:
         """Shape: x (B, C, H, W)."""
@@ -51,6 +68,7 @@ class Net(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Net:
         twin = Net(self.plan, {name: copy.deepcopy(module, memo) for name, module in self.named_children()})
+        twin.compute_by(self.backend)
         for module, copied in zip(self.modules(), twin.modules(), strict=True):
             copied.training = module.training
             if isinstance(module, sl.StatefulLayer):

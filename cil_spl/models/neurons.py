@@ -144,6 +144,9 @@ def run(
     Returns:
         spikes of every step, and the states after the last.
 
+    Raises:
+        RequestError: the layer's ``backend`` is ``fused``, and that does not do what the layer asks.
+
     Shape:
         current, spikes: (T, B, ...); v_mem: (B, ...).
     """
@@ -157,8 +160,14 @@ def run(
         v = torch.full_like(current[0], start) if isinstance(start, float) else start.expand_as(current[0])
     else:
         v = v_mem
-    if fused.supports(layer, current):
+    backend = getattr(layer, "backend", "auto")
+    if backend != "sinabs" and fused.supports(layer, current):
         return fused.run(layer, current, v, straight_through, *(observed or ()))
+    if backend == "fused":
+        raise RequestError(
+            f"neurons.backend=fused: layer {name} is computed step by step, because "
+            f"{fused.reason_against(layer) or f'its currents are {current.dtype} on {current.device}'}; use auto"
+        )
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
     spikes = []
     for t in range(current.shape[0]):

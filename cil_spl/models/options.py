@@ -58,6 +58,14 @@ class Neuron:
 
 
 @dataclass(frozen=True)
+class Backend:
+    """How neurons are computed in time steps; the config group ``neurons``. It changes no result but the last bits."""
+
+    backend: Literal["auto", "sinabs", "fused"] = "auto"
+    recompute: bool = False
+
+
+@dataclass(frozen=True)
 class Model:
     """A network's plan; the config group ``model``."""
 

@@ -17,6 +17,7 @@ from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.options import Backend
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
 from cil_spl.training.context import Frames, TrainingContext
@@ -95,7 +96,7 @@ def test_loss_per_step_is_the_mean_of_the_steps_losses(tmp_path: Path) -> None:
 
 def test_bptt_gradient_equals_finite_differences_of_a_smooth_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """With the spike replaced by the primitive of psi, the surrogate gradient is the true one."""
-    from cil_spl.models import fused, neurons
+    from cil_spl.models import neurons
 
     slope = 4.0
 
@@ -108,10 +109,10 @@ def test_bptt_gradient_equals_finite_differences_of_a_smooth_step(monkeypatch: p
 
         backward = neurons._Spike.backward
 
-    monkeypatch.setattr(fused, "supports", lambda *_: False)
     monkeypatch.setattr(neurons, "_Spike", Smooth)
     torch.manual_seed(2)
     net = build(PLAN, family="snn", neuron=NEURON | {"surrogate_grad_fn": "sigmoid", "min_v_mem": None}).double()
+    net.compute_by(Backend("sinabs"))
     frames = torch.rand(3, 2, 2, 8, 8, dtype=torch.float64)
 
     def loss() -> torch.Tensor:

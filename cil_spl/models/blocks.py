@@ -1,0 +1,98 @@
+"""Which layers are computed in one pass: a convolution, its neurons, and the pooling that alone reads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import sinabs.layers as sl
+from torch import Tensor, nn
+
+from cil_spl.models import fused
+from cil_spl.models.kinds import POOLS, Pair, pair
+from cil_spl.models.plan import Plan
+
+# Weights of a convolution, above which torch's own is faster: it computes many pixels for each that it reads.
+LARGEST = 1 << 15
+
+
+@dataclass(frozen=True)
+class Block:
+    """Names of a convolution, its neurons and their pooling, None for none; its window, and whether it averages."""
+
+    conv: str
+    neuron: str
+    pool: str | None = None
+    window: Pair = (1, 1)
+    average: bool = False
+
+
+def blocks(plan: Plan) -> dict[str, Block]:
+    """The blocks of a plan, by the name of each of their layers."""
+    found: dict[str, Block] = {}
+    for layer in plan.layers:
+        if layer.kind != "conv":
+            continue
+        neuron = _only_reader(plan, layer.name)
+        if neuron is None or neuron.kind != "neuron":
+            continue
+        pool = _only_reader(plan, neuron.name)
+        if pool is None or pool.kind not in POOLS or plan.reads[neuron.name] > 1:
+            block = Block(layer.name, neuron.name)
+        else:
+            window = pair(pool.params["kernel_size"])
+            block = Block(layer.name, neuron.name, pool.name, window, pool.kind == "avgpool")
+        found |= {name: block for name in (block.conv, block.neuron, block.pool) if name is not None}
+    return found
+
+
+def _only_reader(plan: Plan, name: str) -> Any:
+    readers = plan.readers[name]
+    return plan.layers[readers[0]] if len(readers) == 1 and plan.reads[name] == 1 else None
+
+
+def reason_against(block: Block, conv: Any, neuron: sl.LIF, x: Tensor) -> str | None:
+    """Why a block is computed layer by layer, None if it is not: what its modules are or do is not known here."""
+    if not isinstance(conv, nn.Conv2d) or type(conv).forward is not nn.Conv2d.forward or _watched(conv):
+        return "its convolution is not torch's own"
+    if conv.groups > 1 or conv.dilation != (1, 1) or isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+        return "its convolution has groups, dilation or another padding than zeros"
+    if _watched(neuron):
+        return "its neurons have hooks"
+    if x.device.type != "cpu" or x.dtype not in fused.TYPES or conv.weight.dtype != x.dtype:
+        return "it is not on a CPU in float32 or float64"
+    return fused.reason_against(neuron)
+
+
+def pays(conv: Any) -> bool:
+    """Whether the one pass is faster than torch's convolution and the neurons after it."""
+    return conv.weight.numel() <= LARGEST
+
+
+def _watched(module: nn.Module) -> bool:
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def run(
+    block: Block,
+    conv: Any,
+    neuron: Any,
+    x: Tensor,
+    start: Tensor | float,
+    straight_through: bool,
+    observed: Any,
+    pooled: bool,
+    end: bool,
+    recompute: bool,
+) -> tuple[Tensor, Tensor]:
+    """A block through all time steps, see :func:`fused.run_block`; its pooling too where ``pooled``."""
+    weight, bias = conv.weight, conv.bias
+    if not isinstance(neuron, sl.IAF) and neuron.norm_input:
+        gain = 1 - neuron.alpha_mem_calculated
+        weight, bias = weight * gain, None if bias is None else bias * gain
+    window, average = (block.window, block.average) if pooled else ((1, 1), False)
+    counts, states = observed or (None, None)
+    return fused.run_block(
+        neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,
+        end, recompute,
+    )  # fmt: skip
