@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
-from cil_spl.models import fused
+from cil_spl.models import fused, fused_gpu
 from cil_spl.models.options import Neuron
 from cil_spl.models.surrogates import SURROGATES, Surrogate
 
@@ -157,8 +157,8 @@ def run(
         v = torch.full_like(current[0], start) if isinstance(start, float) else start.expand_as(current[0])
     else:
         v = v_mem
-    if fused.supports(layer, current):
-        return fused.run(layer, current, v, straight_through, *(observed or ()))
+    if (path := fused_gpu if current.is_cuda else fused).supports(layer, current):
+        return path.run(layer, current, v, straight_through, *(observed or ()))
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
     spikes = []
     for t in range(current.shape[0]):
