@@ -288,16 +288,25 @@ def _check_surrogate(neuron: DictConfig) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Refuse to train on a CUDA device that there is not."""
+    """Refuse to train on a CUDA device that there is not, or with several ranks on one."""
     if not name.startswith("cuda"):
         return
     import torch
 
+    from cil_spl.base import ranks
+
     n = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not n:
-        raise RequestError(f"trainer.device={name}: torch finds no CUDA device here; use trainer.device=cpu or auto")
-    number = int(name.partition(":")[2] or 0)
-    if number >= n:
+        without = " (it is built without CUDA)" if torch.version.cuda is None and torch.version.hip is None else ""
         raise RequestError(
-            f"trainer.device={name}: torch finds {n} CUDA devices here; allowed are cuda:0 to cuda:{n - 1}"
+            f"trainer.device={name}: torch finds no CUDA device here{without}; use trainer.device=cpu or auto"
+        )
+    number = name.partition(":")[2]
+    if int(number or 0) >= n:
+        there = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(n))
+        raise RequestError(f"trainer.device={name}: torch finds {there}, and no other; use one that is there, or cpu")
+    if number and ranks.count() > 1:
+        raise RequestError(
+            f"trainer.device={name}: {ranks.count()} processes train together, each on a device of its own; use "
+            "trainer.device=cuda"
         )
