@@ -240,6 +240,23 @@ def test_several_ranks_do_not_share_a_device(monkeypatch: pytest.MonkeyPatch) ->
     assert device_of("cuda") == torch.device("cuda", 1)
 
 
+def test_bfloat16_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    bf16 = "trainer.precision=bf16"
+    assert schema.check_config(config(bf16)).trainer.precision == "bf16"
+    for key in ("quantize.aware", "model.aware"):
+        with pytest.raises(RequestError, match=rf"trainer\.precision=bf16: {key}=true trains with weights as the chip"):
+            schema.check_config(config(bf16, f"{key}=true"))
+    cards(monkeypatch, 1, (7, 5))
+    for device in ("cuda", "cuda:0", "auto"):
+        with pytest.raises(RequestError, match=r"trainer\.precision=bf16: Card .* does not compute in bfloat16"):
+            schema.check_config(config(bf16, f"trainer.device={device}"))
+    schema.check_config(config(bf16, "trainer.device=cpu"))
+    cards(monkeypatch, 1)
+    schema.check_config(config(bf16, "trainer.device=cuda"))
+    with pytest.raises(RequestError, match=r"trainer\.precision=fp16"):
+        schema.check_config(config("trainer.precision=fp16"))
+
+
 def test_a_method_of_one_experience_is_not_given_several() -> None:
     cfg = schema.check_config(config("method=bptt"))
     schema.check_experiences(cfg, 1)
