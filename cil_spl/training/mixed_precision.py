@@ -41,7 +41,8 @@ def bfloat16(net: nn.Module, device: torch.device) -> Iterator[None]:
     """The products of weights in bfloat16; each layer of ``net`` hands on float32."""
     hooks = [module.register_forward_hook(_hand_on) for module in net.modules()]
     try:
-        # Without the cache: a weight that a step without gradients has made bfloat16 would have none in the next.
+        # Without the cache: earlier versions of torch take a weight that a step without gradients has cast for the next
+        # step too, where it then has no gradient.
         with torch.autocast(device.type, torch.bfloat16, cache_enabled=False):
             yield
     finally:

@@ -76,6 +76,35 @@ def test_the_kernels_take_float32_alone() -> None:
     assert not fused_gpu.takes(neurons.make(), torch.zeros(2, 2).bfloat16())
 
 
+def test_the_device_chooses_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Elsewhere(torch.Tensor):
+        is_cuda = True
+
+    asked = []
+    monkeypatch.setattr(fused_gpu, "supports", lambda layer, current: True)
+    monkeypatch.setattr(fused_gpu, "run", lambda *given: asked.append(given) or ("spikes", "states"))
+    layer, x = neurons.make(), torch.ones(2, 3).as_subclass(Elsewhere)
+    assert neurons.run("n", layer, x, straight_through=True) == ("spikes", "states")
+    ((given, current, start, straight),) = asked
+    assert given is layer
+    assert current is x
+    assert start.shape == (3,)
+    assert straight
+
+
+def test_doctor_says_what_a_gpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    from cil_spl.cli import doctor
+
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda place: "Card")
+    for there in (True, False):
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name, there=there: there or None)
+        said = {name: text for _, name, text in doctor.computing()}
+        assert said["CUDA"] == "Card"
+        assert ("step by step" in said.get("triton", "")) != there
+
+
 def test_on_the_cpu_the_kernels_are_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "cil_spl.models.fused_gpu_kernels", None)
     spikes, _ = neurons.run("n", neurons.make(), torch.ones(2, 3, requires_grad=True))
