@@ -9,8 +9,6 @@ plain ``/`` is an approximation there, and no fused multiply-add (``enable_fp_fu
     None       as counts, states, low, u or kept: there is none, and what depends on it is not compiled
 """
 
-from __future__ import annotations
-
 import triton
 import triton.language as tl
 

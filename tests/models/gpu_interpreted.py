@@ -6,7 +6,8 @@ Apart, because the interpreter has to be asked for (``TRITON_INTERPRET=1``) befo
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -16,8 +17,11 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.autograd import grad
 
+from cil_spl.methods import bptt
 from cil_spl.models import fused_gpu, neurons
 from cil_spl.models.neurons import Observation
+from cil_spl.training.update import Trainer
+from tests.methods.test_methods import context
 
 LOW = {"min_v_mem": -0.6}
 KINDS: list[dict[str, Any]] = [
@@ -134,3 +138,14 @@ def test_a_state_carries_over_a_cut() -> None:
         second, v = neurons.run("spike", layer, x[3:], v)
     assert torch.equal(torch.cat([first, second]), whole)
     assert torch.equal(v, v_whole)
+
+
+def test_training_ends_with_the_cpus_weights(tmp_path: Path) -> None:
+    """Two epochs of BPTT: convolution, pooling and a linear layer between the neurons, and the optimizer."""
+    trained = []
+    for path in ("cpu", "gpu"):
+        with kernels() if path == "gpu" else nullcontext():
+            ctx = context(tmp_path / path, trainer=Trainer(epochs=2, batch_size=30))
+            trained.append(neurons.weights_of(bptt.train(ctx, lr=0.03).net))
+    assert trained[0].keys() == trained[1].keys()
+    assert all(torch.equal(trained[1][name], value) for name, value in trained[0].items())
