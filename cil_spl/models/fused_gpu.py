@@ -18,7 +18,7 @@ import sinabs.layers as sl
 import torch
 from torch import Tensor
 
-from cil_spl.models.fused import PERIODIC, SINGLE, UNIT
+UNIT, PERIODIC, SINGLE = 0, 1, 2  # surrogates: 1 everywhere, sinabs' PeriodicExponential and SingleExponential
 
 
 class Constants(NamedTuple):
@@ -48,7 +48,8 @@ def takes(layer: sl.LIF, current: Tensor) -> bool:
         and layer.spike_fn in (sina.MultiSpike, sina.SingleSpike)
         and type(layer.surrogate_grad_fn) in (sina.PeriodicExponential, sina.SingleExponential)
         and not layer.alpha_mem_calculated.requires_grad
-        and layer.spike_threshold.numel() == 1
+        and layer.spike_threshold.numel() == layer.alpha_mem_calculated.numel() == 1
+        and (layer.min_v_mem is None or layer.min_v_mem.numel() == 1)
         and not layer.spike_threshold.requires_grad
     )
 

@@ -12,8 +12,9 @@ plain ``/`` is an approximation there, and no fused multiply-add (``enable_fp_fu
 import triton
 import triton.language as tl
 
+from cil_spl.models.fused_gpu import PERIODIC, UNIT
+
 BLOCK = 256  # neurons of a program
-UNIT, PERIODIC, SINGLE = 0, 1, 2  # the surrogates, as in fused.py
 _UNIT, _PERIODIC = tl.constexpr(UNIT), tl.constexpr(PERIODIC)  # a kernel reads no other globals
 
 

@@ -72,6 +72,15 @@ def test_what_the_kernels_do_not_compute_goes_step_by_step(kind: dict) -> None:
     assert not fused_gpu.takes(neurons.make(**kind), torch.zeros(2, 2))
 
 
+def test_the_kernels_take_one_number_of_a_layer() -> None:
+    layer = neurons.make(min_v_mem=-1.0)
+    layer.min_v_mem = torch.nn.Parameter(torch.tensor([-1.0, -2.0]))
+    assert not fused_gpu.takes(layer, torch.zeros(2, 2))
+    layer = neurons.make(kind="lif", tau_mem=3.0)
+    layer.tau_mem = torch.nn.Parameter(torch.tensor([3.0, 4.0]), requires_grad=False)
+    assert not fused_gpu.takes(layer, torch.zeros(2, 2))
+
+
 def test_the_kernels_take_float32_alone() -> None:
     assert not fused_gpu.takes(neurons.make(), torch.zeros(2, 2).bfloat16())
 
