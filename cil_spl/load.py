@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from omegaconf import OmegaConf
+
 from cil_spl import schema
 from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
@@ -33,7 +35,9 @@ def load(run: Run, extensions: Sequence[str] = ()) -> DeployedNetwork:
     """
     if run.status != "finished":
         raise RequestError(f"{run.folder}: the run is {run.status}; only a finished one has a network to ask")
-    config = schema.check_config(schema.known_part(run.config()), extensions)
+    known = schema.known_part(run.config())
+    OmegaConf.update(known, "trainer.device", "cpu", force_add=True)  # the GPU it was trained on need not be here
+    config = schema.check_config(known, extensions)
     target = fence.make(config, "target")
     if target.family != "snn":
         raise RequestError(

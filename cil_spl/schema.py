@@ -85,6 +85,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
     checked = OmegaConf.create(out)
     _check_together(checked)
     _check_device(checked.trainer.device)
+    _check_precision(checked)
     return checked
 
 
@@ -288,16 +289,50 @@ def _check_surrogate(neuron: DictConfig) -> None:
 
 
 def _check_device(name: str) -> None:
-    """Refuse to train on a CUDA device that there is not."""
+    """Refuse to train on a CUDA device that there is not, or with several ranks on one."""
     if not name.startswith("cuda"):
         return
     import torch
 
+    from cil_spl.base import ranks
+
     n = torch.cuda.device_count() if torch.cuda.is_available() else 0
     if not n:
-        raise RequestError(f"trainer.device={name}: torch finds no CUDA device here; use trainer.device=cpu or auto")
-    number = int(name.partition(":")[2] or 0)
-    if number >= n:
+        without = " (it is built without CUDA)" if torch.version.cuda is None and torch.version.hip is None else ""
         raise RequestError(
-            f"trainer.device={name}: torch finds {n} CUDA devices here; allowed are cuda:0 to cuda:{n - 1}"
+            f"trainer.device={name}: torch finds no CUDA device here{without}; use trainer.device=cpu or auto"
+        )
+    number = name.partition(":")[2]
+    if int(number or 0) >= n:
+        there = ", ".join(f"cuda:{i} ({torch.cuda.get_device_name(i)})" for i in range(n))
+        raise RequestError(f"trainer.device={name}: torch finds {there}, and no other; use one that is there, or cpu")
+    if number and ranks.count() > 1:
+        raise RequestError(
+            f"trainer.device={name}: {ranks.count()} processes train together, each on a device of its own; use "
+            "trainer.device=cuda"
+        )
+
+
+def _check_precision(cfg: DictConfig) -> None:
+    """Refuse bfloat16 where it would undo what a run is for, or where the device has none."""
+    asked, device = cfg.trainer.precision, cfg.trainer.device
+    if asked == "float32":
+        return
+    if cfg.quantize.aware or cfg.model.aware:
+        key = "quantize.aware" if cfg.quantize.aware else "model.aware"
+        raise RequestError(
+            f"trainer.precision={asked}: {key}=true trains with weights as the chip rounds them, which {asked} would "
+            f"round once more; use trainer.precision=float32, or {key}=false"
+        )
+    if device == "cpu":
+        return
+    import torch
+
+    if device == "auto" and not torch.cuda.is_available():
+        return
+    place = "cuda" if device == "auto" else device
+    if torch.version.hip is None and torch.cuda.get_device_capability(place) < (8, 0):
+        raise RequestError(
+            f"trainer.precision={asked}: {torch.cuda.get_device_name(place)} does not compute in bfloat16 (NVIDIA's "
+            "GPUs do from compute capability 8.0 on); use trainer.precision=float32"
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import os
 import platform
 import tempfile
@@ -58,6 +59,8 @@ def computing() -> Iterator[Line]:
     if torch.cuda.is_available():
         cards = ", ".join(torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count()))
         yield OK, "CUDA", cards
+        if importlib.util.find_spec("triton") is None:
+            yield NOTE, "triton", "not installed; neurons go step by step on a GPU (pip install 'cilspl[gpu]')"
     else:
         yield NOTE, "CUDA", "no device (not needed; trainer.device=cpu)"
 

@@ -10,6 +10,7 @@ or missing without it.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -31,13 +32,17 @@ PASSED, FAILED = 0, 1  # pytest's exit codes
 
 @dataclass(frozen=True)
 class Mutant:
-    """A defect: in ``file``, the text ``old``, found once, becomes ``new``, and one of ``tests`` must fail."""
+    """A defect: in ``file``, the text ``old``, found once, becomes ``new``, and one of ``tests`` must fail.
+
+    Where the package that ``needs`` names is not installed, it is left out.
+    """
 
     name: str
     file: str
     old: str
     new: str
     tests: tuple[str, ...]
+    needs: str = ""
 
     def found(self, root: Path = ROOT) -> int:
         """How often ``old`` stands in the file."""
@@ -114,6 +119,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     mutants = [m for m in read(asked.list) if not asked.words or any(w in m.name or w in m.file for w in asked.words)]
     if not mutants:
         parser.error(f"no defect is named {' or '.join(asked.words)}")
+    for left_out in (m for m in mutants if m.needs and importlib.util.find_spec(m.needs) is None):
+        print(f"left out  {left_out.name:<44} needs {left_out.needs}", flush=True)
+        mutants = [m for m in mutants if m is not left_out]
     started = time.monotonic()
     tests = sorted({test for mutant in mutants for test in mutant.tests})
     with ThreadPoolExecutor(max(1, asked.jobs)) as pool:

@@ -45,6 +45,14 @@ def test_what_it_says(run):
         network.predict(np.array([(40, 1, 5, 1)], EVENT))
 
 
+def test_a_run_of_a_gpu_is_asked_without_one(run, monkeypatch):
+    config = run.config()
+    config.trainer.device = "cuda:1"
+    monkeypatch.setattr(runs.Run, "config", lambda self: config)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert load.load(run).predict(np.array([(1, 1, 5, 1)], EVENT)).decision == -1
+
+
 def test_names_of_classes_come_from_the_run(run, tmp_path):
     with (tmp_path / "confusion.csv").open("w", newline="") as file:
         csv.writer(file).writerow(["class", "cat", "dog", "none"])

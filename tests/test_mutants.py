@@ -61,6 +61,20 @@ def test_the_runner_tells_caught_from_survived_and_stale(tmp_path, capsys):
     assert (ROOT / "cil_spl" / "data" / "events.py").read_bytes() == before
 
 
+def test_a_defect_whose_test_cannot_run_is_left_out(tmp_path, capsys):
+    seeded = tmp_path / "mutants.toml"
+    name = "test_recordings_are_frozen"
+    seeded.write_text(
+        entry("caught one", "return len(self.start)", "return len(self.start) + 1", name)
+        + entry("of a package", "return len(self.start)", "return 1", name)
+        + "needs = 'no_such_package'\n"
+    )
+    assert mutants.main(["--list", str(seeded)]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("left out  of a package")
+    assert "1 of 1 seeded defects caught" in out
+
+
 def test_a_defect_without_a_test_does_not_count(tmp_path, capsys):
     seeded = tmp_path / "mutants.toml"
     seeded.write_text(entry("untested", "return len(self.start)", "return 1", "test_that_is_not_there"))

@@ -8,11 +8,13 @@ import sys
 from typing import Any
 
 import pytest
+import torch
 from hydra import compose, initialize_config_module
 from omegaconf import DictConfig, OmegaConf
 
 from cil_spl import schema
 from cil_spl.base.errors import RequestError
+from cil_spl.base.process import device_of
 
 
 def config(*overrides: str) -> DictConfig:
@@ -195,14 +197,64 @@ def test_most_mistakes_are_answered_without_torch(overrides: list[str]) -> None:
     assert found.strip() == "[]"
 
 
-@pytest.mark.parametrize(("name", "n"), [("cuda", 0), ("cuda:1", 0), ("cuda:1", 1)])
-def test_a_device_that_is_not_there(name: str, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def cards(monkeypatch: pytest.MonkeyPatch, n: int, capability: tuple[int, int] = (9, 0)) -> None:
+    """A machine with so many CUDA devices."""
     monkeypatch.setattr("torch.cuda.is_available", lambda: n > 0)
     monkeypatch.setattr("torch.cuda.device_count", lambda: n)
-    with pytest.raises(RequestError, match=rf"trainer\.device={name}: torch finds"):
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda place: f"Card {place}")
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda place: capability)
+
+
+@pytest.mark.parametrize(
+    ("name", "n", "said"),
+    [
+        ("cuda", 0, "torch finds no CUDA device here"),
+        ("cuda:1", 0, "torch finds no CUDA device here"),
+        ("cuda:1", 1, r"torch finds cuda:0 \(Card 0\), and no other"),
+        ("cuda:2", 2, r"torch finds cuda:0 \(Card 0\), cuda:1 \(Card 1\), and no other"),
+    ],
+)
+def test_a_device_that_is_not_there(name: str, n: int, said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, n)
+    with pytest.raises(RequestError, match=rf"trainer\.device={name}: {said}"):
         schema.check_config(config(f"trainer.device={name}"))
-    if n:
-        assert schema.check_config(config("trainer.device=cuda:0")).trainer.device == "cuda:0"
+    for number in range(n):
+        there = f"cuda:{number}"
+        assert schema.check_config(config(f"trainer.device={there}")).trainer.device == there
+        assert device_of(there) == torch.device("cuda", number)
+
+
+@pytest.mark.parametrize("name", ["cuda:", "cuda:01", "cuda:-1", "cuda1", "cuda:1:2", "CUDA"])
+def test_a_device_that_is_none(name: str) -> None:
+    with pytest.raises(RequestError, match=f"trainer.device={name}: needs one of cpu, cuda, cuda:NUMBER, auto"):
+        schema.check_config(config(f"trainer.device='{name}'"))
+
+
+def test_several_ranks_do_not_share_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    cards(monkeypatch, 2)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(RequestError, match=r"cuda:1: 2 processes train together.*use trainer.device=cuda"):
+        schema.check_config(config("trainer.device=cuda:1"))
+    assert schema.check_config(config("trainer.device=cuda")).trainer.device == "cuda"
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert device_of("cuda") == torch.device("cuda", 1)
+
+
+def test_bfloat16_is_refused_where_it_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    bf16 = "trainer.precision=bf16"
+    assert schema.check_config(config(bf16)).trainer.precision == "bf16"
+    for key in ("quantize.aware", "model.aware"):
+        with pytest.raises(RequestError, match=rf"trainer\.precision=bf16: {key}=true trains with weights as the chip"):
+            schema.check_config(config(bf16, f"{key}=true"))
+    cards(monkeypatch, 1, (7, 5))
+    for device in ("cuda", "cuda:0", "auto"):
+        with pytest.raises(RequestError, match=r"trainer\.precision=bf16: Card .* does not compute in bfloat16"):
+            schema.check_config(config(bf16, f"trainer.device={device}"))
+    schema.check_config(config(bf16, "trainer.device=cpu"))
+    cards(monkeypatch, 1)
+    schema.check_config(config(bf16, "trainer.device=cuda"))
+    with pytest.raises(RequestError, match=r"trainer\.precision=fp16"):
+        schema.check_config(config("trainer.precision=fp16"))
 
 
 def test_a_method_of_one_experience_is_not_given_several() -> None:

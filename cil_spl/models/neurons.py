@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
-from cil_spl.models import fused
+from cil_spl.models import fused, fused_gpu
 from cil_spl.models.options import Neuron
 from cil_spl.models.surrogates import SURROGATES, Surrogate
 
@@ -160,9 +160,9 @@ def run(
         v = torch.full_like(current[0], start) if isinstance(start, float) else start.expand_as(current[0])
     else:
         v = v_mem
-    backend = getattr(layer, "backend", "auto")
-    if backend != "sinabs" and fused.supports(layer, current):
-        return fused.run(layer, current, v, straight_through, *(observed or ()))
+    backend, path = getattr(layer, "backend", "auto"), fused_gpu if current.is_cuda else fused
+    if backend != "sinabs" and path.supports(layer, current):
+        return path.run(layer, current, v, straight_through, *(observed or ()))
     if backend == "fused":
         raise RequestError(
             f"neurons.backend=fused: layer {name} is computed step by step, because "

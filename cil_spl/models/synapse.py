@@ -30,10 +30,19 @@ def synapse(module: nn.Module, x: Tensor, *, pre: Tensor | None = None, back: Te
     layer: Any = module
     if back is CUT or isinstance(back, str):
         x, back = x.detach(), None
-    conv = None
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind):  # torch casts what it computes in forward, not what backward then needs
+        values = (x, layer.weight, layer.bias, pre, back)
+        cast = [None if one is None else one.to(torch.get_autocast_dtype(kind)) for one in values]
+        with torch.autocast(kind, enabled=False):
+            return _Synapse.apply(*cast, _conv(module)).to(x.dtype)
+    return _Synapse.apply(x, layer.weight, layer.bias, pre, back, _conv(module))
+
+
+def _conv(module: nn.Module) -> tuple[Any, ...] | None:
     if isinstance(module, nn.Conv2d):
-        conv = (list(module.stride), list(module.padding), list(module.dilation), module.groups)
-    return _Synapse.apply(x, layer.weight, layer.bias, pre, back, conv)
+        return list(module.stride), list(module.padding), list(module.dilation), module.groups
+    return None
 
 
 class _Synapse(torch.autograd.Function):

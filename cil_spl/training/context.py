@@ -195,11 +195,21 @@ class TrainingContext:
         monitor: str | None = None,
         stage: str = "train",
         first_epoch: int = 0,
+        mixed: bool = False,
     ) -> Fitted:
         """:func:`cil_spl.training.epochs.fit` as this run wants it.
 
-        ``monitor`` is the validation metric to choose an epoch by.
+        ``monitor`` is the validation metric to choose an epoch by; ``mixed``, whether ``step`` computes in
+        ``trainer.precision``.
+
+        Raises:
+            RequestError: the run asks for another precision than float32, and ``step`` knows of none.
         """
+        if self.trainer.precision != "float32" and not mixed:
+            raise RequestError(
+                f"trainer.precision={self.trainer.precision}: this method has a training loop of its own, which "
+                "computes in float32; use trainer.precision=float32, or let the method go through `learn`"
+            )
         earlier = [name for name, _ in self.stages]
         after = self.stages[: earlier.index(stage)] if stage in earlier else self.stages
         fitted = fit(
@@ -220,16 +230,18 @@ class TrainingContext:
         return fitted
 
     def loss(self, outputs: Tensor, batch: Batch, scale: float = 1.0) -> Tensor:
-        """The loss of outputs (B, K), padding left out; zero where all is padding.
+        """The loss of outputs (B, K), padding left out, in float32 or more; zero where all is padding.
 
         ``scale`` is an inverse temperature of the task's softmax; a task without one takes the outputs as they are.
         """
+        outputs = outputs.to(torch.promote_types(outputs.dtype, torch.float32))
         if self.task.softmax and scale != 1:
             outputs = scale * outputs
         mask = batch.mask.to(outputs.device)
         if not bool(mask.any()):
             return 0 * outputs.sum()
-        value = self.task.loss(outputs[mask], self.task.target(batch).to(outputs.device)[mask])
+        with torch.autocast(outputs.device.type, enabled=False):
+            value = self.task.loss(outputs[mask], self.task.target(batch).to(outputs.device)[mask])
         return value if batch.share == 1 else value * batch.share
 
     def calibration(self, recordings: Data, bins: int | None = None) -> Batches:

@@ -16,6 +16,7 @@ from cil_spl.models import neurons
 from cil_spl.training.checkpoints import Stateful, Weights
 from cil_spl.training.context import TrainingContext
 from cil_spl.training.epochs import Fitted
+from cil_spl.training.mixed_precision import mixed
 from cil_spl.training.update import Update
 
 
@@ -73,7 +74,7 @@ def learn(
     def step(batch: Batch) -> dict[str, float | Tensor]:
         present = next((one for until, one in phases if update.steps < until * total), phases[-1][1])
         taken = []
-        for one in present(batch):
+        for one in mixed(present(batch), net, ctx.trainer.precision, ctx.device):
             update()
             neurons.keep_positive(net)
             taken.append(one)
@@ -90,4 +91,5 @@ def learn(
         monitor=ctx.monitor,
         stage=stage,
         first_epoch=first_epoch,
+        mixed=True,
     )

@@ -30,7 +30,8 @@ class Trainer:
     grad_clip: Annotated[float, Gt(0)] | None = None
     max_seconds: Annotated[float, Gt(0)] | None = None
     limit_batches: Annotated[int, Ge(1)] | None = None
-    device: Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "one of cpu, cuda, cuda:NUMBER, auto")] = "cpu"
+    device: Annotated[str, Matches(r"auto|cpu|cuda(:(0|[1-9]\d*))?", "one of cpu, cuda, cuda:NUMBER, auto")] = "cpu"
+    precision: Literal["float32", "bf16"] = "float32"
     threads: Threads | None = None
 
 

@@ -56,6 +56,8 @@ def no_data(monkeypatch):
             ["target.backend=simulator", "target.device=a"],
             "target.device=a: target.backend=simulator, and the simulator",
         ),
+        (["trainer.device=cuda"], "trainer.device=cuda: torch finds no CUDA device here"),
+        (["trainer.device=cuda:1"], "trainer.device=cuda:1: torch finds no CUDA device here"),
         (["observer.die={leak:{conv9:1},leak_period_us:9}"], "observer.die.leak.conv9=1: no such layer"),
         (["tracking.uri=ftp://x"], "tracking.uri=ftp://x: the tracking store cannot be used"),
         (["tracking.uri=5"], "tracking.uri=5: MLflow does not write to plain folders"),
@@ -71,6 +73,7 @@ def no_data(monkeypatch):
 )
 def test_refused_alike(cilspl, here, monkeypatch, words, message):
     monkeypatch.setattr(board, "samna_is_real", lambda: False)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     write_checkpoint(here / "other.pt", {"weights": {"conv1.weight": torch.zeros(1)}})
     write_checkpoint(here / "odd.pt", {"weights": [1], "keep": 5})
     (here / "text.db").write_text("no database")
