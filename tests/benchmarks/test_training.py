@@ -55,7 +55,7 @@ def test_every_side_is_timed_and_judged():
 
 def test_aims_are_those_of_the_fastest_peer_compiled_or_not():
     times = {"ours": [2.0, 1.0], "floor, channels last": [1.0], "floor, NCHW": [0.1], "sinabs": [25.0]}
-    times |= {"norse": [4.0], "norse, compiled": [2.5]}
+    times |= {"norse": [4.0], "norse, compiled": [2.5], "snnTorch, compiled": [9.0]}
     found = {row["what"]: (row["figure"], row["reached"]) for row in steps.rows(100, times)}
     assert found == {
         "100 bins, over the floor": ("1 x", "yes"),
