@@ -78,7 +78,8 @@ def sides(net: Net, at: recorded.Setting) -> dict[str, Callable[[], object]]:
 
 
 def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
-    """For another commit's sake: :func:`taken` of this module on a batch of the config of ``given.overrides``."""
-    options = Options(start=given.start, overrides=tuple(given.overrides))
-    at = recorded.setting(options, bins, threads)
-    taken(sides(recorded.trained(options, threads), at), given.repeats)
+    """What :func:`taken` times of a tree: steps with the config of ``given.overrides``, after an epoch of it."""
+    words = (*given.overrides, f"frames.bins={bins}", f"target.threads={threads}")
+    at = recorded.composed(words, given.start)
+    process.set_threads(threads)
+    taken(sides(recorded.train(at), at), given.repeats)

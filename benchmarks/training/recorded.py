@@ -78,10 +78,14 @@ def _data(dataset: str, seed: int) -> Any:
 @cache
 def trained(options: Options, threads: int, steps: int = 60) -> Net:
     """A network after some steps at ten bins, whose activity decides what the chip costs; or that of ``start``."""
-    at = setting(options, 10, threads)
-    if options.start is not None:
+    return train(setting(options, 10, threads), steps)
+
+
+def train(at: Setting, steps: int | None = None) -> Net:
+    """The network of a setting after an epoch, or after so many steps of it; one to start from stays as it is."""
+    if at.ctx.start is not None:
         return at.ctx.build("snn")
-    trainer = replace(at.ctx.trainer, epochs=1, limit_batches=steps)
+    trainer = replace(at.ctx.trainer, epochs=1, limit_batches=steps or at.ctx.trainer.limit_batches)
     with tempfile.TemporaryDirectory() as folder:
         once = replace(at.ctx, trainer=trainer, folder=Path(folder) / "checkpoints")
         return bptt.train(once, **fence.keywords(at.cfg.method)).net
