@@ -41,7 +41,9 @@ def at(axis: str, value: float, names: list[str], options: Options) -> dict[str,
     base = {**BASE, "bins": 2} if options.quick else BASE
     chosen = {**base, axis: value if axis == "width" else int(value)}
     problem = sides.random_problem(**chosen)  # type: ignore[arg-type]
-    times = turns.taken({name: sides.make_side(name, problem) for name in names}, min(REPEATS, options.repeats))
+    times = turns.taken(
+        {name: sides.make_side(name, problem) for name in names}, min(REPEATS, options.repeats), turns.clock_of(1)
+    )
     return {axis: value} | {name: float(f"{1e3 * min(values):.4g}") for name, values in times.items()}
 
 

@@ -53,7 +53,7 @@ def aims(grown: dict[str, float], bins: int, options: Options) -> list[dict[str,
     process.set_threads(1)
     problem = sides.random_problem(bins, options.batch)
     names = [name for name in (sides.OURS, sides.LEAN, sides.FLOOR) if name in (*grown, sides.FLOOR)]
-    times = turns.taken({name: sides.make_side(name, problem) for name in names}, options.repeats)
+    times = turns.taken({name: sides.make_side(name, problem) for name in names}, options.repeats, turns.clock_of(1))
     others = {name: value for name, value in grown.items() if name in sides.peers.PEERS}
     if sides.LEAN not in grown:
         return [{"what": "this tree has no lean mode", "figure": "", "aim": "", "reached": ""}]

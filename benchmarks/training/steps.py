@@ -43,7 +43,9 @@ def one(what: str, bins: int, threads: int, options: Options) -> Times:
         batch = next(recorded.setting(options, bins, threads).batches().epoch(0))
         problem = sides.Problem(sides.network(batch.frames), batch)
     names = sides.all_sides(compiled=bins <= options.compiled)
-    return turns.taken({name: sides.make_side(name, problem) for name in names}, options.repeats)
+    return turns.taken(
+        {name: sides.make_side(name, problem) for name in names}, options.repeats, turns.clock_of(threads)
+    )
 
 
 def by_side(found: dict[int, Times]) -> list[dict[str, Any]]:

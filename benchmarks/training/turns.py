@@ -34,16 +34,23 @@ class Options:
     quick: bool = False
 
 
-def taken(sides: Mapping[str, Callable[[], Any]], repeats: int) -> Times:
+def taken(
+    sides: Mapping[str, Callable[[], Any]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> Times:
     """Seconds of each side, in turn; the first turn warms up and is left out."""
     times: Times = {name: [] for name in sides}
     for turn in range(repeats + 1):
         for name, side in sides.items():
-            began = time.perf_counter()
+            began = clock()
             side()
             if turn:
-                times[name].append(time.perf_counter() - began)
+                times[name].append(clock() - began)
     return times
+
+
+def clock_of(threads: int) -> Callable[[], float]:
+    """On one thread the process's own processor time, which other work disturbs less; on several that of the wall."""
+    return time.process_time if threads == 1 else time.perf_counter
 
 
 def shown(seconds: list[float]) -> str:
