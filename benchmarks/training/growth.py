@@ -58,9 +58,12 @@ def draw(tables: list[tuple[str, list[dict[str, Any]]]], file: Path = FILE) -> N
     for (_, rows), panel in zip(tables, axes.flat, strict=True):
         axis, *names = rows[0]
         for name in names:
-            style = {"linewidth": 2.5} if name == sides.OURS else {"linestyle": "--"} if "floor" in name else {}
-            panel.plot([row[axis] for row in rows], [row[name] for row in rows], ".-", label=name, **style)
+            style = "--" if "floor" in name else "-"
+            width = 2.5 if name == sides.OURS else 1.5
+            panel.plot([r[axis] for r in rows], [r[name] for r in rows], f".{style}", label=name, linewidth=width)
         panel.set(xscale="log", yscale="log", xlabel=LABELS[axis], ylabel="ms")
+        panel.set_xticks(values := [row[axis] for row in rows], [f"{value:g}" for value in values], minor=False)
+        panel.set_xticks([], minor=True)
         panel.grid(alpha=0.3)
     axes.flat[0].legend(fontsize=8)
     figure.savefig(file, dpi=100)
