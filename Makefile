@@ -10,7 +10,7 @@ STORE := $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run table ui test test-all lint format mutants bench table1 clean distclean
+.PHONY: help run table ui test test-all lint format mutants bench bench-training bench-start table1 clean distclean
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -44,6 +44,12 @@ mutants: $(INSTALLED) ## seeded defects: each must turn a test red
 
 bench: $(INSTALLED) ## speed against other simulators
 	$(BIN)/python benchmarks/chip/bench.py $(ARGS)
+
+bench-training: $(INSTALLED) ## speed of training, against other libraries where they are installed
+	$(BIN)/python benchmarks/training/bench.py $(ARGS)
+
+bench-start: $(INSTALLED) ## seconds to a run's first step, and to a table of 500 runs
+	$(BIN)/python benchmarks/start/bench.py $(ARGS)
 
 table1: $(INSTALLED) ## the paper's first table
 	$(BIN)/python experiments/table1/run.py $(ARGS)

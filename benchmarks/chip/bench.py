@@ -19,7 +19,6 @@ import ctypes
 import datetime
 import json
 import os
-import platform
 import shutil
 import subprocess
 import sys
@@ -40,6 +39,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import reference
 from against import compare
 from cases import SEED, Case, best, case, layers, one_layer, quickstarts, recording, trained
+from machine import processor
 from markdown import table
 
 HERE = Path(__file__).resolve().parent
@@ -337,16 +337,6 @@ def write_readme(answer: dict[str, Any], tables: list[str]) -> None:
     )
     text = "\n\n".join([about, *tables, "![cost over width, length and batch](linear.png)"])
     path.write_text(f"{before}<!-- figures -->\n{text}\n<!-- end of figures -->\n{after}")
-
-
-def processor() -> str:
-    """The processor's name and the number of cores at hand."""
-    try:
-        text = Path("/proc/cpuinfo").read_text().splitlines()
-        name = next(line.split(":", 1)[1].strip() for line in text if line.startswith("model name"))
-    except (OSError, StopIteration):
-        name = platform.processor() or platform.machine()
-    return f"{name}, {len(os.sched_getaffinity(0))} cores"
 
 
 if __name__ == "__main__":

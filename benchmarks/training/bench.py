@@ -1,154 +1,192 @@
-"""What a training step costs: chip in the loop against plain BPTT, and the fused neurons against the same step by step.
+"""What training costs: against bare convolutions, against other libraries, with the chip in the loop, and as it grows.
 
-    python benchmarks/training/bench.py [--bins 1 10] [--threads 1 2] [--start RUN] [--repeats 20] [override ...]
-    python benchmarks/training/bench.py --against COMMIT [...]    in turn with another commit, one thread; exit code 1
-                                                                  if a figure is more than 5 % slower
+    python benchmarks/training/bench.py               everything, about an hour; --quick: everything small, two minutes
+    python benchmarks/training/bench.py --part steps  one part: exact, steps, memory, chip, epoch, growth, profile
+    python benchmarks/training/bench.py --data nmnist8 --root DIR    on real recordings of N-MNIST
+    python benchmarks/training/bench.py --write       also record results.json, README.md's tables and growth.png
+    python benchmarks/training/bench.py --against COMMIT    steps in turn with another commit, one thread; exit code 1
+                                                            if a figure is more than 5 % slower
 
-All sides take turns on the same batch within one process, and the figures are the medians of their times and of the
-ratios within a turn. The network is trained for an epoch first (its activity decides what the chip costs), or taken
-from --start.
+All sides take turns within one process, on the same batch; a figure is the shortest of nine times, with their median
+beside it. The peers come by ``pip install -e '.[peers]'``; those that are not there are left out.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
+import datetime
+import json
+import os
+import subprocess
 import sys
-import tempfile
-import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
-import torch
-from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
-
-from cil_spl import schema
-from cil_spl.base import fence, process
-from cil_spl.chip.observer import ChipObserver
-from cil_spl.data import datasets
-from cil_spl.methods import bptt
-from cil_spl.models import fused
-from cil_spl.models.configured import plan_of
-from cil_spl.models.forward import forward
-from cil_spl.results.start import starting_weights
-from cil_spl.targets.deploy import with_target
-from cil_spl.training.context import context_of
+import cil_spl  # noqa: F401  (before torch: it sets what torch's libraries read)
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+from machine import processor
+from markdown import table
+from turns import Options, told
+
+Tables = list[tuple[str, list[dict[str, Any]]]]
+HERE = Path(__file__).resolve().parent
+RESULTS, README = HERE / "results.json", HERE / "README.md"
+
+
+def _exact(options: Options) -> Tables:
+    import exact
+
+    return exact.part(options)
+
+
+def _steps(options: Options) -> Tables:
+    import steps
+
+    return steps.measure(options)
+
+
+def _memory(options: Options) -> Tables:
+    import memory
+
+    return memory.part(options)
+
+
+def _chip(options: Options) -> Tables:
+    import loop
+
+    return loop.part(options)
+
+
+def _epoch(options: Options) -> Tables:
+    import epoch
+
+    return epoch.part(options)
+
+
+def _growth(options: Options) -> Tables:
+    import growth
+
+    return growth.part(options)
+
+
+def _profile(options: Options) -> Tables:
+    import profiled
+
+    return profiled.part(options)
+
+
+PARTS: dict[str, Callable[[Options], Tables]] = {
+    "exact": _exact, "steps": _steps, "memory": _memory, "chip": _chip, "epoch": _epoch, "growth": _growth,
+    "profile": _profile,
+}  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bins", type=int, nargs="+", default=[1, 10])
-    parser.add_argument("--threads", type=int, nargs="+", default=[1, 2])
-    parser.add_argument("--start", help="a run to take the weights from; its layers must be those of the overrides")
-    parser.add_argument("--repeats", type=int, default=20)
-    parser.add_argument("overrides", nargs="*", help="of the config, for example experiment=nmnist8 dataset.root=DIR")
-    parser.add_argument("--against", metavar="COMMIT", help="measure another commit too, in turn")
-    given = parser.parse_args()
+    """Measure and print; with --write also record."""
+    given = asked()
     if given.against:
-        from against import compare
+        sys.exit(against(given))
+    import peers
 
-        bins = [str(n) for n in given.bins]
-        arguments = [
-            *given.overrides,
-            "--repeats",
-            str(given.repeats),
-            *(["--start", given.start] if given.start else []),
-        ]
-        arguments += ["--bins", *bins]
-        sys.exit(compare(given.against, Path(__file__).with_name("worker.py"), arguments))
-    for threads in given.threads:
-        for bins in given.bins:
-            measure(bins, threads, given)
+    options = options_of(given)
+    for line in peers.left_out():
+        print(line)
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in given.part:
+        found = PARTS[name](options)
+        print("\n\n".join(table(title, rows) for title, rows in found if rows), end="\n\n", flush=True)
+        known[name] = about() | {"tables": found}
+        if given.write:
+            record(known)
 
 
-def measure(bins: int, threads: int, given: argparse.Namespace) -> None:
-    torch.set_num_threads(threads)
-    overrides = [*given.overrides, "method=bptt", f"frames.bins={bins}", f"target.threads={threads}"]
-    with initialize_config_module("cil_spl.conf", version_base="1.3"):
-        cfg = schema.check_config(compose("config", overrides=overrides))
-    with tempfile.TemporaryDirectory() as folder:
-        ctx, target = prepared(cfg, Path(folder), given.start)
-        if given.start is None:
-            once = replace(ctx, trainer=replace(ctx.trainer, epochs=1))
-            net = bptt.train(once, **fence.keywords(cfg.method)).net
-        else:
-            net = ctx.build("snn")
-    batch = next(ctx.batches(ctx.experiences[0].train, train=True).epoch(0))
-    fire = bptt.output_neurons(net, True)
-    loops = {
-        "chip, output layer": ChipObserver(target, ctx.plan, layers="output", v_mem=False),
-        "chip, all layers": ChipObserver(target, ctx.plan, layers="all", v_mem=False),
-        "chip, all layers and states": ChipObserver(target, ctx.plan, layers="all", v_mem=True),
+def asked() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
+    parser.add_argument("--profile", action="store_true", help="the same as --part profile")
+    parser.add_argument("--quick", action="store_true", help="few and small, to try the harness; no figures to keep")
+    parser.add_argument("--write", action="store_true", help="record results.json, README.md's tables and growth.png")
+    parser.add_argument("--against", metavar="COMMIT", help="measure another commit too, in turn")
+    parser.add_argument("--data", choices=("event_digits", "nmnist8"), default="event_digits", help="real recordings")
+    parser.add_argument("--root", help="the folder of nmnist8")
+    parser.add_argument("--bins", type=int, nargs="+")
+    parser.add_argument("--threads", type=int, nargs="+")
+    parser.add_argument("--repeats", type=int)
+    parser.add_argument("--compiled", type=int, metavar="BINS", help="peers compiled as well, up to so many bins")
+    parser.add_argument("--start", help="a run to take the weights from; its layers must be those of the config")
+    parser.add_argument("overrides", nargs="*", help="of the config")
+    given = parser.parse_intermixed_args()
+    if given.data == "nmnist8" and given.root is None:
+        parser.error("--data nmnist8 needs --root, the folder that holds its Train and Test")
+    if given.write and given.quick:
+        parser.error("--write records figures, and --quick makes none worth keeping; leave one of them out")
+    given.part = ["profile"] if given.profile else given.part
+    return given
+
+
+def options_of(given: argparse.Namespace) -> Options:
+    """What is measured, by default and as asked."""
+    options = Options(data=given.data, root=given.root, start=given.start, overrides=tuple(given.overrides))
+    if given.quick:
+        options = replace(options, quick=True, bins=(1, 4), threads=(1,), repeats=2, batch=8, compiled=0)
+    if given.bins:
+        options = replace(options, bins=tuple(given.bins))
+    if given.threads:
+        options = replace(options, threads=tuple(given.threads))
+    if given.repeats:
+        options = replace(options, repeats=given.repeats)
+    return options if given.compiled is None else replace(options, compiled=given.compiled)
+
+
+def against(given: argparse.Namespace) -> int:
+    """Steps of this tree and of another commit, in turn."""
+    from against import compare
+
+    start = ["--start", given.start] if given.start else []
+    bins = [str(n) for n in given.bins or (1, 10)]
+    arguments = [*given.overrides, "--repeats", str(given.repeats or 20), *start, "--bins", *bins]
+    return compare(given.against, HERE / "worker.py", arguments)
+
+
+def about() -> dict[str, Any]:
+    """When, on what and with what a part was measured."""
+    import torch
+
+    commit = ["git", "-C", str(HERE), "rev-parse", "--short=9", "HEAD"]
+    done = subprocess.run(commit, capture_output=True, text=True, check=False)
+    return {
+        "date": datetime.date.today().isoformat(),
+        "machine": processor(),
+        "load": round(os.getloadavg()[0], 2),
+        "torch": torch.__version__,
+        "commit": done.stdout.strip(),
     }
 
-    def step(observer: ChipObserver | None = None) -> None:
-        seen = None
-        if observer is not None:
-            observer.load(net)
-            observer.open(batch)
-            seen = observer.windows()
-        out, _, _ = forward(net, batch.frames, observed=seen, fire=fire)
-        bptt.loss_of(ctx, out, batch, "counts", 0.25).backward()
-        net.zero_grad(set_to_none=True)
 
-    sides: dict[str, Callable[[], None]] = {"bptt": step}
-    sides |= {name: (lambda o=o: step(o)) for name, o in loops.items()}
+def record(known: dict[str, Any], results: Path = RESULTS, readme: Path = README) -> None:
+    """results.json, the tables between README.md's two marks, and the plot; parts not measured stay as they were."""
+    known = {name: known[name] for name in PARTS if name in known}
+    results.write_text(json.dumps(known, indent=1) + "\n")
+    texts = []
+    for name, part in known.items():
+        head = "{date}, {machine}, load {load}, torch {torch}, commit {commit}".format(**part)
+        texts.append(f"### {name}\n\n{head}.")
+        texts += [table(title, rows) for title, rows in part["tables"] if rows]
+        if name == "growth":
+            import growth
 
-    def unfused() -> None:
-        with without_fused():
-            step()
-
-    sides["bptt, neurons step by step"] = unfused
-    times = taken(sides, given.repeats)
-    answer = target.send(loops["chip, all layers"].chip, batch)
-    synops = answer.synops.sum() / len(batch) / 1e6
-    title = f"{cfg.dataset.name}, {bins} windows, {threads} threads, batch of {len(batch)}"
-    print(f"{title}, {synops:.2f} million synaptic operations a recording on the chip")
-    for name, values in times.items():
-        ratio = statistics.median(v / plain for v, plain in zip(values, times["bptt"], strict=True))
-        print(f"  {name:<30} {1e3 * statistics.median(values):8.1f} ms   {ratio:5.2f} x bptt")
-
-
-def prepared(cfg: Any, folder: Path, start: str | None) -> tuple[Any, Any]:
-    task, target = fence.make(cfg, "task"), fence.make(cfg, "target")
-    plan = plan_of(cfg, task)
-    target.check(plan, schema.asked(cfg))
-    process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
-    data = datasets.load(cfg.dataset, None, seed=cfg.seed)
-    record = SimpleNamespace(folder=folder, log=lambda *_: None, warn=lambda _: None)
-    return with_target(context_of(cfg, plan, data, task, record, _start(cfg, task, plan, start)), target), target
-
-
-def _start(cfg: Any, task: Any, plan: Any, start: str | None) -> Any:
-    return starting_weights(OmegaConf.merge(cfg, {"start_from": start}), task, plan)
-
-
-def taken(sides: dict[str, Callable[[], None]], repeats: int) -> dict[str, list[float]]:
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 2):  # the first two warm up
-        for name, side in sides.items():
-            began = time.perf_counter()
-            side()
-            if turn >= 2:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
-@contextmanager
-def without_fused():  # type: ignore[no-untyped-def]
-    supports = fused.supports
-    fused.supports = lambda *_: False
-    try:
-        yield
-    finally:
-        fused.supports = supports
+            growth.draw(part["tables"], readme.with_name(growth.FILE.name))
+            texts.append("![a step's time over bins, batch, width and size](growth.png)")
+    before, rest = readme.read_text().split("<!-- figures -->\n")
+    after = rest.split("<!-- end of figures -->\n")[1]
+    text = "\n\n".join(texts)
+    readme.write_text(f"{before}<!-- figures -->\n{text}\n<!-- end of figures -->\n{after}")
+    told(f"recorded {', '.join(known)}")
 
 
 if __name__ == "__main__":

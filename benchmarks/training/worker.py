@@ -1,4 +1,4 @@
-"""One turn of ``bench.py --against``: the figures of the bench.py that lies in the tree given.
+"""One turn of ``bench.py --against``: the figures of the loop.py (of earlier trees: bench.py) in the tree given.
 
 That file brings its own ``measure`` and ``taken``; the latter is replaced, so that both sides are timed alike: the
 shortest of the processor times, which other work on the machine disturbs least.
@@ -26,7 +26,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, required=True)
     parser.add_argument("overrides", nargs="*")
     given = parser.parse_args()
-    spec = importlib.util.spec_from_file_location("bench", given.tree / "benchmarks" / "training" / "bench.py")
+    here = given.tree / "benchmarks" / "training"
+    sys.path.insert(0, str(here))  # its own neighbours, not those of this file
+    file = next(path for path in (here / "loop.py", here / "bench.py") if path.exists())
+    spec = importlib.util.spec_from_file_location("bench", file)
     assert spec is not None
     assert spec.loader is not None
     bench = importlib.util.module_from_spec(spec)

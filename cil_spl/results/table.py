@@ -87,7 +87,8 @@ def tabulate(runs: Iterable[Mapping[str, Any]], filters: Sequence[str] = ()) -> 
         RequestError: a filter's key is unknown, or no finished run is left.
     """
     finished = [run for run in runs if run["status"] == "finished" and run["row"].get("method")]
-    kept = [run for run in finished if all(_passes(run, text) for text in _checked(filters, finished))]
+    wanted = _checked(filters, finished)
+    kept = [run for run in finished if all(_passes(run, text) for text in wanted)]
     if not kept:
         what = f" that fit {' '.join(filters)}" if filters else ""
         raise RequestError(f"no finished runs{what}; `cilspl run` makes one")
@@ -176,6 +177,8 @@ def _notes(rows: Sequence[Row], repeated: int) -> list[str]:
 
 
 def _checked(filters: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+    if not filters:
+        return filters
     known = sorted({key for run in runs for key in (*run["params"], *run["tags"], *IDENTITY)})
     for text in filters:
         key, equals, _ = text.partition("=")

@@ -148,6 +148,30 @@ RUNS = [run(s, m, a, **{"method.lr": 0.1 * s}) for s, m, a in ((0, "bptt", 0.9),
 RUNS += [run(s, "a_very_long_method_name", 0.8, "finished", "a|model&with_odd%signs") for s in range(3)]
 
 
+class Counted(dict):
+    """Parameters that count how often they are gone through."""
+
+    times = 0
+
+    def __iter__(self):
+        Counted.times += 1
+        return super().__iter__()
+
+
+@pytest.mark.parametrize("filters", [(), ("method=bptt", "frames.bins=10")])
+def test_each_run_is_gone_through_a_few_times_however_many_there_are(filters):
+    """Not once for each other run: a table of five hundred would take seconds."""
+    runs = [one | {"params": Counted(one["params"])} for one in (run(seed) for seed in range(50))]
+    Counted.times = 0
+    table.tabulate(runs, filters)
+    assert Counted.times <= 4 * len(runs)
+
+
+def test_a_filter_without_a_value_is_refused_where_there_is_no_run():
+    with pytest.raises(RequestError, match="--filter bptt: needs key=value"):
+        table.tabulate([], ["bptt"])
+
+
 def test_text_keeps_to_80_columns_and_loses_nothing():
     text = table.render(table.tabulate(RUNS), "text", width=80)
     assert max(len(line) for line in text.splitlines()) <= 80

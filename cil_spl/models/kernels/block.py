@@ -51,7 +51,7 @@ class Weights(NamedTuple):
 
 
 class Scratch(NamedTuple):
-    """Room for a recording: maps, (size,); and of each step of a part ``us`` and ``kept``, (span,), ``masks``, ``many``.
+    """Room for a recording: maps, (size,); of each step of a part ``us`` and ``kept``, (span,), ``masks``, ``many``.
 
     ``padded`` is a frame with its padding.
     """
