@@ -46,7 +46,7 @@ class Tracking:
     experiment: Annotated[str, MinLen(1)] = "cilspl"
 
 
-GROUPS = ("frames", "model", "quantize", "trainer", "tracking")
+GROUPS = ("frames", "model", "neurons", "quantize", "trainer", "tracking")
 # Groups whose `_target_` is called, with how many of its first parameters the pipeline gives itself.
 CALLED = {"dataset": 0, "test_dataset": 0, "observer": 3, "method": 1, "target": 0, "task": 0}
 MAY_BE_NULL = ("test_dataset", "observer")
@@ -171,10 +171,17 @@ def _group(group: str, node: dict[str, Any]) -> dict[str, Any]:
     """A group that is a dataclass."""
     from cil_spl.chip.rounding import Precision
     from cil_spl.data.options import Frames, check_bins
-    from cil_spl.models.options import Model, Neuron, check_layers
+    from cil_spl.models.options import Backend, Model, Neuron, check_layers
     from cil_spl.training.options import Trainer
 
-    kinds = {"frames": Frames, "model": Model, "quantize": Precision, "trainer": Trainer, "tracking": Tracking}
+    kinds = {
+        "frames": Frames,
+        "model": Model,
+        "neurons": Backend,
+        "quantize": Precision,
+        "trainer": Trainer,
+        "tracking": Tracking,
+    }
     found = options.checked(kinds[group], node, group)
     if group == "frames":
         check_bins(**found)

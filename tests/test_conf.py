@@ -19,7 +19,7 @@ from cil_spl.data.augment_images import AugmentImages
 from cil_spl.data.options import Dataset, Frames, SampleDataset, kind_of, options_of
 from cil_spl.data.preprocess import Preprocess
 from cil_spl.models import neurons
-from cil_spl.models.options import Model, Neuron
+from cil_spl.models.options import Backend, Model, Neuron
 from cil_spl.training.options import Trainer
 
 CONF = Path(__file__).resolve().parents[1] / "conf"
@@ -132,7 +132,13 @@ def test_the_yaml_of_the_observer_repeats_the_signature():
 
 @pytest.mark.parametrize(
     ("group", "kind"),
-    [("frames", Frames), ("quantize", Precision), ("trainer", Trainer), ("tracking", schema.Tracking)],
+    [
+        ("frames", Frames),
+        ("neurons", Backend),
+        ("quantize", Precision),
+        ("trainer", Trainer),
+        ("tracking", schema.Tracking),
+    ],
 )
 def test_the_yaml_of_a_group_repeats_its_dataclass(group, kind):
     assert composed()[group] == options.defaults(kind)

@@ -217,8 +217,10 @@ class Batches:
     def _steps(self, samples: Samples, index: np.ndarray, seeds: list[tuple[int, int, int]]) -> torch.Tensor:
         augment = self.augment if isinstance(self.augment, AugmentImages) else None
         values = torch.from_numpy(samples.take(index, augment, seeds))  # B C H W
+        values = values.contiguous(memory_format=torch.channels_last)
         if self.encode == "repeat":  # a view: one copy in memory, whatever T is
             return values.expand(self.frames.bins, *values.shape)  # T B C H W
-        steps = torch.zeros(self.frames.bins, *values.shape)
+        n, c, height, width = values.shape
+        steps = torch.zeros(self.frames.bins, n, height, width, c).permute(0, 1, 4, 2, 3)  # T B H W C -> T B C H W
         steps[0] = values
         return steps

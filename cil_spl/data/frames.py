@@ -60,22 +60,22 @@ def frames(
         sensor_size: (width, height, polarities); one polarity puts all events into one channel.
 
     Returns:
-        float32 ``[T, B, C, H, W]``, channel 0 is OFF and 1 is ON.
+        float32 ``[T, B, C, H, W]``, channel 0 is OFF and 1 is ON; a pixel's channels lie together, as (T, B, H, W, C).
 
     Raises:
         ValueError: an event lies outside the sensor.
     """
     width, height, channels = sensor_size
-    out = np.zeros((edges_us.shape[1] - 1, len(offsets) - 1, channels, height, width), np.float32)
+    out = np.zeros((edges_us.shape[1] - 1, len(offsets) - 1, height, width, channels), np.float32)
     outside = _count(events["x"], events["y"], events["t"], events["p"], np.asarray(offsets, np.int64), edges_us, out)
     if outside >= 0:
         raise ValueError(f"event {outside} of the batch is outside the sensor {sensor_size}: {events[outside]}")
-    return out
+    return out.transpose(0, 1, 4, 2, 3)  # T B H W C -> T B C H W
 
 
 @numba.njit(cache=True, nogil=True)
 def _count(x, y, t, p, offsets, edges_us, out):  # type: ignore[no-untyped-def]
-    bins, _, channels, height, width = out.shape
+    bins, _, height, width, channels = out.shape
     for b in range(len(offsets) - 1):
         at = 0
         for i in range(offsets[b], offsets[b + 1]):
@@ -84,7 +84,7 @@ def _count(x, y, t, p, offsets, edges_us, out):  # type: ignore[no-untyped-def]
             c = p[i] if channels > 1 else 0
             if not (0 <= x[i] < width and 0 <= y[i] < height and 0 <= c < channels):
                 return i
-            out[at, b, c, y[i], x[i]] += 1
+            out[at, b, y[i], x[i], c] += 1
     return -1
 
 

@@ -25,6 +25,7 @@ from cil_spl.models.configured import network_of
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation, load_weights, weights_of
+from cil_spl.models.options import Backend
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.task import Task
@@ -122,6 +123,7 @@ class TrainingContext:
         deployed: score of a spiking network on the deployment target, for choices on validation data, by the outputs
             that count (None for all); None where the target runs no spiking network.
         fresh: makes the network of a family where it is a user's own; None for that of the plan.
+        backend: how neurons are computed.
         as_trained: whether that target runs a network as it was trained, so that the score is that in time steps.
         folder: where checkpoints go.
         log: metrics of an epoch; warn: what the user should know, said once.
@@ -146,6 +148,7 @@ class TrainingContext:
     start: Mapping[str, Tensor] | None = None
     deployed: Callable[[Net, Batches, Sequence[int] | None], float] | None = None
     as_trained: bool = False
+    backend: Backend = Backend()
     stages: list[tuple[str, int]] = field(default_factory=list)
 
     def build(self, family: str) -> Net:
@@ -156,7 +159,7 @@ class TrainingContext:
                 self.warn(text)
         if self.precision.aware:
             make_aware(net, neurons.make(**self.neuron, features=1), self.precision)
-        return net.to(self.device)
+        return net.compute_by(self.backend).to(self.device)
 
     def scale(self, net: Net, spread: float, bins: int | None = None) -> None:
         """Scale fresh weights (:func:`cil_spl.models.init.scale_to_rate`); those of an earlier run stay as they are."""
@@ -316,6 +319,7 @@ def context_of(
         neuron=OmegaConf.to_container(cfg.model.neuron),  # type: ignore[arg-type]
         precision=precision_of(cfg),
         trainer=Trainer(**cfg.trainer),
+        backend=Backend(**cfg.neurons),
         frames=Frames(**cfg.frames),
         fresh=lambda family: network_of(cfg, task, plan, family),
         seed=cfg.seed,
