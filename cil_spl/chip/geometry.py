@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cil_spl.chip.kernels.tables import NARROW, PIXEL, WIDE
+from cil_spl.chip.kernels.tables import PIXEL, SHAPES, WIDE
 from cil_spl.chip.network import ChipLayer
 
 LANES = 8  # features are padded to a multiple of this
+HALF = 16  # lanes of the half of a cache line, across which a store takes twice as long
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,10 @@ class Geometry:
     def window(self) -> tuple[int, int]:
         """Rows and lanes of what one event may reach; lanes in the widths that the vectors have."""
         rows, lanes = reach(self, 0).window, reach(self, 1).window * self.features
-        return rows, NARROW if lanes <= NARROW and rows <= 3 else -(-lanes // WIDE) * WIDE
+        half = -(-lanes // HALF) * HALF
+        return rows, next(
+            (n for r, n in SHAPES if (r, n) in ((rows, half), (rows, half + HALF))), -(-lanes // WIDE) * WIDE
+        )
 
     def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
         """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane]."""
@@ -63,7 +67,11 @@ def reach(geometry: Geometry, axis: int) -> Reach:
     first = np.maximum(-(-(at - k + 1) // s), 0)
     many = np.maximum(np.minimum(at // s, n - 1) - first + 1, 0)
     window = max(int(many.max()), 1)
-    first = np.minimum(first, n - window)
+    if axis == 1 and geometry.features % HALF and n % 2 == 0:  # windows begin with a half of a cache line
+        window = min(-(-(window + 1) // 2) * 2, n)
+        first = np.minimum(first, n - window) // 2 * 2
+    else:
+        first = np.minimum(first, n - window)
     return Reach(many, window, first, at - first * s)
 
 
