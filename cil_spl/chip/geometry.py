@@ -44,7 +44,8 @@ class Geometry:
         )
 
     def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
-        """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane]."""
+        """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane];
+        the last column is none, for what is dropped."""
         f, c, ky, kx = weight.shape
         by_place = np.full((c, ky * kx * f + 1), nowhere, np.int16)  # the last one is what lies beside the kernel
         by_place[:, :-1] = weight.transpose(1, 2, 3, 0).reshape(c, -1)  # f c ky kx -> c (ky kx f)
@@ -96,8 +97,8 @@ def _order_of_weights(geometry: Geometry) -> np.ndarray:
     exists = (y >= 0) & (y < ky) & (x >= 0) & (x < kx)
     places = np.full((len(first), len(rows), window, geometry.features), ky * kx * f, np.int64)
     places[..., :f] = np.where(exists, place, ky * kx * f)
-    order = np.full((len(first), len(rows), lanes), ky * kx * f, np.int64)
-    order[..., : window * geometry.features] = places.reshape(*order.shape[:2], window * geometry.features)
+    order = np.full((len(first) + 1, len(rows), lanes), ky * kx * f, np.int64)
+    order[:-1, :, : window * geometry.features] = places.reshape(*places.shape[:2], window * geometry.features)
     return order
 
 
@@ -114,7 +115,10 @@ def pixels(source_map: tuple[int, int], pool: tuple[int, int], geometry: Geometr
     )
     table["weight"] = place * geometry.window[1]
     table["adds"] = rows.many[:, None] * columns.many * f
+    dropped = ((len(first) + 1) * len(kernel_rows) - 1) * geometry.window[1]
+    table["weight"][table["adds"] == 0] = dropped
     found = np.zeros(source_map, PIXEL)
+    found["weight"] = dropped
     pooled = table.repeat(pool[0], axis=0).repeat(pool[1], axis=1)[: source_map[0], : source_map[1]]
     found[: len(pooled), : pooled.shape[1]] = pooled
     return found.ravel()

@@ -243,7 +243,7 @@ def handle(e, neuron, tables, work, answer, b):  # type: ignore[no-untyped-def]
     k = tables.edges[e].target
     work.one[0] = neuron
     work.masks.saturations[0] = 0
-    _, m, adds = step(work.one, 0, 1, tables, e, work.v, tables.layers[k].state, work.masks)
+    _, m, adds = step(work.one, 0, 1, tables, e, work.v, tables.layers[k].state, work.masks, False)
     answer.synops[b, k] += adds
     answer.saturations[b, k] += work.masks.saturations[0]
     return emit(work.masks, m, tables, k, work.fired, 0) if m > 0 else np.int64(0)

@@ -9,12 +9,13 @@ from numba import njit
 
 from cil_spl.chip.kernels.chance import shuffle
 from cil_spl.chip.kernels.events import grown, neuron_of
-from cil_spl.chip.kernels.tables import NARROW, RECIPROCAL_BITS, SHAPES, SLACK
-from cil_spl.chip.kernels.vectors import Bounds, Masks, Window, bits, exact, fixed, lowest_bit, resident, wide
+from cil_spl.chip.kernels.tables import CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
+from cil_spl.chip.kernels.vectors import Bounds, Masks, Window, bits, borrowed, exact, fixed, lowest_bit, resident, wide
 
 MASKS = 512  # masks that are set aside, at least
+SELDOM = 6  # input events for one mask, from which it pays to ask after each whether any neuron fired
 
-_1, _2 = np.uint64(1), np.uint64(2)
+_1, _2, _4 = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 @njit(nogil=True, forceinline=True)
@@ -81,20 +82,20 @@ def located(source, pixels, path):  # type: ignore[no-untyped-def]
     """Where a source's event finds its window.
 
     Returns:
-        additions, 0 for an event that is dropped; the window's first membrane, and its first weight.
+        additions, -1 for an event that the layer does not take; the window's first membrane, and its first weight.
     """
     place = (source * path.reciprocal) >> RECIPROCAL_BITS
     c = source - place * path.features + path.shift
     pixel = pixels[np.uint64(path.pixels + place)]  # numba looks whether other indices are negative
     reaches = np.uint64(c) < path.channels  # one comparison, as a negative number is large
-    adds = np.int64(pixel.adds) if reaches else np.int64(0)
+    adds = np.int64(pixel.adds) if reaches else np.int64(-1)
     return adds, np.int64(pixel.first), path.weights + c * path.channel + np.int64(pixel.weight)
 
 
-def _loop(rows: int, lanes: int) -> Any:
+def _loop(rows: int, lanes: int, seldom: bool, widest: int = WIDE) -> Any:
     """Input events ``first`` to ``stop`` of an edge whose layer has such windows: masks, additions. One loop for each
     shape, as there is nothing left to ask within it."""
-    one = fixed(rows, lanes)
+    one = fixed(rows, lanes, seldom, widest)
 
     @njit(nogil=True, forceinline=True)
     def loop(events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
@@ -111,7 +112,7 @@ def _loop(rows: int, lanes: int) -> Any:
             event = events[i]
             source = neuron_of(event)
             more, at, w = located(source, pixels, path)
-            if more == 0:
+            if more < 0:
                 continue
             adds += more
             m = one(v, weight, state + at, w, row, lead, bounds, pairs, event - source + at, m)
@@ -133,7 +134,7 @@ def _resident_loop(lanes: int) -> Any:
             event = events[i]
             source = neuron_of(event)
             more, _, w = located(source, pixels, path)
-            if more == 0:
+            if more < 0:
                 continue
             adds += more
             states, m = one(states, weight, w, bounds, pairs, event - source, m)
@@ -154,7 +155,7 @@ def _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
         event = events[i]
         source = neuron_of(event)
         more, at, w = located(source, pixels, path)
-        if more == 0:
+        if more < 0:
             continue
         adds += more
         neuron = event - source + at
@@ -165,28 +166,36 @@ def _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
     return m, adds
 
 
-def _either(shape: int, loop: Any, rest: Any) -> Any:
-    """``loop`` for layers whose windows have that shape, ``rest`` for others."""
+def _either(shape: int, often: Any, seldom: Any, rest: Any) -> Any:
+    """``often`` or ``seldom`` for layers whose windows have that shape, ``rest`` for others."""
 
     @njit(nogil=True, forceinline=True)
-    def chosen(events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+    def chosen(few, events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
         if layer.shape == shape:
-            return loop(events, first, stop, tables, edge, layer, bounds, v, state, masks)
-        return rest(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+            if few:
+                return seldom(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+            return often(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+        return rest(few, events, first, stop, tables, edge, layer, bounds, v, state, masks)
 
     return chosen
 
 
-_of_any_shape = _loop_any
+@njit(nogil=True, forceinline=True)
+def _of_any_shape(few, events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+    return _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+
+
 for _number, _shape in enumerate(SHAPES):
-    _of_any_shape = _either(_number, _loop(*_shape), _of_any_shape)
+    _of_any_shape = _either(_number, _loop(*_shape, False), _loop(*_shape, True), _of_any_shape)
+_close = _loop(2, 32, False, 16)
+_of_any_shape = _either(CLOSE, _close, _close, _of_any_shape)
 _of_one_window = _resident_loop(16)
 
 
 @njit(nogil=True, forceinline=True)
-def step(events, first, stop, tables, e, v, state, masks):  # type: ignore[no-untyped-def]
+def step(events, first, stop, tables, e, v, state, masks, few):  # type: ignore[no-untyped-def]
     """Input events ``first`` to ``stop`` of edge ``e``'s layer, or as many as ``masks`` has room for; its membranes lie
-    from ``v[state]`` on.
+    from ``v[state]`` on. With ``few``, the processor is told to expect that no neuron fires.
 
     Returns:
         the next input event, how many ``masks`` are filled, additions.
@@ -200,8 +209,8 @@ def step(events, first, stop, tables, e, v, state, masks):  # type: ignore[no-un
     elif layer.resident:
         m, adds = _of_one_window(events, first, stop, tables, edge, layer, bounds, v, state, masks)
     else:
-        m, adds = _of_any_shape(events, first, stop, tables, edge, layer, bounds, v, state, masks)
-    return stop, m, adds
+        m, adds = _of_any_shape(few, events, first, stop, tables, edge, layer, bounds, v, state, masks)
+    return stop, m // 2, adds
 
 
 @njit(nogil=True, forceinline=True)
@@ -212,12 +221,16 @@ def emit(masks, m, tables, k, out, n):  # type: ignore[no-untyped-def]
     for i in range(np.uint64(m)):
         fired, first = np.uint64(pairs[_2 * i]), pairs[_2 * i + _1]
         stop = n + np.uint64(bits(fired))
-        while n < stop:  # two at a time, for the branch predictor; what is too much is overwritten
-            out[n] = first + lane[base + np.uint64(lowest_bit(fired))]
+        # Four before the first look, for the branch predictor; what is too much is overwritten.
+        for j in range(np.uint64(4)):
+            out[n + j] = first + lane[base + np.uint64(lowest_bit(fired))]
             fired &= fired - _1
-            out[n + _1] = first + lane[base + np.uint64(lowest_bit(fired))]
-            fired &= fired - _1
-            n += _2
+        if fired != 0:
+            n += _4
+            while n < stop:
+                out[n] = first + lane[base + np.uint64(lowest_bit(fired))]
+                fired &= fired - _1
+                n += _1
         n = stop
     return np.int64(n)
 
@@ -232,13 +245,34 @@ def through(events, first, stop, tables, e, v, masks, out, n, in_random_order, r
     """
     adds = masks.saturations[0] = 0
     while first < stop:
-        until = first + 1 if in_random_order else stop
-        first, m, more = step(events, first, until, tables, e, v, 0, masks)
-        adds += more
-        while n + 64 * m + 4 > len(out):
+        while n + _most(masks) > len(out):
             out = grown(out, n)
+        first, n, more = _while_there_is_room(
+            borrowed(events), first, stop, tables, e, v, masks, borrowed(out), n, in_random_order, random
+        )
+        adds += more
+    return out, n, adds, masks.saturations[0]
+
+
+@njit(nogil=True, forceinline=True)
+def _most(masks):  # type: ignore[no-untyped-def]
+    """How many events are written at once, at most."""
+    return 32 * len(masks.pairs) + 4
+
+
+@njit(nogil=True, forceinline=True)
+def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, in_random_order, random):  # type: ignore[no-untyped-def]
+    """As :func:`through`, as far as ``out`` has room; the next input event, ``n``, additions."""
+    adds = 0
+    few = False
+    while first < stop and n + _most(masks) <= len(out):
+        until = first + 1 if in_random_order else stop
+        after, m, more = step(events, first, until, tables, e, v, 0, masks, few)
+        few = SELDOM * m < after - first
+        first = after
+        adds += more
         before = n
         n = emit(masks, m, tables, tables.edges[e].target, out, n)
         if in_random_order:
             shuffle(out, before, n, random)
-    return out, n, adds, masks.saturations[0]
+    return first, n, adds

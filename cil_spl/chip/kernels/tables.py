@@ -11,6 +11,9 @@ NARROW, WIDE = 32, 64  # lanes of a vector
 # Rows and lanes of the windows that have a loop of their own; all others are padded to WIDE lanes.
 SHAPES = ((3, 32), (2, 32), (1, 16), (1, 32), (3, 48), (2, 64), (3, 192), (2, 128))
 ANY = len(SHAPES)
+# As (2, 32), for 16 features on a small map: one vector for each place. There, what an event reads was often written by
+# one of the last few, and a processor hands on what is not yet in its cache only to a load of the very same bytes.
+CLOSE, SMALL_MAP = ANY + 1, 64
 NOWHERE = 1 << 14  # in the exact tables, the weight of a neuron that the kernel does not reach
 NEVER = 1 << 15  # a threshold that no state reaches
 SLACK = 64  # states after those of a layer: its windows are padded
@@ -36,7 +39,7 @@ LAYER = _row(
     "channel",  # weights of an input channel
     "rows",  # rows of its window
     "lanes",  # membranes of a row of its window, padded
-    "shape",  # of its window, a number in SHAPES, or ANY
+    "shape",  # of its window, a number in SHAPES, ANY or CLOSE
     "lead",  # from the weights of a row of the window to those of the next
     "exact",  # whether it takes the exact step
     "resident",  # whether its window is all that it has

@@ -6,6 +6,7 @@ fired; here there is nothing of the kind.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -116,22 +117,25 @@ def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _append(builder: Any, pairs: Any, m: Any, mask: Any, event: Any) -> Any:
-    """Write a pair behind the first ``m``; the new ``m``, the same for a mask of zero."""
-    at = builder.shl(m, ir.Constant(m.type, 1))
-    builder.store(mask, builder.gep(pairs, [at]))
-    builder.store(event, builder.gep(pairs, [builder.or_(at, ir.Constant(m.type, 1))]))
-    return builder.add(m, builder.zext(builder.icmp_unsigned("!=", mask, _word(0)), m.type))
+    """Write a pair behind the first ``m`` words; the new ``m``, the same for a mask of zero."""
+    builder.store(mask, builder.gep(pairs, [m]))
+    builder.store(event, builder.gep(pairs, [builder.add(m, ir.Constant(m.type, 1))]))
+    some = builder.zext(builder.icmp_unsigned("!=", mask, _word(0)), m.type)
+    return builder.add(m, builder.shl(some, ir.Constant(m.type, 1)))
 
 
-def fixed(rows: int, lanes: int) -> Any:
+def fixed(rows: int, lanes: int, seldom: bool, widest: int = WIDE) -> Any:
     """The step of one input event whose window has so many rows and lanes.
 
     The window of membranes from ``v[at]`` on takes the ``weight`` from ``w`` on; the pairs of masks are appended at
     ``m``, ``first`` being the event of the window's first neuron. Rows of up to 32 lanes share a mask by two. Returns
-    the new ``m``.
+    the new ``m``. With ``seldom``, masks are written where one is not zero: less work, and a branch that is foretold
+    wrongly now and then. Vectors have ``widest`` lanes at most.
     """
-    pieces = [(x, WIDE) for x in range(0, lanes - WIDE + 1, WIDE)]
-    pieces += [(x, n) for x, n in ((lanes // WIDE * WIDE, NARROW), (lanes // NARROW * NARROW, 16)) if lanes & n]
+    pieces, x = [], 0
+    while x < lanes:
+        pieces.append((x, next(n for n in (WIDE, NARROW, 16) if n <= min(widest, lanes - x))))
+        x += pieces[-1][1]
 
     @intrinsic
     def step(typing_context, v, weight, at, w, row, lead, bounds, pairs, first, m):  # type: ignore[no-untyped-def]
@@ -156,10 +160,23 @@ def fixed(rows: int, lanes: int) -> Any:
                     place = (y - y % 2, 0) if lanes <= NARROW else (y, x - x % WIDE)
                     fired = vectors.mask(fired, bit)
                     masks[place] = builder.or_(masks[place], fired) if place in masks else fired
-            for (y, x), mask in masks.items():
-                beyond = builder.add(builder.mul(ir.Constant(row.type, y), row), ir.Constant(row.type, x))
-                m = _append(builder, pairs, m, mask, builder.add(first, beyond))
-            return m
+
+            def append_all(m):  # type: ignore[no-untyped-def]
+                for (y, x), mask in masks.items():
+                    beyond = builder.add(builder.mul(ir.Constant(row.type, y), row), ir.Constant(row.type, x))
+                    m = _append(builder, pairs, m, mask, builder.add(first, beyond))
+                return m
+
+            if not seldom:
+                return append_all(m)
+            any_fired = reduce(builder.or_, masks.values())
+            before = builder.block
+            with builder.if_then(builder.icmp_unsigned("!=", any_fired, _word(0)), likely=False):
+                more, within = append_all(m), builder.block
+            merged = builder.phi(m.type)
+            merged.add_incoming(m, before)
+            merged.add_incoming(more, within)
+            return merged
 
         return signature, generate
 
