@@ -9,8 +9,20 @@ from numba import njit
 
 from cil_spl.chip.kernels.chance import shuffle
 from cil_spl.chip.kernels.events import grown, neuron_of
-from cil_spl.chip.kernels.tables import CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
-from cil_spl.chip.kernels.vectors import Bounds, Masks, Window, bits, borrowed, exact, fixed, lowest_bit, resident, wide
+from cil_spl.chip.kernels.tables import ANY, CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
+from cil_spl.chip.kernels.vectors import (
+    Bounds,
+    Masks,
+    Window,
+    apart,
+    bits,
+    borrowed,
+    exact,
+    fixed,
+    lowest_bit,
+    resident,
+    wide,
+)
 
 MASKS = 512  # masks that are set aside, at least
 SELDOM = 6  # input events for one mask, from which it pays to ask after each whether any neuron fired
@@ -53,7 +65,8 @@ def additions(tables, e, neuron):  # type: ignore[no-untyped-def]
 
 
 class Path(NamedTuple):
-    """An edge and what the layer at its end needs, as numbers: a loop that writes reads them from no table again."""
+    """An edge and the windows of the layer at its end, as numbers: a loop that writes would read them from tables again
+    and again."""
 
     pixels: int
     features: int
@@ -62,19 +75,16 @@ class Path(NamedTuple):
     channels: int
     weights: int
     channel: int
+    row: int
+    lead: int
 
 
 @njit(nogil=True, forceinline=True)
 def path_of(edge, layer):  # type: ignore[no-untyped-def]
     return Path(
-        edge.pixels,
-        edge.features,
-        edge.reciprocal,
-        edge.shift,
-        np.uint64(edge.channels),
-        layer.weights,
-        layer.channel,
-    )
+        edge.pixels, edge.features, edge.reciprocal, edge.shift, np.uint64(edge.channels), layer.weights, layer.channel,
+        layer.row, layer.lead,
+    )  # fmt: skip
 
 
 @njit(nogil=True, forceinline=True)
@@ -92,22 +102,15 @@ def located(source, pixels, path):  # type: ignore[no-untyped-def]
     return adds, np.int64(pixel.first), path.weights + c * path.channel + np.int64(pixel.weight)
 
 
-def _loop(rows: int, lanes: int, seldom: bool, widest: int = WIDE) -> Any:
-    """Input events ``first`` to ``stop`` of an edge whose layer has such windows: masks, additions. One loop for each
-    shape, as there is nothing left to ask within it."""
+def _loop(rows: int, lanes: int, seldom: bool = False, widest: int = WIDE) -> Any:
+    """Input events ``first`` to ``stop`` of a layer that has such windows: words of masks, additions. One loop for each
+    shape, as there is nothing left to ask within it; it is given the few arrays that it takes, as numba counts the
+    references to each."""
     one = fixed(rows, lanes, seldom, widest)
 
     @njit(nogil=True, forceinline=True)
-    def loop(events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+    def loop(events, first, stop, pixels, weight, path, bounds, v, state, pairs):  # type: ignore[no-untyped-def]
         adds = m = 0
-        pixels, path, weight, row, lead, pairs = (
-            tables.pixels,
-            path_of(edge, layer),
-            tables.weight,
-            layer.row,
-            layer.lead,
-            masks.pairs,
-        )
         for i in range(np.uint64(first), np.uint64(stop)):
             event = events[i]
             source = neuron_of(event)
@@ -115,7 +118,7 @@ def _loop(rows: int, lanes: int, seldom: bool, widest: int = WIDE) -> Any:
             if more < 0:
                 continue
             adds += more
-            m = one(v, weight, state + at, w, row, lead, bounds, pairs, event - source + at, m)
+            m = one(v, weight, state + at, w, path.row, path.lead, bounds, pairs, event - source + at, m)
         return m, adds
 
     return loop
@@ -126,9 +129,8 @@ def _resident_loop(lanes: int) -> Any:
     taken, one, kept = resident(lanes)
 
     @njit(nogil=True, forceinline=True)
-    def loop(events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+    def loop(events, first, stop, pixels, weight, path, bounds, v, state, pairs):  # type: ignore[no-untyped-def]
         adds = m = 0
-        pixels, path, weight, pairs = tables.pixels, path_of(edge, layer), tables.weight, masks.pairs
         states = taken(v, state)
         for i in range(np.uint64(first), np.uint64(stop)):
             event = events[i]
@@ -145,11 +147,10 @@ def _resident_loop(lanes: int) -> Any:
 
 
 @njit(nogil=True, forceinline=True)
-def _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+def _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
     """As :func:`_loop`, for any window, and for layers that take the exact step."""
     adds = m = 0
-    pixels, path, weight = tables.pixels, path_of(edge, layer), tables.weight
-    threshold, is_exact, own = tables.threshold, layer.exact, layer.state - state
+    pixels, weight, threshold, is_exact, own = tables.pixels, tables.weight, tables.threshold, layer.exact, layer.state
     window = Window(layer.row, layer.lead, layer.rows, layer.lanes)
     for i in range(np.uint64(first), np.uint64(stop)):
         event = events[i]
@@ -160,35 +161,17 @@ def _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
         adds += more
         neuron = event - source + at
         if is_exact:
-            m = exact(v, weight, threshold, own, state + at, w, window, bounds, masks, neuron, m)
+            m = exact(v, weight, threshold, own - state, state + at, w, window, bounds, masks, neuron, m)
         else:
-            m = wide(v, weight, threshold, own, state + at, w, window, bounds, masks, neuron, m)
+            m = wide(v, weight, threshold, own - state, state + at, w, window, bounds, masks, neuron, m)
     return m, adds
 
 
-def _either(shape: int, often: Any, seldom: Any, rest: Any) -> Any:
-    """``often`` or ``seldom`` for layers whose windows have that shape, ``rest`` for others."""
-
-    @njit(nogil=True, forceinline=True)
-    def chosen(few, events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
-        if layer.shape == shape:
-            if few:
-                return seldom(events, first, stop, tables, edge, layer, bounds, v, state, masks)
-            return often(events, first, stop, tables, edge, layer, bounds, v, state, masks)
-        return rest(few, events, first, stop, tables, edge, layer, bounds, v, state, masks)
-
-    return chosen
-
-
-@njit(nogil=True, forceinline=True)
-def _of_any_shape(few, events, first, stop, tables, edge, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
-    return _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
-
-
-for _number, _shape in enumerate(SHAPES):
-    _of_any_shape = _either(_number, _loop(*_shape, False), _loop(*_shape, True), _of_any_shape)
-_close = _loop(2, 32, False, 16)
-_of_any_shape = _either(CLOSE, _close, _close, _of_any_shape)
+_often_0, _often_1, _often_2, _often_3, _often_4, _often_5, _often_6, _often_7 = (_loop(*shape) for shape in SHAPES)
+_seldom_0, _seldom_1, _seldom_2, _seldom_3, _seldom_4, _seldom_5, _seldom_6, _seldom_7 = (
+    _loop(*shape, seldom=True) for shape in SHAPES
+)
+_close = _loop(2, 32, widest=16)
 _of_one_window = _resident_loop(16)
 
 
@@ -203,13 +186,54 @@ def step(events, first, stop, tables, e, v, state, masks, few):  # type: ignore[
     edge = tables.edges[e]
     layer = tables.layers[edge.target]
     bounds = Bounds(np.int16(layer.low), np.int16(layer.threshold), np.int16(layer.keep))
-    stop = min(stop, first + (len(masks.pairs) // 2) // masks_of(layer))
-    if layer.exact:
-        m, adds = _loop_any(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+    path, pixels, weight, pairs, shape = path_of(edge, layer), tables.pixels, tables.weight, masks.pairs, layer.shape
+    stop = min(stop, first + (len(pairs) // 2) // masks_of(layer))
+    if layer.exact or shape == ANY:
+        m, adds = _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks)
     elif layer.resident:
-        m, adds = _of_one_window(events, first, stop, tables, edge, layer, bounds, v, state, masks)
+        m, adds = _of_one_window(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == CLOSE:
+        m, adds = _close(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 0:
+        if few:
+            m, adds = _seldom_0(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_0(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 1:
+        if few:
+            m, adds = _seldom_1(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_1(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 2:
+        if few:
+            m, adds = _seldom_2(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_2(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 3:
+        if few:
+            m, adds = _seldom_3(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_3(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 4:
+        if few:
+            m, adds = _seldom_4(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_4(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 5:
+        if few:
+            m, adds = _seldom_5(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_5(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 6:
+        if few:
+            m, adds = _seldom_6(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_6(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
     else:
-        m, adds = _of_any_shape(few, events, first, stop, tables, edge, layer, bounds, v, state, masks)
+        if few:
+            m, adds = _seldom_7(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_7(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
     return stop, m // 2, adds
 
 
@@ -260,9 +284,10 @@ def _most(masks):  # type: ignore[no-untyped-def]
     return 32 * len(masks.pairs) + 4
 
 
-@njit(nogil=True, forceinline=True)
+@njit(nogil=True, forceinline=False)
 def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, in_random_order, random):  # type: ignore[no-untyped-def]
     """As :func:`through`, as far as ``out`` has room; the next input event, ``n``, additions."""
+    apart()
     adds = 0
     few = False
     while first < stop and n + _most(masks) <= len(out):

@@ -6,11 +6,13 @@ import numpy as np
 from numba import njit
 
 from cil_spl.chip.kernels.events import event, neuron_of, time_of
+from cil_spl.chip.kernels.vectors import apart
 
 
 @njit(nogil=True)
 def read(recordings, b, shape, out):  # type: ignore[no-untyped-def]
     """A recording's events as sensor neurons; what lies outside is dropped. -1 if time runs backwards."""
+    apart()
     events, first, stop = recordings.events, recordings.offsets[b], recordings.offsets[b + 1]
     channels, height, width = np.uint64(shape[0]), np.uint64(shape[1]), np.uint64(shape[2])
     n = 0

@@ -351,3 +351,15 @@ def next_of(typing_context, counter):  # type: ignore[no-untyped-def]
         return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
 
     return types.int64(counter), generate
+
+
+@intrinsic
+def apart(typing_context):  # type: ignore[no-untyped-def]
+    """Keep the function that calls it apart from its own callers: in a large function, LLVM leaves in memory what a
+    small loop counts."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.none(), generate
