@@ -46,13 +46,13 @@ class Program:
         return len(self.tables.threshold)
 
     def by_layer(self, flat: np.ndarray) -> list[np.ndarray]:
-        """[B, T, all states] as one [B, T, f, y, x] per layer, padding left out."""
+        """[B, T, all states] as one [B, T, f, y, x] per layer, without padding: views, features innermost."""
         found = []
         for layer, row, padded in zip(self.network.layers, self.tables.layers, self.padded, strict=True):
             f, height, width = layer.output_shape
             part = flat[:, :, row["state"] : row["state"] + row["size"]]
             part = part.reshape(*flat.shape[:2], height, width, padded)[..., :f]
-            found.append(np.ascontiguousarray(part.transpose(0, 1, 4, 2, 3)))  # B T y x f -> B T f y x
+            found.append(part.transpose(0, 1, 4, 2, 3))  # B T y x f -> B T f y x
         return found
 
 
