@@ -36,12 +36,14 @@ class Geometry:
 
     @property
     def window(self) -> tuple[int, int]:
-        """Rows and lanes of what one event may reach; lanes in the widths that the vectors have."""
+        """Rows and lanes of what one event may reach; lanes padded to one of ``SHAPES``, where that takes no more than
+        one half of a cache line, or to whole lines."""
         rows, lanes = reach(self, 0).window, reach(self, 1).window * self.features
-        half = -(-lanes // HALF) * HALF
-        return rows, next(
-            (n for r, n in SHAPES if (r, n) in ((rows, half), (rows, half + HALF))), -(-lanes // WIDE) * WIDE
-        )
+        halves = -(-lanes // HALF) * HALF
+        for shape in SHAPES:
+            if shape in ((rows, halves), (rows, halves + HALF)):
+                return shape
+        return rows, -(-lanes // WIDE) * WIDE
 
     def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
         """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane];
