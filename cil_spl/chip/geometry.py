@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from cil_spl.chip.kernels.tables import NARROW, PIXEL, WIDE
+from cil_spl.chip.kernels.tables import PIXEL, SHAPES, WIDE
 from cil_spl.chip.network import ChipLayer
 
 LANES = 8  # features are padded to a multiple of this
+HALF = 16  # lanes of the half of a cache line, across which a store takes twice as long
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,18 @@ class Geometry:
 
     @property
     def window(self) -> tuple[int, int]:
-        """Rows and lanes of what one event may reach; lanes in the widths that the vectors have."""
+        """Rows and lanes of what one event may reach; lanes padded to one of ``SHAPES``, where that takes no more than
+        one half of a cache line, or to whole lines."""
         rows, lanes = reach(self, 0).window, reach(self, 1).window * self.features
-        return rows, NARROW if lanes <= NARROW and rows <= 3 else -(-lanes // WIDE) * WIDE
+        halves = -(-lanes // HALF) * HALF
+        for shape in SHAPES:
+            if shape in ((rows, halves), (rows, halves + HALF)):
+                return shape
+        return rows, -(-lanes // WIDE) * WIDE
 
     def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
-        """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane]."""
+        """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane];
+        the last column is none, for what is dropped."""
         f, c, ky, kx = weight.shape
         by_place = np.full((c, ky * kx * f + 1), nowhere, np.int16)  # the last one is what lies beside the kernel
         by_place[:, :-1] = weight.transpose(1, 2, 3, 0).reshape(c, -1)  # f c ky kx -> c (ky kx f)
@@ -63,7 +70,11 @@ def reach(geometry: Geometry, axis: int) -> Reach:
     first = np.maximum(-(-(at - k + 1) // s), 0)
     many = np.maximum(np.minimum(at // s, n - 1) - first + 1, 0)
     window = max(int(many.max()), 1)
-    first = np.minimum(first, n - window)
+    if axis == 1 and geometry.features % HALF and n % 2 == 0:  # windows begin with a half of a cache line
+        window = min(-(-(window + 1) // 2) * 2, n)
+        first = np.minimum(first, n - window) // 2 * 2
+    else:
+        first = np.minimum(first, n - window)
     return Reach(many, window, first, at - first * s)
 
 
@@ -88,8 +99,8 @@ def _order_of_weights(geometry: Geometry) -> np.ndarray:
     exists = (y >= 0) & (y < ky) & (x >= 0) & (x < kx)
     places = np.full((len(first), len(rows), window, geometry.features), ky * kx * f, np.int64)
     places[..., :f] = np.where(exists, place, ky * kx * f)
-    order = np.full((len(first), len(rows), lanes), ky * kx * f, np.int64)
-    order[..., : window * geometry.features] = places.reshape(*order.shape[:2], window * geometry.features)
+    order = np.full((len(first) + 1, len(rows), lanes), ky * kx * f, np.int64)
+    order[:-1, :, : window * geometry.features] = places.reshape(*places.shape[:2], window * geometry.features)
     return order
 
 
@@ -106,7 +117,10 @@ def pixels(source_map: tuple[int, int], pool: tuple[int, int], geometry: Geometr
     )
     table["weight"] = place * geometry.window[1]
     table["adds"] = rows.many[:, None] * columns.many * f
+    dropped = ((len(first) + 1) * len(kernel_rows) - 1) * geometry.window[1]
+    table["weight"][table["adds"] == 0] = dropped
     found = np.zeros(source_map, PIXEL)
+    found["weight"] = dropped
     pooled = table.repeat(pool[0], axis=0).repeat(pool[1], axis=1)[: source_map[0], : source_map[1]]
     found[: len(pooled), : pooled.shape[1]] = pooled
     return found.ravel()

@@ -115,7 +115,10 @@ class ChipObserver:
 
 
 def _steps_first(values: np.ndarray, flat: bool, readout: Any, device: torch.device) -> Tensor:
-    x = torch.from_numpy(values.astype(np.float32)).transpose(0, 1)  # B T f y x -> T B f y x
+    """B T f y x as float32 T B f y x, features innermost in memory, as training wants them and the simulator has them:
+    one pass, which copies and converts."""
+    x = torch.from_numpy(values).permute(1, 0, 3, 4, 2)  # B T f y x -> T B y x f
     if readout is not None:
-        x = x[:, :, list(readout)]
+        x = x[..., list(readout)]
+    x = torch.empty(x.shape, dtype=torch.float32).copy_(x).permute(0, 1, 4, 2, 3)  # T B y x f -> T B f y x
     return (x.flatten(2) if flat else x).to(device)

@@ -46,13 +46,13 @@ class Program:
         return len(self.tables.threshold)
 
     def by_layer(self, flat: np.ndarray) -> list[np.ndarray]:
-        """[B, T, all states] as one [B, T, f, y, x] per layer, padding left out."""
+        """[B, T, all states] as one [B, T, f, y, x] per layer, without padding: views, features innermost."""
         found = []
         for layer, row, padded in zip(self.network.layers, self.tables.layers, self.padded, strict=True):
             f, height, width = layer.output_shape
             part = flat[:, :, row["state"] : row["state"] + row["size"]]
             part = part.reshape(*flat.shape[:2], height, width, padded)[..., :f]
-            found.append(np.ascontiguousarray(part.transpose(0, 1, 4, 2, 3)))  # B T y x f -> B T f y x
+            found.append(part.transpose(0, 1, 4, 2, 3))  # B T y x f -> B T f y x
         return found
 
 
@@ -80,9 +80,10 @@ def _program(pickled: bytes) -> Program:
     layers, weight = _joined(parts)
     padded = tuple(part.geometry.features for part in parts)
     edges, fan_out, pixel_table = _wiring(network, padded)
+    lane = np.concatenate([*(part.lanes() for part in parts), [0]])  # the compiled loops read one too many
     tables = Tables(
         sensor=np.array(network.input_shape, np.int64), layers=layers, edges=edges, fan_out=fan_out, pixels=pixel_table,
-        weight=weight, threshold=_thresholds(network, layers, padded, die if each else None),
+        lane=lane, weight=weight, threshold=_thresholds(network, layers, padded, die if each else None),
         class_of=_class_of(network, padded[-1]),
     )  # fmt: skip
     return Program(network, tables, _deviations(network, tables, padded, die), padded)
@@ -96,6 +97,27 @@ class _Part:
     geometry: Geometry
     exact: bool
     weight: np.ndarray
+
+    @property
+    def shape(self) -> int:
+        """The number of its windows' shape."""
+        window, (_, height, width) = self.geometry.window, self.layer.output_shape
+        if window == (2, 32) and self.geometry.features == 16 and height * width <= kt.SMALL_MAP:
+            return kt.CLOSE
+        return kt.SHAPES.index(window) if window in kt.SHAPES else kt.ANY
+
+    @property
+    def resident(self) -> bool:
+        """Whether its states can stay in a register."""
+        few = self.layer.output_shape[1:] == (1, 1) and self.geometry.window == (1, 16)
+        return few and self.layer.threshold <= kt.TOP + int(self.layer.weight.min(initial=0))
+
+    def lanes(self) -> np.ndarray:
+        """The neuron, from the first of a mask on, of each bit: where rows share a mask, the second begins at 32."""
+        bit = np.arange(kt.WIDE)
+        if self.shape == kt.ANY or self.exact or self.geometry.window[1] > kt.NARROW:
+            return bit
+        return bit % kt.NARROW + bit // kt.NARROW * self.layer.output_shape[2] * self.geometry.features
 
 
 def _part(layer: ChipLayer, must_be_exact: bool) -> _Part:
@@ -120,8 +142,8 @@ def _joined(parts: Sequence[_Part]) -> tuple[np.ndarray, np.ndarray]:
             "state": state, "size": size, "row": width * features, "low": layer.min_v_mem,
             "threshold": layer.threshold, "init": layer.v_init,
             "keep": -1 if layer.reset == "subtract" else 0, "weights": weights,
-            "channel": part.weight[0].size, "rows": window_rows, "lanes": lanes,
-            "lead": -layer.stride[0] * lanes, "exact": part.exact,
+            "channel": part.weight[0].size, "rows": window_rows, "lanes": lanes, "shape": part.shape,
+            "lead": -layer.stride[0] * lanes, "exact": part.exact, "resident": part.resident,
         }  # fmt: skip
         rows.append(tuple(row[name] for name in kt.LAYER.names or ()))
         state, weights = state + size + kt.SLACK, weights + part.weight.size

@@ -54,6 +54,34 @@ def test_layer_by_layer_is_depth_first_in_a_chain(seed: int, monkeypatch: pytest
     assert_answers_equal(simulate(network, events, offsets, record=RECORD), by_layer)
 
 
+@pytest.mark.parametrize(
+    ("f", "kernel", "stride", "size"),
+    [(8, 3, 1, 12), (16, 3, 2, 12), (16, 1, 1, 12), (16, 3, 2, 20), (10, 8, 1, 8), (20, 8, 1, 8)]
+    + [(f, 3, s, 12) for f, s in ((16, 1), (32, 2), (64, 1), (64, 2))],
+)
+@pytest.mark.parametrize("seldom", [False, True])
+def test_layer_by_layer_is_depth_first_in_every_shape(
+    f: int, kernel: int, stride: int, size: int, seldom: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In each of the shapes that have a loop, and with enough events for it to notice that few make a neuron fire."""
+    rng = np.random.default_rng(f + kernel)
+    weight = rng.integers(-60, 61, (f, 2, kernel, kernel))
+    padding = (0, 0) if kernel == size else (kernel // 2, kernel // 2)
+    if seldom:
+        weight[:, 1] = 0
+    network = networks.single(
+        weight, (2, size, size), stride=(stride, stride), padding=padding, threshold=60, min_v_mem=-60
+    )
+    recordings = [networks.recording(rng, network, 1500, outside=False) for _ in range(2)]
+    for one in recordings:
+        one["p"] = rng.random(len(one)) < (0.95 if seldom else 0.5)
+    events, offsets = networks.joined(recordings)
+    by_layer = simulate(network, events, offsets, record=RECORD)
+    assert by_layer.events_per_layer.min() > 10
+    monkeypatch.setattr(ChipNetwork, "is_chain", False)
+    assert_answers_equal(simulate(network, events, offsets, record=RECORD), by_layer)
+
+
 @pytest.mark.parametrize("weight", [1, 127])  # a weight above the threshold takes the exact step
 def test_more_neurons_fire_at_once_than_there_is_room_for(weight: int) -> None:
     """Every addition fires its neuron, so a layer has as many events as additions."""

@@ -243,6 +243,10 @@ def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_pa
         assert not o.v_mem.requires_grad
         assert o.counts.shape == o.v_mem.shape == twin[name].shape
         assert o.counts.sum() > 0
+        for values in o:
+            assert values is not None
+            if values.dim() == 5:  # features innermost in memory: T B y x f
+                assert values.permute(0, 1, 3, 4, 2).is_contiguous()
         # In the float network's units: below the threshold as a rule, and not below the lower bound.
         assert float((o.v_mem < 1.0).float().mean()) > 0.99
         assert float(o.v_mem.min()) >= -1.02

@@ -10,7 +10,8 @@ import numpy as np
 from numba import njit
 
 from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, lose
-from cil_spl.chip.kernels.layer import more_room, no_events, no_masks, states, through
+from cil_spl.chip.kernels.events import grown, neuron_of, no_events, time_of
+from cil_spl.chip.kernels.layer import no_masks, states, through
 from cil_spl.chip.kernels.sensor import bin_starts, decide, read
 from cil_spl.chip.kernels.tables import SLACK
 from cil_spl.chip.kernels.vectors import borrowed, next_of
@@ -34,8 +35,8 @@ def run_chain(counter, recordings, tables, order, answer, die):  # type: ignore[
         b = next_of(counter)
         if b >= len(offsets) - 1:
             return
-        while len(events.neuron) < offsets[b + 1] - offsets[b]:
-            events = more_room(events, 0)
+        while len(events) < offsets[b + 1] - offsets[b]:
+            events = grown(events, 0)
         n_in = read(recordings, b, tables.sensor, events)
         answer.input_events[b] = n_in
         if n_in < 0:
@@ -43,11 +44,11 @@ def run_chain(counter, recordings, tables, order, answer, die):  # type: ignore[
         random[0] = np.uint64(order)
         if die.any:
             begin(cores, chance, die, identity(events, n_in))
-        bin_starts(events.time, n_in, edges_us[b], starts)
+        bin_starts(events, n_in, edges_us[b], starts)
         for k in range(n_layers):  # edge k leads to layer k
             if die.lost > 0:
                 n_in = lose(events, n_in, tables, k, die.lost, chance)
-                bin_starts(events.time, n_in, edges_us[b], starts)
+                bin_starts(events, n_in, edges_us[b], starts)
             first, size = layers[k].state, layers[k].size
             v[: size + SLACK] = layers[k].init
             n = 0
@@ -63,7 +64,7 @@ def run_chain(counter, recordings, tables, order, answer, die):  # type: ignore[
                     answer.layer_v_mem[b, t, first : first + size] = v[:size]
             if die.decimate[k] > 1:
                 n = decimate(out, n, cores, k, die.decimate[k])
-            bin_starts(out.time, n, edges_us[b], starts)
+            bin_starts(out, n, edges_us[b], starts)
             record(answer, b, k, first, out, n, starts)
             events, out, n_in = out, events, n
         answer.decision_us[b] = count_classes(answer.counts[b], tables.class_of, events, n_in, starts, running)
@@ -74,23 +75,24 @@ def record(answer, b, k, first, out, n, starts):  # type: ignore[no-untyped-def]
     """Note what layer ``k`` fired in recording ``b``."""
     answer.events_per_layer[b, k] = n
     if answer.layer_counts.shape[2] > 0:
-        counts, neuron = answer.layer_counts, out.neuron
+        counts = answer.layer_counts
         for t in range(len(starts) - 1):
             for i in range(starts[t], starts[t + 1]):
-                counts[b, t, first + neuron[i]] += 1
+                counts[b, t, first + neuron_of(out[i])] += 1
     if answer.keep_events[k]:
         at = answer.event_offsets[b, k]
-        answer.event_neuron[at : at + n] = out.neuron[:n]
-        answer.event_time[at : at + n] = out.time[:n]
+        for i in range(n):
+            answer.event_neuron[at + i], answer.event_time[at + i] = neuron_of(out[i]), time_of(out[i])
 
 
 @njit(nogil=True)
 def count_classes(counts, class_of, events, n, starts, running):  # type: ignore[no-untyped-def]
     """Count the last layer's events by bin and class; the time of the decision."""
-    totals, neuron = np.zeros(counts.shape[1], np.int64), events.neuron
+    totals = np.zeros(counts.shape[1], np.int64)
     for t in range(len(starts) - 1):
         for i in range(starts[t], starts[t + 1]):
-            if class_of[neuron[i]] >= 0:
-                counts[t, class_of[neuron[i]]] += 1
+            c = class_of[neuron_of(events[i])]
+            if c >= 0:
+                counts[t, c] += 1
         totals += counts[t]
-    return decide(events.neuron, events.time, n, class_of, totals, running)
+    return decide(events, n, class_of, totals, running)

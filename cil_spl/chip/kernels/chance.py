@@ -29,8 +29,8 @@ def uniform(random, at):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
-def shuffle(neuron, first, stop, random):  # type: ignore[no-untyped-def]
-    """Put ``neuron[first:stop]`` in a random order."""
+def shuffle(events, first, stop, random):  # type: ignore[no-untyped-def]
+    """Put ``events[first:stop]`` in a random order."""
     for i in range(stop - 1, first, -1):
         j = first + below(random, 0, i - first + 1)
-        neuron[i], neuron[j] = neuron[j], neuron[i]
+        events[i], events[j] = events[j], events[i]

@@ -15,7 +15,8 @@ from numba import njit
 
 from cil_spl.chip.kernels.chance import below, shuffle
 from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, tick, way_ns
-from cil_spl.chip.kernels.layer import Events, additions, emit, grown, more_room, no_events, no_masks, states, step
+from cil_spl.chip.kernels.events import event, grown, neuron_of, no_events, time_of
+from cil_spl.chip.kernels.layer import additions, emit, no_masks, states, step
 from cil_spl.chip.kernels.queue import QUEUED, put, remove_first
 from cil_spl.chip.kernels.sensor import decide, read
 from cil_spl.chip.kernels.tables import FOREVER, LAST_US, SLACK
@@ -55,8 +56,8 @@ class Work(NamedTuple):
     masks: Masks
     now: np.ndarray
     stack: np.ndarray
-    one: Events
-    fired: Events
+    one: np.ndarray
+    fired: np.ndarray
     cores: np.ndarray
     chance: np.ndarray
     random: np.ndarray
@@ -68,7 +69,6 @@ def new_work(tables, n_classes):  # type: ignore[no-untyped-def]
     n_layers = len(tables.layers)
     n_states = tables.layers[n_layers - 1].state + tables.layers[n_layers - 1].size
     one = no_events(1)
-    one.time[0] = 0
     return Work(
         states(n_states),
         no_masks(tables.layers),
@@ -76,7 +76,7 @@ def new_work(tables, n_classes):  # type: ignore[no-untyped-def]
         # What is followed at one time was caused by one event of each layer at most, for two destinations.
         np.zeros(2 * n_states + 2, FOLLOWED),
         one,
-        no_events(n_states + 2),  # emit writes one too many
+        no_events(n_states + 4),  # emit writes some too many
         np.zeros(n_layers, CORE),
         np.zeros(CHANCES * n_layers, np.uint64),
         np.zeros(1, np.uint64),
@@ -101,8 +101,8 @@ def follow_all(counter, recordings, tables, order, answer, die, work):  # type: 
         b = next_of(counter)
         if b >= len(offsets) - 1:
             return
-        while len(sensor.neuron) < offsets[b + 1] - offsets[b]:
-            sensor = more_room(sensor, 0)
+        while len(sensor) < offsets[b + 1] - offsets[b]:
+            sensor = grown(sensor, 0)
         n_in = read(recordings, b, tables.sensor, sensor)
         answer.input_events[b] = n_in
         if n_in < 0:
@@ -133,13 +133,13 @@ def follow_all(counter, recordings, tables, order, answer, die, work):  # type: 
             if n == 0:
                 continue
             if order != 0:
-                shuffle(fired.neuron, 0, n, work.random)
+                shuffle(fired, 0, n, work.random)
             if die.decimate[k] > 1:
                 n = decimate(fired, n, work.cores, k, die.decimate[k])
             record(k, n, tables, work, answer, b)
             if k == n_layers - 1:
-                while n_out + n > len(out.neuron):
-                    out = more_room(out, n_out)
+                while n_out + n > len(out):
+                    out = grown(out, n_out)
                 read_out(n, tables, work, answer, b, out, n_out)
                 n_out += n
             else:
@@ -159,8 +159,8 @@ def start(tables, work, order, die, sensor, n_in):  # type: ignore[no-untyped-de
     at.ns, at.us, at.bin, at.sensor, at.queued, at.number, at.stage = 0, 0, 0, 0, 0, 0, SENT
     at.tick_ns, at.tick_layer, at.end_ns = FOREVER, 0, FOREVER
     if die.period_ns > 0 and n_in > 0:
-        at.tick_ns = np.int64(sensor.time[0]) * 1000 + die.period_ns
-        at.end_ns = np.int64(sensor.time[n_in - 1]) * 1000
+        at.tick_ns = time_of(sensor[0]) * 1000 + die.period_ns
+        at.end_ns = time_of(sensor[n_in - 1]) * 1000
 
 
 @njit(nogil=True, forceinline=True)
@@ -173,7 +173,7 @@ def go_on(work, queue, sensor, n_in, recordings, answer, b):  # type: ignore[no-
     at = work.now[0]
     if at.tick_ns > at.end_ns:
         at.tick_ns = FOREVER
-    from_sensor = np.int64(sensor.time[at.sensor]) * 1000 if at.sensor < n_in else np.int64(FOREVER)
+    from_sensor = time_of(sensor[at.sensor]) * 1000 if at.sensor < n_in else np.int64(FOREVER)
     under_way = queue[0].time if at.queued > 0 else np.int64(FOREVER)
     at.ns = min(at.tick_ns, under_way, from_sensor)
     if at.ns == FOREVER:
@@ -193,7 +193,7 @@ def follow(source, work, queue, sensor):  # type: ignore[no-untyped-def]
     """Put the next event, of the sensor or under way, onto the empty stack."""
     at, first = work.now[0], work.stack[0]
     if source == SENSOR:
-        first.edge, first.neuron, at.stage = 0, sensor.neuron[at.sensor], SENT
+        first.edge, first.neuron, at.stage = 0, neuron_of(sensor[at.sensor]), SENT
         at.sensor += 1
         return
     first.edge, first.neuron, at.stage = queue[0].edge, queue[0].neuron, queue[0].stage
@@ -241,12 +241,12 @@ def taken_up(e, neuron, tables, die, work, queue, answer, b):  # type: ignore[no
 def handle(e, neuron, tables, work, answer, b):  # type: ignore[no-untyped-def]
     """One event through the neurons of its layer; how many fired."""
     k = tables.edges[e].target
-    work.one.neuron[0] = neuron
+    work.one[0] = neuron
     work.masks.saturations[0] = 0
-    _, m, adds = step(work.one, 0, 1, tables, e, work.v, tables.layers[k].state, work.masks)
+    _, m, adds = step(work.one, 0, 1, tables, e, work.v, tables.layers[k].state, work.masks, False)
     answer.synops[b, k] += adds
     answer.saturations[b, k] += work.masks.saturations[0]
-    return emit(work.masks, m, work.fired, 0) if m > 0 else np.int64(0)
+    return emit(work.masks, m, tables, k, work.fired, 0) if m > 0 else np.int64(0)
 
 
 @njit(nogil=True, forceinline=True)
@@ -254,7 +254,7 @@ def tick_of(k, tables, die, work, answer, b):  # type: ignore[no-untyped-def]
     """The slow clock's tick for layer ``k``; how many neurons ``fired``."""
     n = saturated = 0
     if die.leak[tables.layers[k].state] != 0:
-        n, saturated = tick(tables, k, die.leak, work.v, work.fired.neuron)
+        n, saturated = tick(tables, k, die.leak, work.v, work.fired)
     answer.saturations[b, k] += saturated
     at = work.now[0]
     at.tick_layer += 1
@@ -271,10 +271,10 @@ def record(k, n, tables, work, answer, b):  # type: ignore[no-untyped-def]
     if answer.keep_events[k]:
         first = answer.event_offsets[b, k] + answer.events_per_layer[b, k]
         for j in range(n):
-            answer.event_neuron[first + j], answer.event_time[first + j] = work.fired.neuron[j], at.us
+            answer.event_neuron[first + j], answer.event_time[first + j] = work.fired[j], at.us
     if answer.layer_counts.shape[2] > 0:
         for j in range(n):
-            answer.layer_counts[b, at.bin, tables.layers[k].state + work.fired.neuron[j]] += 1
+            answer.layer_counts[b, at.bin, tables.layers[k].state + work.fired[j]] += 1
     answer.events_per_layer[b, k] += n
 
 
@@ -283,9 +283,9 @@ def read_out(n, tables, work, answer, b, out, n_out):  # type: ignore[no-untyped
     """Append the last layer's events to ``out``, and count them by class."""
     at = work.now[0]
     for j in range(n):
-        out.neuron[n_out + j], out.time[n_out + j] = work.fired.neuron[j], at.us
-        if tables.class_of[work.fired.neuron[j]] >= 0:
-            answer.counts[b, at.bin, tables.class_of[work.fired.neuron[j]]] += 1
+        out[n_out + j] = event(work.fired[j], at.us)
+        if tables.class_of[work.fired[j]] >= 0:
+            answer.counts[b, at.bin, tables.class_of[work.fired[j]]] += 1
 
 
 @njit(nogil=True, forceinline=True)
@@ -296,7 +296,7 @@ def send_on(k, n, tables, work, order, height):  # type: ignore[no-untyped-def]
         for d in range(2):
             edge = tables.fan_out[k, d if swap else 1 - d]
             if edge >= 0:
-                work.stack[height].edge, work.stack[height].neuron = edge, work.fired.neuron[j]
+                work.stack[height].edge, work.stack[height].neuron = edge, work.fired[j]
                 height += 1
     return height
 
@@ -311,4 +311,4 @@ def finish(tables, work, answer, b, out, n_out):  # type: ignore[no-untyped-def]
     totals = np.zeros(answer.counts.shape[2], np.int64)
     for t in range(bins):
         totals += answer.counts[b, t]
-    return decide(out.neuron, out.time, n_out, tables.class_of, totals, work.running)
+    return decide(out, n_out, tables.class_of, totals, work.running)

@@ -8,6 +8,7 @@ import numpy as np
 from numba import njit
 
 from cil_spl.chip.kernels.chance import below, draw, uniform
+from cil_spl.chip.kernels.events import neuron_of, time_of
 from cil_spl.chip.kernels.layer import additions
 from cil_spl.chip.kernels.tables import BOTTOM, FOREVER, TOP
 
@@ -39,8 +40,8 @@ def identity(events, n):  # type: ignore[no-untyped-def]
     """A number made of a recording's events, so that chance does not depend on its place in a batch."""
     h = np.uint64(14695981039346656037)
     for i in range(n):
-        h = (h ^ np.uint64(events.neuron[i])) * np.uint64(1099511628211)
-        h = (h ^ np.uint64(events.time[i])) * np.uint64(1099511628211)
+        h = (h ^ np.uint64(neuron_of(events[i]))) * np.uint64(1099511628211)
+        h = (h ^ np.uint64(time_of(events[i]))) * np.uint64(1099511628211)
     return h
 
 
@@ -50,8 +51,8 @@ def lose(events, n, tables, e, lost, chance):  # type: ignore[no-untyped-def]
     at = CHANCES * tables.edges[e].target + LOST
     kept = 0
     for i in range(n):
-        if additions(tables, e, np.int64(events.neuron[i])) > 0 and uniform(chance, at) >= lost:
-            events.neuron[kept], events.time[kept] = events.neuron[i], events.time[i]
+        if additions(tables, e, neuron_of(events[i])) > 0 and uniform(chance, at) >= lost:
+            events[kept] = events[i]
             kept += 1
     return kept
 
@@ -65,7 +66,7 @@ def decimate(events, n, cores, k, one_in):  # type: ignore[no-untyped-def]
         core.phase += 1
         if core.phase == one_in:
             core.phase = 0
-            events.neuron[passed], events.time[passed] = events.neuron[i], events.time[i]
+            events[passed] = events[i]
             passed += 1
     return passed
 

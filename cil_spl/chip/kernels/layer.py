@@ -2,45 +2,32 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
 
 from cil_spl.chip.kernels.chance import shuffle
-from cil_spl.chip.kernels.tables import NARROW, RECIPROCAL_BITS, SLACK, WIDE
-from cil_spl.chip.kernels.vectors import Bounds, Masks, Window, bits, exact, lowest_bit, narrow, wide
+from cil_spl.chip.kernels.events import grown, neuron_of
+from cil_spl.chip.kernels.tables import ANY, CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
+from cil_spl.chip.kernels.vectors import (
+    Bounds,
+    Masks,
+    Window,
+    apart,
+    bits,
+    borrowed,
+    exact,
+    fixed,
+    lowest_bit,
+    resident,
+    wide,
+)
 
-MASKS = 512  # words of mask that are set aside, at least
+MASKS = 512  # masks that are set aside, at least
+SELDOM = 6  # input events for one mask, from which it pays to ask after each whether any neuron fired
 
-_1, _2 = np.uint64(1), np.uint64(2)
-
-
-class Events(NamedTuple):
-    """Events of one source, in order: number of the neuron and time in microseconds, int32."""
-
-    neuron: np.ndarray
-    time: np.ndarray
-
-
-@njit(nogil=True, forceinline=True)
-def no_events(room):  # type: ignore[no-untyped-def]
-    """Room for so many events."""
-    return Events(np.empty(room, np.int32), np.empty(room, np.int32))
-
-
-@njit(nogil=True, forceinline=True)
-def grown(array, n):  # type: ignore[no-untyped-def]
-    """A larger array with the same first ``n`` entries."""
-    new = np.empty(2 * len(array), array.dtype)
-    new[:n] = array[:n]
-    return new
-
-
-@njit(nogil=True, forceinline=True)
-def more_room(events, n):  # type: ignore[no-untyped-def]
-    """The first ``n`` of the events, with room for twice as many as before."""
-    return Events(grown(events.neuron, n), grown(events.time, n))
+_1, _2, _4 = np.uint64(1), np.uint64(2), np.uint64(4)
 
 
 @njit(nogil=True, forceinline=True)
@@ -52,13 +39,18 @@ def states(size):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=True)
+def masks_of(layer):  # type: ignore[no-untyped-def]
+    """How many masks one event can add."""
+    return layer.rows * ((layer.lanes + NARROW - 1) // NARROW)
+
+
+@njit(nogil=True, forceinline=True)
 def no_masks(layers):  # type: ignore[no-untyped-def]
     """Room for the masks of at least one event, and of some hundred small ones."""
-    words = 0
+    most = 0
     for k in range(len(layers)):
-        words = max(words, layers[k].rows * (layers[k].lanes // NARROW))
-    words += MASKS
-    return Masks(np.zeros(words, np.uint64), np.zeros(words, np.int64), np.zeros(1, np.int64))
+        most = max(most, masks_of(layers[k]))
+    return Masks(np.zeros(2 * (most + MASKS), np.int64), np.zeros(1, np.int64))
 
 
 @njit(nogil=True, forceinline=True)
@@ -72,79 +64,197 @@ def additions(tables, e, neuron):  # type: ignore[no-untyped-def]
     return np.int64(tables.pixels[edge.pixels + place].adds)
 
 
+class Path(NamedTuple):
+    """An edge and the windows of the layer at its end, as numbers: a loop that writes would read them from tables again
+    and again."""
+
+    pixels: int
+    features: int
+    reciprocal: int
+    shift: int
+    channels: int
+    weights: int
+    channel: int
+    row: int
+    lead: int
+
+
 @njit(nogil=True, forceinline=True)
-def step(events, first, stop, tables, e, v, state, masks):  # type: ignore[no-untyped-def]
-    """Input events ``first`` to ``stop`` of edge ``e``'s layer, or fewer if ``masks`` is full; its membranes lie from
-    ``v[state]`` on.
+def path_of(edge, layer):  # type: ignore[no-untyped-def]
+    return Path(
+        edge.pixels, edge.features, edge.reciprocal, edge.shift, np.uint64(edge.channels), layer.weights, layer.channel,
+        layer.row, layer.lead,
+    )  # fmt: skip
+
+
+@njit(nogil=True, forceinline=True)
+def located(source, pixels, path):  # type: ignore[no-untyped-def]
+    """Where a source's event finds its window.
 
     Returns:
-        the next input event, how many words of ``masks`` are filled, additions.
+        additions, -1 for an event that the layer does not take; the window's first membrane, and its first weight.
+    """
+    place = (source * path.reciprocal) >> RECIPROCAL_BITS
+    c = source - place * path.features + path.shift
+    pixel = pixels[np.uint64(path.pixels + place)]  # numba looks whether other indices are negative
+    reaches = np.uint64(c) < path.channels  # one comparison, as a negative number is large
+    adds = np.int64(pixel.adds) if reaches else np.int64(-1)
+    return adds, np.int64(pixel.first), path.weights + c * path.channel + np.int64(pixel.weight)
+
+
+def _loop(rows: int, lanes: int, seldom: bool = False, widest: int = WIDE) -> Any:
+    """Input events ``first`` to ``stop`` of a layer that has such windows: words of masks, additions. One loop for each
+    shape, as there is nothing left to ask within it; it is given the few arrays that it takes, as numba counts the
+    references to each."""
+    one = fixed(rows, lanes, seldom, widest)
+
+    @njit(nogil=True, forceinline=True)
+    def loop(events, first, stop, pixels, weight, path, bounds, v, state, pairs):  # type: ignore[no-untyped-def]
+        adds = m = 0
+        for i in range(np.uint64(first), np.uint64(stop)):
+            event = events[i]
+            source = neuron_of(event)
+            more, at, w = located(source, pixels, path)
+            if more < 0:
+                continue
+            adds += more
+            m = one(v, weight, state + at, w, path.row, path.lead, bounds, pairs, event - source + at, m)
+        return m, adds
+
+    return loop
+
+
+def _resident_loop(lanes: int) -> Any:
+    """As :func:`_loop`, of a layer that is one window of one row: its states stay in a register."""
+    taken, one, kept = resident(lanes)
+
+    @njit(nogil=True, forceinline=True)
+    def loop(events, first, stop, pixels, weight, path, bounds, v, state, pairs):  # type: ignore[no-untyped-def]
+        adds = m = 0
+        states = taken(v, state)
+        for i in range(np.uint64(first), np.uint64(stop)):
+            event = events[i]
+            source = neuron_of(event)
+            more, _, w = located(source, pixels, path)
+            if more < 0:
+                continue
+            adds += more
+            states, m = one(states, weight, w, bounds, pairs, event - source, m)
+        kept(states, v, state)
+        return m, adds
+
+    return loop
+
+
+@njit(nogil=True, forceinline=True)
+def _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks):  # type: ignore[no-untyped-def]
+    """As :func:`_loop`, for any window, and for layers that take the exact step."""
+    adds = m = 0
+    pixels, weight, threshold, is_exact, own = tables.pixels, tables.weight, tables.threshold, layer.exact, layer.state
+    window = Window(layer.row, layer.lead, layer.rows, layer.lanes)
+    for i in range(np.uint64(first), np.uint64(stop)):
+        event = events[i]
+        source = neuron_of(event)
+        more, at, w = located(source, pixels, path)
+        if more < 0:
+            continue
+        adds += more
+        neuron = event - source + at
+        if is_exact:
+            m = exact(v, weight, threshold, own - state, state + at, w, window, bounds, masks, neuron, m)
+        else:
+            m = wide(v, weight, threshold, own - state, state + at, w, window, bounds, masks, neuron, m)
+    return m, adds
+
+
+_often_0, _often_1, _often_2, _often_3, _often_4, _often_5, _often_6, _often_7 = (_loop(*shape) for shape in SHAPES)
+_seldom_0, _seldom_1, _seldom_2, _seldom_3, _seldom_4, _seldom_5, _seldom_6, _seldom_7 = (
+    _loop(*shape, seldom=True) for shape in SHAPES
+)
+_close = _loop(2, 32, widest=16)
+_of_one_window = _resident_loop(16)
+
+
+@njit(nogil=True, forceinline=True)
+def step(events, first, stop, tables, e, v, state, masks, few):  # type: ignore[no-untyped-def]
+    """Input events ``first`` to ``stop`` of edge ``e``'s layer, or as many as ``masks`` has room for; its membranes lie
+    from ``v[state]`` on. With ``few``, the processor is told to expect that no neuron fires.
+
+    Returns:
+        the next input event, how many ``masks`` are filled, additions.
     """
     edge = tables.edges[e]
     layer = tables.layers[edge.target]
-    first_pixel, features, reciprocal = edge.pixels, edge.features, edge.reciprocal
-    shift, channels = edge.shift, edge.channels
-    own, row, channel, weights, lead = layer.state, layer.row, layer.channel, layer.weights, layer.lead
-    rows, lanes, is_exact = layer.rows, layer.lanes, layer.exact
     bounds = Bounds(np.int16(layer.low), np.int16(layer.threshold), np.int16(layer.keep))
-    full = len(masks.mask) - rows * (lanes // NARROW)
-    adds = m = 0
-    for i in range(first, stop):
-        if m > full:
-            return i, m, adds
-        source = np.int64(events.neuron[np.uint64(i)])  # numba looks whether other indices are negative
-        place = (source * reciprocal) >> RECIPROCAL_BITS
-        c = source - place * features + shift
-        pixel = tables.pixels[np.uint64(first_pixel + place)]
-        reached = np.int64(pixel.adds)
-        if reached == 0 or c < 0 or c >= channels:
-            continue
-        adds += reached
-        at, w = np.int64(pixel.first), weights + c * channel + np.int64(pixel.weight)
-        t = np.int64(events.time[np.uint64(i)]) << 32
-        window = Window(row, lead, rows, lanes)
-        if is_exact:
-            m = exact(v, state, tables, own, at, w, window, bounds, masks, t, m)
-        elif lanes == NARROW:  # rows that are written as numbers become straight code
-            if rows == 3:
-                window = Window(row, lead, 3, 32)
-                m = narrow(v, state, tables, own, at, w, window, bounds, masks, t, m)
-            elif rows == 2:
-                window = Window(row, lead, 2, 32)
-                m = narrow(v, state, tables, own, at, w, window, bounds, masks, t, m)
-            else:
-                window = Window(row, lead, 1, 32)
-                m = narrow(v, state, tables, own, at, w, window, bounds, masks, t, m)
-        elif lanes == WIDE and rows == 3:
-            window = Window(row, lead, 3, 64)
-            m = wide(v, state, tables, own, at, w, window, bounds, masks, t, m)
-        elif lanes == WIDE and rows == 2:
-            window = Window(row, lead, 2, 64)
-            m = wide(v, state, tables, own, at, w, window, bounds, masks, t, m)
-        elif lanes == 192 and rows == 3:
-            window = Window(row, lead, 3, 192)
-            m = wide(v, state, tables, own, at, w, window, bounds, masks, t, m)
-        elif lanes == 128 and rows == 2:
-            window = Window(row, lead, 2, 128)
-            m = wide(v, state, tables, own, at, w, window, bounds, masks, t, m)
+    path, pixels, weight, pairs, shape = path_of(edge, layer), tables.pixels, tables.weight, masks.pairs, layer.shape
+    stop = min(stop, first + (len(pairs) // 2) // masks_of(layer))
+    if layer.exact or shape == ANY:
+        m, adds = _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks)
+    elif layer.resident:
+        m, adds = _of_one_window(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == CLOSE:
+        m, adds = _close(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 0:
+        if few:
+            m, adds = _seldom_0(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
         else:
-            m = wide(v, state, tables, own, at, w, window, bounds, masks, t, m)
-    return stop, m, adds
+            m, adds = _often_0(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 1:
+        if few:
+            m, adds = _seldom_1(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_1(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 2:
+        if few:
+            m, adds = _seldom_2(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_2(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 3:
+        if few:
+            m, adds = _seldom_3(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_3(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 4:
+        if few:
+            m, adds = _seldom_4(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_4(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 5:
+        if few:
+            m, adds = _seldom_5(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_5(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    elif shape == 6:
+        if few:
+            m, adds = _seldom_6(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_6(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    else:
+        if few:
+            m, adds = _seldom_7(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+        else:
+            m, adds = _often_7(events, first, stop, pixels, weight, path, bounds, v, state, pairs)
+    return stop, m // 2, adds
 
 
 @njit(nogil=True, forceinline=True)
-def emit(masks, m, out, n):  # type: ignore[no-untyped-def]
-    """The neurons of ``m`` masks, in order, appended to the events ``out`` at ``n``; the new ``n``."""
-    n = np.uint64(n)
-    for k in range(np.uint64(m)):
-        fired, first, t = masks.mask[k], masks.tag[k] & 0xFFFFFFFF, masks.tag[k] >> 32
+def emit(masks, m, tables, k, out, n):  # type: ignore[no-untyped-def]
+    """The events of layer ``k`` that ``m`` masks stand for, in order, appended to ``out`` at ``n``; the new ``n``."""
+    n, lane, pairs = np.uint64(n), tables.lane, masks.pairs
+    base = np.uint64(64 * k)
+    for i in range(np.uint64(m)):
+        fired, first = np.uint64(pairs[_2 * i]), pairs[_2 * i + _1]
         stop = n + np.uint64(bits(fired))
-        while n < stop:  # two at a time, for the branch predictor; what is too much is overwritten
-            out.neuron[n], out.time[n] = first + lowest_bit(fired), t
+        # Four before the first look, for the branch predictor; what is too much is overwritten.
+        for j in range(np.uint64(4)):
+            out[n + j] = first + lane[base + np.uint64(lowest_bit(fired))]
             fired &= fired - _1
-            out.neuron[n + _1], out.time[n + _1] = first + lowest_bit(fired), t
-            fired &= fired - _1
-            n += _2
+        if fired != 0:
+            n += _4
+            while n < stop:
+                out[n] = first + lane[base + np.uint64(lowest_bit(fired))]
+                fired &= fired - _1
+                n += _1
         n = stop
     return np.int64(n)
 
@@ -159,13 +269,35 @@ def through(events, first, stop, tables, e, v, masks, out, n, in_random_order, r
     """
     adds = masks.saturations[0] = 0
     while first < stop:
-        until = first + 1 if in_random_order else stop
-        first, m, more = step(events, first, until, tables, e, v, 0, masks)
+        while n + _most(masks) > len(out):
+            out = grown(out, n)
+        first, n, more = _while_there_is_room(
+            borrowed(events), first, stop, tables, e, v, masks, borrowed(out), n, in_random_order, random
+        )
         adds += more
-        while n + 64 * m + 4 > len(out.neuron):
-            out = more_room(out, n)
-        before = n
-        n = emit(masks, m, out, n)
-        if in_random_order:
-            shuffle(out.neuron, before, n, random)
     return out, n, adds, masks.saturations[0]
+
+
+@njit(nogil=True, forceinline=True)
+def _most(masks):  # type: ignore[no-untyped-def]
+    """How many events are written at once, at most."""
+    return 32 * len(masks.pairs) + 4
+
+
+@njit(nogil=True, forceinline=False)
+def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, in_random_order, random):  # type: ignore[no-untyped-def]
+    """As :func:`through`, as far as ``out`` has room; the next input event, ``n``, additions."""
+    apart()
+    adds = 0
+    few = False
+    while first < stop and n + _most(masks) <= len(out):
+        until = first + 1 if in_random_order else stop
+        after, m, more = step(events, first, until, tables, e, v, 0, masks, few)
+        few = SELDOM * m < after - first
+        first = after
+        adds += more
+        before = n
+        n = emit(masks, m, tables, tables.edges[e].target, out, n)
+        if in_random_order:
+            shuffle(out, before, n, random)
+    return first, n, adds

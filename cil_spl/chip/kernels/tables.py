@@ -8,6 +8,12 @@ import numpy as np
 
 TOP, BOTTOM = 32767, -32768
 NARROW, WIDE = 32, 64  # lanes of a vector
+# Rows and lanes of the windows that have a loop of their own; all others are padded to WIDE lanes.
+SHAPES = ((3, 32), (2, 32), (1, 16), (1, 32), (3, 48), (2, 64), (3, 192), (2, 128))
+ANY = len(SHAPES)
+# As (2, 32), for 16 features on a small map: one vector for each place. There, what an event reads was often written by
+# one of the last few, and a processor hands on what is not yet in its cache only to a load of the very same bytes.
+CLOSE, SMALL_MAP = ANY + 1, 64
 NOWHERE = 1 << 14  # in the exact tables, the weight of a neuron that the kernel does not reach
 NEVER = 1 << 15  # a threshold that no state reaches
 SLACK = 64  # states after those of a layer: its windows are padded
@@ -32,9 +38,11 @@ LAYER = _row(
     "weights",  # its first weight
     "channel",  # weights of an input channel
     "rows",  # rows of its window
-    "lanes",  # membranes of a row of its window, padded to 32 or to a multiple of 64
+    "lanes",  # membranes of a row of its window, padded
+    "shape",  # of its window, a number in SHAPES, ANY or CLOSE
     "lead",  # from the weights of a row of the window to those of the next
     "exact",  # whether it takes the exact step
+    "resident",  # whether its window is all that it has
 )
 # What lies between a source's events and the weights of a layer.
 EDGE = _row(
@@ -57,13 +65,15 @@ PIXEL = _row(
 
 class Tables(NamedTuple):
     """A network: see :class:`cil_spl.chip.program.Program`. ``fan_out`` [L, 2] holds the numbers of the edges that
-    leave each layer, in order, -1 for none."""
+    leave each layer, in order, -1 for none; ``lane`` [L, 64] the neurons, counted from the first, that the bits of a
+    mask stand for."""
 
     sensor: np.ndarray
     layers: np.ndarray
     edges: np.ndarray
     fan_out: np.ndarray
     pixels: np.ndarray
+    lane: np.ndarray
     weight: np.ndarray
     threshold: np.ndarray
     class_of: np.ndarray
