@@ -18,13 +18,12 @@ LARGEST = 1 << 15
 
 @dataclass(frozen=True)
 class Block:
-    """Names of a convolution, its neurons and their pooling, None for none; its window, and whether it averages."""
+    """Names of a convolution, its neurons and their pooling, None for none, and the window of that."""
 
     conv: str
     neuron: str
     pool: str | None = None
     window: Pair = (1, 1)
-    average: bool = False
 
 
 def blocks(plan: Plan) -> dict[str, Block]:
@@ -40,8 +39,7 @@ def blocks(plan: Plan) -> dict[str, Block]:
         if pool is None or pool.kind not in POOLS or plan.reads[neuron.name] > 1:
             block = Block(layer.name, neuron.name)
         else:
-            window = pair(pool.params["kernel_size"])
-            block = Block(layer.name, neuron.name, pool.name, window, pool.kind == "avgpool")
+            block = Block(layer.name, neuron.name, pool.name, pair(pool.params["kernel_size"]))
         found |= {name: block for name in (block.conv, block.neuron, block.pool) if name is not None}
     return found
 
@@ -51,8 +49,10 @@ def _only_reader(plan: Plan, name: str) -> Any:
     return plan.layers[readers[0]] if len(readers) == 1 and plan.reads[name] == 1 else None
 
 
-def reason_against(block: Block, conv: Any, neuron: sl.LIF, x: Tensor) -> str | None:
+def reason_against(block: Block, net: nn.Module, x: Tensor) -> str | None:
     """Why a block is computed layer by layer, None if it is not: what its modules are or do is not known here."""
+    conv, neuron = net.get_submodule(block.conv), net.get_submodule(block.neuron)
+    pool: Any = None if block.pool is None else net.get_submodule(block.pool)
     if not isinstance(conv, nn.Conv2d) or type(conv).forward is not nn.Conv2d.forward or _watched(conv):
         return "its convolution is not torch's own"
     if conv.groups > 1 or conv.dilation != (1, 1) or isinstance(conv.padding, str) or conv.padding_mode != "zeros":
@@ -61,6 +61,8 @@ def reason_against(block: Block, conv: Any, neuron: sl.LIF, x: Tensor) -> str | 
         return "its neurons have hooks"
     if x.device.type != "cpu" or x.dtype not in fused.TYPES or conv.weight.dtype != x.dtype:
         return "it is not on a CPU in float32 or float64"
+    if pool is not None and (type(pool) not in (nn.AvgPool2d, sl.SumPool2d) or _watched(pool)):
+        return "its pooling is neither an average nor a sum"
     return fused.reason_against(neuron)
 
 
@@ -75,8 +77,7 @@ def _watched(module: nn.Module) -> bool:
 
 def run(
     block: Block,
-    conv: Any,
-    neuron: Any,
+    net: nn.Module,
     x: Tensor,
     start: Tensor | float,
     straight_through: bool,
@@ -86,11 +87,14 @@ def run(
     recompute: bool,
 ) -> tuple[Tensor, Tensor]:
     """A block through all time steps, see :func:`fused.run_block`; its pooling too where ``pooled``."""
+    conv: Any = net.get_submodule(block.conv)
+    neuron: Any = net.get_submodule(block.neuron)
     weight, bias = conv.weight, conv.bias
     if not isinstance(neuron, sl.IAF) and neuron.norm_input:
         gain = 1 - neuron.alpha_mem_calculated
         weight, bias = weight * gain, None if bias is None else bias * gain
-    window, average = (block.window, block.average) if pooled else ((1, 1), False)
+    window = block.window if pooled else (1, 1)
+    average = block.pool is not None and isinstance(net.get_submodule(block.pool), nn.AvgPool2d)
     counts, states = observed or (None, None)
     return fused.run_block(
         neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,

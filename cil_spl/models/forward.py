@@ -142,9 +142,8 @@ class _OnePass:
         block = self.blocks.get(name)
         if block is None or name != block.conv:
             return block is not None and block.conv in self.taken
-        conv, neuron = self.net.get_submodule(block.conv), self.net.get_submodule(block.neuron)
-        taken = block.conv not in self.wanted and blocks.reason_against(block, conv, neuron, x) is None
-        if taken and (blocks.pays(conv) or self.net.backend.backend == "fused"):
+        taken = block.conv not in self.wanted and blocks.reason_against(block, self.net, x) is None
+        if taken and (blocks.pays(self.net.get_submodule(name)) or self.net.backend.backend == "fused"):
             self.taken[name] = x
             return True
         return False
@@ -154,9 +153,8 @@ class _OnePass:
         pooled = block.neuron not in self.wanted
         if name == block.neuron:
             start = state.get(name, neurons.initial(module))
-            conv, through = net.get_submodule(block.conv), name in self.through
-            ends = self.ends or observed is None
-            x, end = blocks.run(block, conv, module, x, start, through, observed, pooled, ends, net.backend.recompute)
+            ends, lean = self.ends or observed is None, net.backend.recompute
+            x, end = blocks.run(block, net, x, start, name in self.through, observed, pooled, ends, lean)
             if ends:
                 state[name] = end
             return x
