@@ -294,12 +294,11 @@ def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, numbe
     adds = 0
     few = False
     while first < stop and n + _most(masks) <= len(out):
-        if len(numbered) == 0:
-            after, m, more = step(events, first, stop, tables, e, v, 0, masks, few)
-        else:
-            count = _number(events, first, stop, numbered)
-            after, m, more = step(numbered, 0, count, tables, e, v, 0, masks, few)
-            after += first
+        given, begin, end = events, first, stop
+        if len(numbered) > 0:
+            given, begin, end = numbered, 0, _number(events, first, stop, numbered)
+        done, m, more = step(given, begin, end, tables, e, v, 0, masks, few)
+        after = first + done - begin
         few = SELDOM * m < after - first
         adds += more
         before = n
