@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from cil_spl.chip.kernels.chance import shuffle
-from cil_spl.chip.kernels.events import grown, neuron_of
+from cil_spl.chip.kernels.events import event, grown, neuron_of, no_events, time_of
 from cil_spl.chip.kernels.tables import ANY, CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
 from cil_spl.chip.kernels.vectors import (
     Bounds,
@@ -112,13 +112,13 @@ def _loop(rows: int, lanes: int, seldom: bool = False, widest: int = WIDE) -> An
     def loop(events, first, stop, pixels, weight, path, bounds, v, state, pairs):  # type: ignore[no-untyped-def]
         adds = m = 0
         for i in range(np.uint64(first), np.uint64(stop)):
-            event = events[i]
-            source = neuron_of(event)
+            word = events[i]
+            source = neuron_of(word)
             more, at, w = located(source, pixels, path)
             if more < 0:
                 continue
             adds += more
-            m = one(v, weight, state + at, w, path.row, path.lead, bounds, pairs, event - source + at, m)
+            m = one(v, weight, state + at, w, path.row, path.lead, bounds, pairs, word - source + at, m)
         return m, adds
 
     return loop
@@ -133,13 +133,13 @@ def _resident_loop(lanes: int) -> Any:
         adds = m = 0
         states = taken(v, state)
         for i in range(np.uint64(first), np.uint64(stop)):
-            event = events[i]
-            source = neuron_of(event)
+            word = events[i]
+            source = neuron_of(word)
             more, _, w = located(source, pixels, path)
             if more < 0:
                 continue
             adds += more
-            states, m = one(states, weight, w, bounds, pairs, event - source, m)
+            states, m = one(states, weight, w, bounds, pairs, word - source, m)
         kept(states, v, state)
         return m, adds
 
@@ -153,13 +153,13 @@ def _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks)
     pixels, weight, threshold, is_exact, own = tables.pixels, tables.weight, tables.threshold, layer.exact, layer.state
     window = Window(layer.row, layer.lead, layer.rows, layer.lanes)
     for i in range(np.uint64(first), np.uint64(stop)):
-        event = events[i]
-        source = neuron_of(event)
+        word = events[i]
+        source = neuron_of(word)
         more, at, w = located(source, pixels, path)
         if more < 0:
             continue
         adds += more
-        neuron = event - source + at
+        neuron = word - source + at
         if is_exact:
             m = exact(v, weight, threshold, own - state, state + at, w, window, bounds, masks, neuron, m)
         else:
@@ -187,7 +187,8 @@ def step(events, first, stop, tables, e, v, state, masks, few):  # type: ignore[
     layer = tables.layers[edge.target]
     bounds = Bounds(np.int16(layer.low), np.int16(layer.threshold), np.int16(layer.keep))
     path, pixels, weight, pairs, shape = path_of(edge, layer), tables.pixels, tables.weight, masks.pairs, layer.shape
-    stop = min(stop, first + (len(pairs) // 2) // masks_of(layer))
+    if stop - first > 1:  # a division takes as long as half an event
+        stop = min(stop, first + (len(pairs) // 2) // masks_of(layer))
     if layer.exact or shape == ANY:
         m, adds = _loop_any(events, first, stop, tables, path, layer, bounds, v, state, masks)
     elif layer.resident:
@@ -268,11 +269,12 @@ def through(events, first, stop, tables, e, v, masks, out, n, in_random_order, r
         ``out``, a larger one if room ran out, ``n``, additions, saturations.
     """
     adds = masks.saturations[0] = 0
+    numbered = no_events(len(masks.pairs) if in_random_order else 0)
     while first < stop:
         while n + _most(masks) > len(out):
             out = grown(out, n)
         first, n, more = _while_there_is_room(
-            borrowed(events), first, stop, tables, e, v, masks, borrowed(out), n, in_random_order, random
+            borrowed(events), first, stop, tables, e, v, masks, borrowed(out), n, borrowed(numbered), random
         )
         adds += more
     return out, n, adds, masks.saturations[0]
@@ -285,19 +287,47 @@ def _most(masks):  # type: ignore[no-untyped-def]
 
 
 @njit(nogil=True, forceinline=False)
-def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, in_random_order, random):  # type: ignore[no-untyped-def]
-    """As :func:`through`, as far as ``out`` has room; the next input event, ``n``, additions."""
+def _while_there_is_room(events, first, stop, tables, e, v, masks, out, n, numbered, random):  # type: ignore[no-untyped-def]
+    """As :func:`through`, as far as ``out`` has room; the next input event, ``n``, additions. Where ``numbered`` has
+    room, the order is random."""
     apart()
     adds = 0
     few = False
     while first < stop and n + _most(masks) <= len(out):
-        until = first + 1 if in_random_order else stop
-        after, m, more = step(events, first, until, tables, e, v, 0, masks, few)
+        given, begin, end = events, first, stop
+        if len(numbered) > 0:
+            given, begin, end = numbered, 0, _number(events, first, stop, numbered)
+        done, m, more = step(given, begin, end, tables, e, v, 0, masks, few)
+        after = first + done - begin
         few = SELDOM * m < after - first
-        first = after
         adds += more
         before = n
         n = emit(masks, m, tables, tables.edges[e].target, out, n)
-        if in_random_order:
-            shuffle(out, before, n, random)
+        if len(numbered) > 0:
+            _shuffle_each(events, first, out, before, n, random)
+        first = after
     return first, n, adds
+
+
+@njit(nogil=True, forceinline=True)
+def _number(events, first, stop, numbered):  # type: ignore[no-untyped-def]
+    """Events ``first`` to ``stop``, or fewer, with a number in the place of the time: what each of them fires, it alone
+    has fired. How many."""
+    n = min(stop - first, len(numbered))
+    for i in range(n):
+        numbered[i] = event(neuron_of(events[first + i]), i)
+    return n
+
+
+@njit(nogil=True, forceinline=True)
+def _shuffle_each(events, first, out, begin, stop, random):  # type: ignore[no-untyped-def]
+    """Put what each event fired, ``out[begin:stop]``, in a random order, and its time in the place of its number."""
+    while begin < stop:
+        number, end = time_of(out[begin]), begin + 1
+        while end < stop and time_of(out[end]) == number:
+            end += 1
+        shuffle(out, begin, end, random)
+        time = time_of(events[first + number])
+        for j in range(begin, end):
+            out[j] = event(neuron_of(out[j]), time)
+        begin = end
