@@ -150,11 +150,8 @@ def run(
     Shape:
         current, spikes: (T, B, ...); v_mem: (B, ...).
     """
-    threshold, low = layer.spike_threshold, lower_bound(layer)
-    alpha = layer.alpha_mem_calculated.to(current.device)
-    leaky = not isinstance(layer, sl.IAF)
-    if leaky and layer.norm_input:
-        current = current * (1 - alpha)
+    if not isinstance(layer, sl.IAF) and layer.norm_input:
+        current = current * (1 - layer.alpha_mem_calculated.to(current.device))
     if v_mem is None:
         start = initial(layer)
         v = torch.full_like(current[0], start) if isinstance(start, float) else start.expand_as(current[0])
@@ -169,6 +166,15 @@ def run(
             f"{fused.reason_against(layer) or f'its currents are {current.dtype} on {current.device}'}; use auto"
         )
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
+    return _step_by_step(layer, current, v, observed, psi, straight_through)
+
+
+def _step_by_step(
+    layer: sl.LIF, current: Tensor, v: Tensor, observed: Observation | None, psi: Surrogate, straight_through: bool
+) -> tuple[Tensor, Tensor]:
+    """What :func:`run` does, in torch."""
+    threshold, low = layer.spike_threshold, lower_bound(layer)
+    alpha, leaky = layer.alpha_mem_calculated.to(current.device), not isinstance(layer, sl.IAF)
     spikes = []
     for t in range(current.shape[0]):
         u = alpha * v + current[t] if leaky else v + current[t]

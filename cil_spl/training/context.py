@@ -148,7 +148,7 @@ class TrainingContext:
     start: Mapping[str, Tensor] | None = None
     deployed: Callable[[Net, Batches, Sequence[int] | None], float] | None = None
     as_trained: bool = False
-    backend: Backend = Backend()
+    backend: Backend = field(default_factory=Backend)
     stages: list[tuple[str, int]] = field(default_factory=list)
 
     def build(self, family: str) -> Net:

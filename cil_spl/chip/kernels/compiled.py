@@ -7,22 +7,14 @@ found by: numba reads that off the variables of the function around it.
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
 from numba import njit
 
+from cil_spl.base.sources import text_of
 from cil_spl.chip.kernels.chain import run_chain
 from cil_spl.chip.kernels.depth_first import run_depth_first
-
-
-def text_of(folder: Path) -> str:
-    """A checksum of the sources in a folder."""
-    found = hashlib.sha256()
-    for path in sorted(folder.glob("*.py")):
-        found.update(path.read_bytes())
-    return found.hexdigest()
 
 
 def _kept(sources: str) -> tuple[Any, Any]:

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
+from cil_spl.base.atomic import next_of
 from cil_spl.chip.kernels.chance import below, shuffle
 from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, tick, way_ns
 from cil_spl.chip.kernels.events import event, grown, neuron_of, no_events, time_of
@@ -20,7 +21,7 @@ from cil_spl.chip.kernels.layer import additions, emit, no_masks, states, step
 from cil_spl.chip.kernels.queue import QUEUED, put, remove_first
 from cil_spl.chip.kernels.sensor import decide, read
 from cil_spl.chip.kernels.tables import FOREVER, LAST_US, SLACK
-from cil_spl.chip.kernels.vectors import Masks, borrowed, next_of
+from cil_spl.chip.kernels.vectors import Masks, borrowed
 
 # Where an event is: sent by its source, at the core's input, or next in the core.
 SENT, ARRIVED, NEXT = range(3)

@@ -343,17 +343,6 @@ def bits(typing_context, mask):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def next_of(typing_context, counter):  # type: ignore[no-untyped-def]
-    """counter[0] before it is raised by one, safe between threads."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        data = context.make_array(signature.args[0])(context, builder, args[0]).data
-        return builder.atomic_rmw("add", data, ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(counter), generate
-
-
-@intrinsic
 def apart(typing_context):  # type: ignore[no-untyped-def]
     """Keep the function that calls it apart from its own callers: in a large function, LLVM leaves in memory what a
     small loop counts."""
