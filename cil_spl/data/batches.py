@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -98,6 +99,15 @@ class Batch:
         if self.events is None or self.offsets is None or self.edges_us is None:
             raise TypeError("a batch of samples has no events")
         return self.events, self.offsets, self.edges_us
+
+
+def ahead(batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The same batches, each of them made while the one before is worked on."""
+    with ThreadPoolExecutor(1, thread_name_prefix="batches") as maker:
+        coming = maker.submit(next, batches, None)
+        while (batch := coming.result()) is not None:
+            coming = maker.submit(next, batches, None)
+            yield batch
 
 
 def augment_of(kind: Kind, augment: Any) -> Augment | AugmentImages | None:

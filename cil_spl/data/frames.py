@@ -10,6 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
+from cil_spl.base.threads import in_threads, next_of
 from cil_spl.data.options import check_bins as check_bins
 
 
@@ -67,25 +68,31 @@ def frames(
     """
     width, height, channels = sensor_size
     out = np.zeros((edges_us.shape[1] - 1, len(offsets) - 1, height, width, channels), np.float32)
-    outside = _count(events["x"], events["y"], events["t"], events["p"], np.asarray(offsets, np.int64), edges_us, out)
-    if outside >= 0:
+    found = np.full(len(offsets) - 1, -1)
+    in_threads(_count, len(found), events, np.asarray(offsets, np.int64), edges_us, out, found)
+    if (found >= 0).any():
+        outside = found[found >= 0][0]
         raise ValueError(f"event {outside} of the batch is outside the sensor {sensor_size}: {events[outside]}")
     return out.transpose(0, 1, 4, 2, 3)  # T B H W C -> T B C H W
 
 
 @numba.njit(cache=True, nogil=True)
-def _count(x, y, t, p, offsets, edges_us, out):  # type: ignore[no-untyped-def]
+def _count(counter, events, offsets, edges_us, out, outside):  # type: ignore[no-untyped-def]
     bins, _, height, width, channels = out.shape
-    for b in range(len(offsets) - 1):
+    while True:
+        b = next_of(counter)
+        if b >= len(offsets) - 1:
+            return
         at = 0
         for i in range(offsets[b], offsets[b + 1]):
-            while at + 1 < bins and t[i] >= edges_us[b, at + 1]:
+            event = events[i]
+            while at + 1 < bins and event.t >= edges_us[b, at + 1]:
                 at += 1
-            c = p[i] if channels > 1 else 0
-            if not (0 <= x[i] < width and 0 <= y[i] < height and 0 <= c < channels):
-                return i
-            out[at, b, y[i], x[i], c] += 1
-    return -1
+            x, y, c = event.x, event.y, (event.p if channels > 1 else 0)
+            if not (0 <= x < width and 0 <= y < height and 0 <= c < channels):
+                outside[b] = i
+                break
+            out[at, b, y, x, c] += 1
 
 
 @numba.njit(cache=True, nogil=True)

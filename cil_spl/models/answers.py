@@ -39,7 +39,11 @@ def stepped_answer(net: Net, device: torch.device | None = None) -> Answer:
         with evaluating(net):
             out, _, spikes = forward(net, frames, record=names)
         events = {owner[name]: _numpy(spikes[name].flatten(2).sum(dim=(0, 2))) for name in names}
-        reached = traffic(net, None if batch.edges_us is None else frames, spikes)
+        shown = None if batch.edges_us is None else frames
+        if not plan.delays:  # then what reaches a layer is a sum, whatever the order of its steps
+            shown = None if shown is None else shown.sum(0, keepdim=True)
+            spikes = {name: one.sum(0, keepdim=True) for name, one in spikes.items()}
+        reached = traffic(net, shown, spikes)
         synops = {
             # A pixel's events, all features and steps together, each reach so many neurons.
             name: _numpy((into.sum(dim=(0, 2)) * reach[name]).sum(dim=(1, 2)))  # T B C H W -> B H W -> B

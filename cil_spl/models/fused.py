@@ -19,9 +19,9 @@ import sinabs.layers as sl
 import torch
 from torch import Tensor
 
+from cil_spl.base.threads import in_threads
 from cil_spl.models.kernels import compiled
 from cil_spl.models.kernels.block import Seen, Weights
-from cil_spl.models.kernels.compiled import in_threads
 from cil_spl.models.kernels.neurons import PERIODIC, SIGMOID, SINGLE, TRIANGLE, UNIT, Neurons
 from cil_spl.models.kernels.tables import Geometry, Tables
 from cil_spl.models.surrogates import Sigmoid, Triangle

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from cil_spl.base import ranks
 from cil_spl.base.errors import RequestError
-from cil_spl.data.batches import Batch, Batches
+from cil_spl.data.batches import Batch, Batches, ahead
 from cil_spl.training import generators
 from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkpoint
 from cil_spl.training.options import Trainer
@@ -104,7 +104,7 @@ def fit(
         began = time.monotonic()
         title = f"{stage} {fitted.epochs + 1}/{trainer.epochs}"
         left = math.inf if trainer.max_seconds is None else trainer.max_seconds - fitted.seconds
-        metrics = _train_epoch(step, _bar(batches.epoch(epoch), len(batches), title, progress), epoch, left)
+        metrics = _train_epoch(step, _bar(ahead(batches.epoch(epoch)), len(batches), title, progress), epoch, left)
         metrics = ranks.agree(metrics | _scored(score) if ranks.first() else None)
         took = ranks.agree(time.monotonic() - began)
         metrics[EPOCH_SECONDS] = took

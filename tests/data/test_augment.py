@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data.augment import Augment, augment_events
+from cil_spl.data.augment import Augment, _augment_one, augment_events
 from cil_spl.data.events import EVENT
 
 SENSOR = (9, 9, 2)
@@ -108,3 +108,24 @@ def test_config():
     ]:
         with pytest.raises(RequestError, match=names):
             Augment.from_config(config)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.integers(0, 40), min_size=1, max_size=5),
+    st.integers(0, 4),
+    st.one_of(st.just(0.0), st.floats(0, 180)),
+    st.one_of(st.just(0.0), st.floats(0, 0.9)),
+    st.tuples(st.integers(0, 2**32 - 1), st.integers(0, 300)),
+)
+def test_compiled_it_is_what_numpy_makes_of_each_recording(sizes, shift, rotate, drop, seed):
+    events = [some(n, seed=k) for k, n in enumerate(sizes)]
+    offsets = np.cumsum([0, *sizes])
+    seeds = [(*seed, k) for k in range(len(sizes))]
+    kind = Augment(shift, rotate, 0.0, drop)
+    out, new = augment_events(np.concatenate(events), offsets, SENSOR, kind, seeds)
+    expected = [
+        _augment_one(e, SENSOR, kind, np.random.default_rng(list(s))) for e, s in zip(events, seeds, strict=True)
+    ]
+    assert np.diff(new).tolist() == [len(e) for e in expected]
+    assert (out == np.concatenate(expected)).all()

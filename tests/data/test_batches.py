@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +13,7 @@ from hypothesis import strategies as st
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment
 from cil_spl.data.augment_images import AugmentImages
-from cil_spl.data.batches import Batches
+from cil_spl.data.batches import Batches, ahead
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.data.options import Frames
 from cil_spl.data.samples import Samples, from_arrays
@@ -214,3 +218,19 @@ def test_frames_that_are_not_for_such_data(of, frames, message):
     with pytest.raises(RequestError, match=message):
         Batches(of(), 4, frames)
     assert next(Batches(recordings(), 4, Frames(encode="events")).epoch(0)).events is not None
+
+
+def test_batches_made_ahead_are_the_same_and_their_errors_arrive() -> None:
+    def few() -> Iterator[Any]:
+        yield 1
+        yield 2
+        raise ValueError("no third")
+
+    coming = ahead(few())
+    assert [next(coming), next(coming)] == [1, 2]
+    with pytest.raises(ValueError, match="no third"):
+        next(coming)
+    stopped = ahead(iter([1, 2, 3]))
+    assert next(stopped) == 1
+    stopped.close()  # waits for what was under way
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("batches")]

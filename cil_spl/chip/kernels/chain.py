@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from cil_spl.base.atomic import next_of
+from cil_spl.base.threads import next_of
 from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, lose
 from cil_spl.chip.kernels.events import grown, neuron_of, no_events, time_of
 from cil_spl.chip.kernels.layer import no_masks, states, through

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from cil_spl.base.atomic import next_of
+from cil_spl.base.threads import next_of
 from cil_spl.chip.kernels.chance import below, shuffle
 from cil_spl.chip.kernels.die import CHANCES, CORE, begin, decimate, identity, tick, way_ns
 from cil_spl.chip.kernels.events import event, grown, neuron_of, no_events, time_of

@@ -7,18 +7,13 @@ function around it.
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from numba import njit
 
-from cil_spl.base.atomic import next_of
 from cil_spl.base.sources import text_of
+from cil_spl.base.threads import next_of
 from cil_spl.models.kernels import block, neurons
 
 SPAN = 2048  # neurons whose state stays in the first-level cache
@@ -118,19 +113,3 @@ def _blocks(sources: str) -> tuple[Any, Any]:
 _sources = text_of(Path(__file__).parent)
 run, back, observed_run, observed_back = _neurons(_sources)
 forward, backward = _blocks(_sources)
-
-
-def in_threads(kernel: Any, pieces: int, *args: Any) -> None:
-    """Run a kernel that takes its pieces from a counter, in as many threads as torch has, or as there are pieces."""
-    counter = np.zeros(1, np.int64)
-    others = min(torch.get_num_threads(), pieces) - 1
-    waiting = [_pool(os.getpid()).submit(kernel, counter, *args) for _ in range(others)]
-    kernel(counter, *args)
-    for one in waiting:
-        one.result()
-
-
-@lru_cache(maxsize=1)
-def _pool(process: int) -> ThreadPoolExecutor:
-    """Threads of this process: those of the one that it was forked from are not there."""
-    return ThreadPoolExecutor(1024, thread_name_prefix="cilspl")
