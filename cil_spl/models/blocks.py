@@ -7,13 +7,15 @@ from typing import Any
 
 import sinabs.layers as sl
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
-from cil_spl.models import fused
+from cil_spl.models import fused, neurons
 from cil_spl.models.kinds import POOLS, Pair, pair
+from cil_spl.models.layers import over_steps
 from cil_spl.models.plan import Plan
 
-# Weights of a convolution, above which torch's own is faster: it computes many pixels for each that it reads.
-LARGEST = 1 << 15
+# Weights of a convolution, above which torch's own is faster: they no longer stay in a core's cache.
+LARGEST = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -100,3 +102,17 @@ def run(
         neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,
         end, recompute,
     )  # fmt: skip
+
+
+def run_again(
+    block: Block, net: nn.Module, x: Tensor, v_mem: Tensor | None, straight_through: bool, observed: Any, pooled: bool
+) -> tuple[Tensor, Tensor]:
+    """What :func:`run` does, by torch, layer by layer; the backward pass computes it again, nothing is kept."""
+
+    def layers(x: Tensor) -> tuple[Tensor, Tensor]:
+        module = net.get_submodule(block.neuron)
+        current = over_steps(net.get_submodule(block.conv), x)
+        spikes, end = neurons.run(block.neuron, module, current, v_mem, observed, straight_through)
+        return over_steps(net.get_submodule(block.pool), spikes) if block.pool and pooled else spikes, end
+
+    return checkpoint(layers, x, use_reentrant=False, preserve_rng_state=False)

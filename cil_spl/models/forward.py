@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.models import blocks, neurons
-from cil_spl.models.net import Net, over_steps, walk
+from cil_spl.models.layers import over_steps
+from cil_spl.models.net import Net, walk
 from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import INPUT
 
@@ -136,25 +137,33 @@ class _OnePass:
         common = weigh is plain and (fire is neurons.run or isinstance(fire, straight_through))
         self.blocks = net.blocks if common and net.backend.backend != "sinabs" else {}
         self.through = fire.names if isinstance(fire, straight_through) else ()
-        self.taken: dict[str, Tensor] = {}
+        self.taken: set[str] = set()
+        self.again: set[str] = set()  # of them those that torch computes, and again for the backward pass
 
     def takes(self, name: str, x: Tensor) -> bool:
         block = self.blocks.get(name)
         if block is None or name != block.conv:
             return block is not None and block.conv in self.taken
-        taken = block.conv not in self.wanted and blocks.reason_against(block, self.net, x) is None
-        if taken and (blocks.pays(self.net.get_submodule(name)) or self.net.backend.backend == "fused"):
-            self.taken[name] = x
-            return True
-        return False
+        backend = self.net.backend
+        if block.conv in self.wanted or blocks.reason_against(block, self.net, x) is not None:
+            return False
+        if not blocks.pays(self.net.get_submodule(name)):
+            if not (backend.recompute and torch.is_grad_enabled()):
+                return False
+            self.again.add(name)
+        self.taken.add(name)
+        return True
 
     def layer(self, name: str, module: nn.Module, x: Tensor, state: State, observed: Observation | None) -> Tensor:
         block, net = self.blocks[name], self.net
         pooled = block.neuron not in self.wanted
         if name == block.neuron:
-            start = state.get(name, neurons.initial(module))
-            ends, lean = self.ends or observed is None, net.backend.recompute
-            x, end = blocks.run(block, net, x, start, name in self.through, observed, pooled, ends, lean)
+            ends, lean, through = self.ends or observed is None, net.backend.recompute, name in self.through
+            if block.conv in self.again:
+                x, end = blocks.run_again(block, net, x, state.get(name), through, observed, pooled)
+            else:
+                start = state.get(name, neurons.initial(module))
+                x, end = blocks.run(block, net, x, start, through, observed, pooled, ends, lean)
             if ends:
                 state[name] = end
             return x

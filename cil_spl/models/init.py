@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from cil_spl.models import neurons
-from cil_spl.models.net import Net, evaluating, over_steps, walk
+from cil_spl.models.layers import over_steps
+from cil_spl.models.net import Net, evaluating, walk
 
 
 @torch.no_grad()

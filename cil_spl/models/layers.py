@@ -8,6 +8,12 @@ import torch
 from torch import Tensor, nn
 
 
+def over_steps(module: nn.Module, *inputs: Tensor) -> Tensor:
+    """All time steps at once through a module that knows none. Shapes: (T, B, ...) → (T, B, ...)."""
+    steps, batch = inputs[0].shape[:2]
+    return module(*(x.flatten(0, 1) for x in inputs)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
+
+
 def per_feature(values: Tensor, x: Tensor) -> Tensor:
     """Values of each feature, to be used with a batch. Shapes: (C,) and (N, C, ...) → (1, C, 1, ...)."""
     return values.view(1, -1, *[1] * (x.dim() - 2))

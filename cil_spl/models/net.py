@@ -139,12 +139,6 @@ def evaluating(net: nn.Module) -> Iterator[None]:
             module.training = was
 
 
-def over_steps(module: nn.Module, *inputs: Tensor) -> Tensor:
-    """All time steps at once through a module that knows none. Shapes: (T, B, ...) → (T, B, ...)."""
-    steps, batch = inputs[0].shape[:2]
-    return module(*(x.flatten(0, 1) for x in inputs)).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
-
-
 def weighted(net: nn.Module) -> dict[str, nn.Module]:
     """The layers with weights by which events are multiplied, in their order."""
     if not isinstance(net, Net):
