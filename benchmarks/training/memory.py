@@ -34,10 +34,7 @@ def part(options: Options) -> list[tuple[str, list[dict[str, Any]]]]:
     """Growth of every side, and the aims of the lean mode."""
     bins = 10 if options.quick else 100
     names = [name for name in sides.all_sides() if not (options.quick and name in sides.peers.PEERS)]
-    if sides.has_lean():
-        names.insert(1, sides.LEAN)
-    else:
-        told("memory: this tree has no lean mode, left out")
+    names.insert(1, sides.LEAN)
     grown = {}
     for name in names:
         told(f"memory: {name}")

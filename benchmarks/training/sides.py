@@ -29,6 +29,7 @@ from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.net import Net
+from cil_spl.models.options import Backend
 from cil_spl.models.presets import PRESETS
 from cil_spl.tasks.classification import classification
 from cil_spl.training.context import TrainingContext
@@ -39,24 +40,6 @@ DENSITY = 0.02  # of random frames: the share of pixels with an event
 CLASSES = 10
 SCALE = 0.25  # of the counts before the softmax, as method=bptt has it
 OURS, LEAN, FLOOR, FLOOR_NCHW = "ours", "ours, lean", "floor, channels last", "floor, NCHW"
-
-
-# --------------------------------------------------------------------------------------------------
-# The one place that knows how the lean mode is asked for: neurons whose states are computed again in the backward pass.
-
-
-def has_lean() -> bool:
-    """Whether this tree has the mode."""
-    return hasattr(neurons, "recompute")
-
-
-def set_lean(on: bool) -> None:
-    """Switch it for the steps that follow."""
-    if has_lean():
-        neurons.recompute = on  # type: ignore[attr-defined]
-
-
-# --------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -137,17 +120,15 @@ def relaid(frames: Tensor, order: torch.memory_format) -> Tensor:
 
 def ours(problem: Problem, lean: bool = False) -> Step:
     """The project's own step, as ``method=bptt`` takes it."""
-    net = copy.deepcopy(problem.net)
+    net = copy.deepcopy(problem.net).compute_by(Backend(recompute=lean))
     fire = bptt.output_neurons(net, True)
 
     def step() -> float:
-        set_lean(lean)
         torch.use_deterministic_algorithms(True, warn_only=True)  # as a run has it
-        out, _, _ = forward(net, problem.batch.frames, fire=fire)
+        out, _, _ = forward(net, problem.batch.frames, fire=fire, ends=False)
         loss = bptt.loss_of(problem.ctx, out, problem.batch, "counts", SCALE)
         loss.backward()
         net.zero_grad(set_to_none=True)
-        set_lean(False)
         return loss.item()
 
     return step

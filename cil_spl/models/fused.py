@@ -36,7 +36,7 @@ PART_BYTES = (
 
 
 REPLACED_BYTES = 1 << 25  # as much, where the forward pass is another machine's and computes no states to go on from
-KEEP_FROM = 128  # inputs of a neuron, from which computing its membrane again takes longer than reading it
+KEEP_FROM = 64  # inputs of a neuron, from which computing its membrane again takes longer than reading it
 
 
 def supports(layer: sl.LIF, current: Tensor) -> bool:
@@ -238,14 +238,13 @@ class _Block(torch.autograd.Function):
             part = steps
         rows = steps if keep else -(-steps // part) - 1
         saved = np.empty((rows if wanted else 0, batch, shape.span), f)
-        chunks = min(batch, CHUNKS)
+        chunks, weights = min(batch, CHUNKS), _weights(tables, weight, bias, f)
         in_threads(
             compiled.forward, chunks, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
-            Seen(_seen(counts, f), _seen(states, f)), _weights(tables, weight, bias, f), out, end, saved, part, shape,
-            tables.pixels, constants,
+            Seen(_seen(counts, f), _seen(states, f)), weights, out, end, saved, part, shape, tables.pixels, constants,
         )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, start, counts, states, torch.from_numpy(saved))
-        ctx.rest, ctx.part = rest, part
+        ctx.rest, ctx.part, ctx.weights = rest, part, weights
         ctx.set_materialize_grads(False)
         last = torch.from_numpy(end).view(len(end), shape.out_height, shape.out_width, shape.features)
         spikes = torch.from_numpy(out).view(steps, batch, height, width, shape.features)
@@ -265,12 +264,15 @@ class _Block(torch.autograd.Function):
             )
         carried = np.zeros((batch, neurons), f) if grad_end is None else _states(grad_end).copy()
         frame = shape.height * shape.width * shape.channels
+        weights: Weights = ctx.weights
+        if ctx.needs_input_grad[0]:
+            weights = weights._replace(groups=tables.groups(weight.detach().numpy()))
         by_x = np.empty((steps if ctx.needs_input_grad[0] else 0, batch, frame), f)
         chunks = min(batch, CHUNKS)
         by_weight, by_bias = tables.empty(chunks, f), np.zeros((chunks, 0 if bias is None else len(bias)), f)
         in_threads(
             compiled.backward, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
-            Seen(_seen(counts, f), _seen(states, f)), _weights(tables, weight, bias, f), _maps(grad_spikes), carried,
+            Seen(_seen(counts, f), _seen(states, f)), weights, _maps(grad_spikes), carried,
             saved.numpy(), by_x, by_weight, by_bias, ctx.part, shape, tables.pixels, constants,
         )  # fmt: skip
         back_x = None
@@ -285,9 +287,10 @@ class _Block(torch.autograd.Function):
 
 
 def _weights(tables: Tables, weight: Tensor, bias: Tensor | None, f: Any) -> Weights:
+    """Those of the forward pass; without ``groups``, which the gradient of the input alone needs."""
     values = weight.detach().numpy()
     biases = np.empty(0, f) if bias is None else bias.detach().numpy()
-    return Weights(tables.runs(values), tables.groups(values), tables.dense(values), biases)
+    return Weights(tables.runs(values), np.empty(0, f), tables.dense(values), biases)
 
 
 def _maps(x: Tensor) -> np.ndarray:
