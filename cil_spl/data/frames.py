@@ -7,9 +7,12 @@ recording's frames always sum to its number of events.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numba
 import numpy as np
 
+from cil_spl.base.sources import BASE, text_of
 from cil_spl.base.threads import in_threads, next_of
 from cil_spl.data.options import check_bins as check_bins
 
@@ -76,23 +79,30 @@ def frames(
     return out.transpose(0, 1, 4, 2, 3)  # T B H W C -> T B C H W
 
 
-@numba.njit(cache=True, nogil=True)
-def _count(counter, events, offsets, edges_us, out, outside):  # type: ignore[no-untyped-def]
-    bins, _, height, width, channels = out.shape
-    while True:
-        b = next_of(counter)
-        if b >= len(offsets) - 1:
-            return
-        at = 0
-        for i in range(offsets[b], offsets[b + 1]):
-            event = events[i]
-            while at + 1 < bins and event.t >= edges_us[b, at + 1]:
-                at += 1
-            x, y, c = event.x, event.y, (event.p if channels > 1 else 0)
-            if not (0 <= x < width and 0 <= y < height and 0 <= c < channels):
-                outside[b] = i
-                break
-            out[at, b, y, x, c] += 1
+def _kept(sources: str) -> Any:
+    @numba.njit(cache=True, nogil=True)
+    def count(counter, events, offsets, edges_us, out, outside):  # type: ignore[no-untyped-def]
+        _ = sources
+        bins, height, width, channels = len(out), out.shape[2], out.shape[3], out.shape[4]
+        while True:
+            b = next_of(counter)
+            if b >= len(offsets) - 1:
+                return
+            at = 0
+            for i in range(offsets[b], offsets[b + 1]):
+                event = events[i]
+                while at + 1 < bins and event.t >= edges_us[b, at + 1]:
+                    at += 1
+                x, y, c = event.x, event.y, (event.p if channels > 1 else 0)
+                if not (0 <= x < width and 0 <= y < height and 0 <= c < channels):
+                    outside[b] = i
+                    break
+                out[at, b, y, x, c] += 1
+
+    return count
+
+
+_count = _kept(text_of(BASE / "threads.py"))
 
 
 @numba.njit(cache=True, nogil=True)

@@ -1,8 +1,6 @@
 """The two functions that Python calls; they alone are kept on disk.
 
-numba compiles a kept function again when its own file has changed, and knows nothing of the files of the functions that
-it calls. So those are compiled with it, never kept by themselves, and the text of all files here belongs to what it is
-found by: numba reads that off the variables of the function around it.
+What they call is compiled with them, never kept by itself. How they are found again: :mod:`cil_spl.base.sources`.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import Any
 
 from numba import njit
 
-from cil_spl.base.sources import text_of
+from cil_spl.base.sources import BASE, text_of
 from cil_spl.chip.kernels.chain import run_chain
 from cil_spl.chip.kernels.depth_first import run_depth_first
 
@@ -31,4 +29,4 @@ def _kept(sources: str) -> tuple[Any, Any]:
     return chain, depth_first
 
 
-chain, depth_first = _kept(text_of(Path(__file__).parent))
+chain, depth_first = _kept(text_of(Path(__file__).parent, BASE / "threads.py"))

@@ -1,8 +1,6 @@
 """The functions that Python calls, each run by several threads at once; they alone are kept on disk.
 
-numba compiles a kept function again when its own file has changed, and knows nothing of the files of the functions that
-it calls. So the text of all files here belongs to what it is found by: numba reads that off the variables of the
-function around it.
+How they are found again: :mod:`cil_spl.base.sources`.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ from typing import Any
 
 from numba import njit
 
-from cil_spl.base.sources import text_of
+from cil_spl.base.sources import BASE, text_of
 from cil_spl.base.threads import next_of
 from cil_spl.models.kernels import block, neurons
 
@@ -110,6 +108,6 @@ def _blocks(sources: str) -> tuple[Any, Any]:
     return forward, backward
 
 
-_sources = text_of(Path(__file__).parent)
+_sources = text_of(Path(__file__).parent, BASE / "threads.py")
 run, back, observed_run, observed_back = _neurons(_sources)
 forward, backward = _blocks(_sources)
