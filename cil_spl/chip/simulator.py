@@ -13,7 +13,6 @@ What real silicon adds (parallel cores, jitter, losses) is left to :mod:`cil_spl
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.sources import say_if_it_compiles
 from cil_spl.chip.die import Die
 from cil_spl.chip.kernels.tables import Buffers, EventLists
 from cil_spl.chip.network import ChipNetwork
@@ -246,24 +246,10 @@ class _Run:
         kernel: Any = compiled.chain if self.program.layer_by_layer else compiled.depth_first
         recordings = EventLists(self.events, self.offsets, self.edges_us)
         args = (np.zeros(1, np.int64), recordings, self.program.tables, self.order, answer, self.program.deviations)
-        _say_if_it_compiles(kernel)
+        say_if_it_compiles(kernel, "the chip simulator")
         helpers = [threading.Thread(target=kernel, args=args) for _ in range(self.threads - 1)]
         for helper in helpers:
             helper.start()
         kernel(*args)
         for helper in helpers:
             helper.join()
-
-
-_told: set[str] = set()
-
-
-def _say_if_it_compiles(kernel: Any) -> None:
-    from pathlib import Path
-
-    name = kernel.py_func.__name__
-    if name in _told or kernel.signatures:
-        return
-    _told.add(name)
-    if not any(Path(kernel.stats.cache_path).glob(f"compiled.*.{name}-*.nbi")):
-        print("compiling the chip simulator (once; some 20 seconds)", file=sys.stderr, flush=True)

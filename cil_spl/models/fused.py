@@ -19,6 +19,7 @@ import sinabs.layers as sl
 import torch
 from torch import Tensor
 
+from cil_spl.base.sources import say_if_it_compiles
 from cil_spl.base.threads import in_threads
 from cil_spl.models.kernels import compiled
 from cil_spl.models.kernels.block import Seen, Weights
@@ -238,6 +239,7 @@ class _Block(torch.autograd.Function):
             part = steps
         rows = steps if keep else -(-steps // part) - 1
         saved = np.empty((rows if wanted else 0, batch, shape.span), f)
+        say_if_it_compiles(compiled.forward, "the pass through convolutions and neurons")
         chunks, weights = min(batch, CHUNKS), _weights(tables, weight, bias, f)
         in_threads(
             compiled.forward, chunks, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
