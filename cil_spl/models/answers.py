@@ -37,13 +37,15 @@ def stepped_answer(net: Net, device: torch.device | None = None) -> Answer:
     def answer(batch: Batch) -> Activity:
         frames = batch.frames.to(device)
         with evaluating(net):
-            out, _, spikes = forward(net, frames, record=names)
+            if plan.delays:
+                out, _, spikes = forward(net, frames, record=names)
+                shown = frames
+            else:  # what reaches a layer is a sum, whatever the order of its steps
+                out, _, sums = forward(net, frames, ends=False, total=names)
+                spikes = {name: one[None] for name, one in sums.items()}  # B ... -> 1 B ...
+                shown = frames.sum(0, keepdim=True)
         events = {owner[name]: _numpy(spikes[name].flatten(2).sum(dim=(0, 2))) for name in names}
-        shown = None if batch.edges_us is None else frames
-        if not plan.delays:  # then what reaches a layer is a sum, whatever the order of its steps
-            shown = None if shown is None else shown.sum(0, keepdim=True)
-            spikes = {name: one.sum(0, keepdim=True) for name, one in spikes.items()}
-        reached = traffic(net, shown, spikes)
+        reached = traffic(net, None if batch.edges_us is None else shown, spikes)
         synops = {
             # A pixel's events, all features and steps together, each reach so many neurons.
             name: _numpy((into.sum(dim=(0, 2)) * reach[name]).sum(dim=(1, 2)))  # T B C H W -> B H W -> B

@@ -87,7 +87,8 @@ def run(
     pooled: bool,
     end: bool,
     recompute: bool,
-) -> tuple[Tensor, Tensor]:
+    total: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
     """A block through all time steps, see :func:`fused.run_block`; its pooling too where ``pooled``."""
     conv: Any = net.get_submodule(block.conv)
     neuron: Any = net.get_submodule(block.neuron)
@@ -100,7 +101,7 @@ def run(
     counts, states = observed or (None, None)
     return fused.run_block(
         neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,
-        end, recompute,
+        end, recompute, total,
     )  # fmt: skip
 
 

@@ -50,6 +50,7 @@ def forward(
     weigh: Weigh = plain,
     fire: Fire = neurons.run,
     ends: bool = True,
+    total: Collection[str] = (),
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """Run a network through all time steps of a batch.
 
@@ -63,25 +64,27 @@ def forward(
         weigh: what a layer with weights does.
         fire: what a layer of neurons does.
         ends: whether the states after the last step are wanted; a convolution need not be computed for them alone.
+        total: names of layers of neurons whose output is wanted as its sum over the steps, which costs less.
 
     Returns:
         the output, the states after the last step (some of them, where they are not wanted), and the records by name.
 
     Shape:
-        frames: (T, B, C, H, W). Output: (T, B, K). Records: (T, B, ...).
+        frames: (T, B, C, H, W). Output: (T, B, K). Records: (T, B, ...), of a total (B, ...).
     """
     state = dict(state or {})
     observed = observed or {}
     if not net.plan.has_feedback():
-        return _run(net, frames, state, observed, record, weigh, fire, ends)
-    outputs, records = [], {name: [] for name in record}  # type: ignore[var-annotated]
+        return _run(net, frames, state, observed, record, weigh, fire, ends, total)
+    outputs, records = [], {name: [] for name in (*record, *total)}  # type: ignore[var-annotated]
     for t in range(len(frames)):
         seen = {name: at(one, t) for name, one in observed.items()}
-        out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire, True)
+        out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire, True, total)
         outputs.append(out)
-        for name in record:
+        for name in records:
             records[name].append(found[name])
-    return torch.cat(outputs), state, {name: torch.cat(parts) for name, parts in records.items()}
+    put = {name: torch.cat(parts) if name in record else torch.stack(parts).sum(0) for name, parts in records.items()}
+    return torch.cat(outputs), state, put
 
 
 def at(seen: Observation, t: int) -> Observation:
@@ -98,11 +101,12 @@ def _run(
     weigh: Weigh,
     fire: Fire,
     ends: bool,
+    total: Collection[str],
 ) -> tuple[Tensor, State, dict[str, Tensor]]:
     """The steps of ``frames`` at once; a delay, which a plan with feedback has, holds for one of them."""
     kinds = net.plan.kinds
     delays = net.plan.delays
-    in_one = _OnePass(net, {*record, *delays.values()}, weigh, fire, ends)
+    in_one = _OnePass(net, {*record, *delays.values()}, weigh, fire, ends, total)
 
     def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
         kind = kinds[name]
@@ -110,6 +114,8 @@ def _run(
             return in_one.layer(name, module, inputs[0], state, observed.get(name))
         if neurons.is_spiking(module):
             out, state[name] = fire(name, module, inputs[0], state.get(name), observed.get(name))
+            if name in total:
+                in_one.totals[name] = out.detach().sum(0)
             return out
         if kind.over == "time":
             out, state[name] = module(*inputs, state.get(name))
@@ -118,7 +124,7 @@ def _run(
 
     if not delays:
         out, records = walk(net, frames, layer, record)
-        return out, state, records
+        return out, state, records | in_one.totals
     shapes = {} if all(name in state for name in delays) else net.plan.shapes()
     given = {
         name: state[name][None] if name in state else frames.new_zeros(1, frames.shape[1], *shapes[name])
@@ -126,14 +132,17 @@ def _run(
     }
     out, found = walk(net, frames, layer, {*record, *delays.values()}, given)
     state |= {name: (frames if source == INPUT else found[source])[0] for name, source in delays.items()}
-    return out, state, {name: found[name] for name in record}
+    return out, state, {name: found[name] for name in record} | in_one.totals
 
 
 class _OnePass:
     """The blocks of a walk that are computed in one pass (:mod:`cil_spl.models.blocks`), when neurons are reached."""
 
-    def __init__(self, net: Net, wanted: Collection[str], weigh: Weigh, fire: Fire, ends: bool) -> None:
-        self.net, self.wanted, self.ends = net, wanted, ends
+    def __init__(
+        self, net: Net, wanted: Collection[str], weigh: Weigh, fire: Fire, ends: bool, total: Collection[str]
+    ) -> None:
+        self.net, self.wanted, self.ends, self.total = net, wanted, ends, total
+        self.totals: dict[str, Tensor] = {}
         common = weigh is plain and (fire is neurons.run or isinstance(fire, straight_through))
         self.blocks = net.blocks if common and net.backend.backend != "sinabs" else {}
         self.through = fire.names if isinstance(fire, straight_through) else ()
@@ -148,7 +157,7 @@ class _OnePass:
         if block.conv in self.wanted or blocks.reason_against(block, self.net, x) is not None:
             return False
         if not blocks.pays(self.net.get_submodule(name)):
-            if not (backend.recompute and torch.is_grad_enabled()):
+            if not (backend.recompute and torch.is_grad_enabled()) or block.neuron in self.total:
                 return False
             self.again.add(name)
         self.taken.add(name)
@@ -163,7 +172,10 @@ class _OnePass:
                 x, end = blocks.run_again(block, net, x, state.get(name), through, observed, pooled)
             else:
                 start = state.get(name, neurons.initial(module))
-                x, end = blocks.run(block, net, x, start, through, observed, pooled, ends, lean)
+                counted = name in self.total
+                x, end, total = blocks.run(block, net, x, start, through, observed, pooled, ends, lean, counted)
+                if counted:
+                    self.totals[name] = total
             if ends:
                 state[name] = end
             return x

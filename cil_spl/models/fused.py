@@ -96,8 +96,9 @@ def run_block(
     states: Tensor | None = None,
     end: bool = True,
     recompute: bool = False,
-) -> tuple[Tensor, Tensor]:
-    """A convolution, its neurons and their pooling: pooled spikes of all steps, and the last state.
+    total: bool = False,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """A convolution, its neurons and their pooling: pooled spikes of all steps, the last state, and the spikes' sum.
 
     Args:
         conv: its stride and padding.
@@ -106,10 +107,13 @@ def run_block(
         counts, states: what another machine was observed to do, as in :func:`run`.
         end: whether the last state is wanted; an empty tensor otherwise. Where it is not, and the counts are another
             machine's, the forward pass computes nothing.
+        total: whether the sum of the spikes over all steps, not pooled, is wanted; an empty tensor otherwise. It has no
+            gradient.
         recompute: have the backward pass compute the membranes again, also where keeping them is faster.
 
     Shape:
-        x: (T, B, C, H, W); weight: (F, C, ky, kx); start: (B, F, H', W'); returns (T, B, F, H'', W''), (B, F, H', W').
+        x: (T, B, C, H, W); weight: (F, C, ky, kx); start: (B, F, H', W'); returns (T, B, F, H'', W''),
+        (B, F, H', W') and the same.
     """
     kernel: Any = tuple(weight.shape[2:])
     source: Any = tuple(x.shape[2:])
@@ -117,7 +121,7 @@ def run_block(
     constants = _constants(layer, straight_through, TYPES[x.dtype])
     init = start if isinstance(start, Tensor) else None
     at_rest = 0.0 if isinstance(start, Tensor) else start
-    return _Block.apply(x, weight, bias, init, counts, states, (constants, tables, at_rest, end, recompute))
+    return _Block.apply(x, weight, bias, init, counts, states, (constants, tables, at_rest, end, recompute, total))
 
 
 @lru_cache(maxsize=256)
@@ -223,9 +227,9 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor | None, counts: Any, states: Any,
-        rest: tuple[Neurons, Tables, float, bool, bool],
-    ) -> tuple[Tensor, Tensor]:  # fmt: skip
-        constants, tables, at_rest, with_end, recompute = rest
+        rest: tuple[Neurons, Tables, float, bool, bool, bool],
+    ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+        constants, tables, at_rest, with_end, recompute, counted = rest
         shape = tables.shape
         f = TYPES[x.dtype]
         steps, batch = x.shape[:2]
@@ -233,7 +237,8 @@ class _Block(torch.autograd.Function):
         part = 1 if keep else max(1, min(steps, PART_BYTES // (shape.size * x.element_size())))
         height, width = shape.out_height // shape.pool_y, shape.out_width // shape.pool_x
         out = np.empty((steps, batch, height * width * shape.features), f)
-        end = np.empty((batch if with_end else 0, shape.out_height * shape.out_width * shape.features), f)
+        size = shape.out_height * shape.out_width * shape.features
+        end, total = np.empty((batch if with_end else 0, size), f), np.empty((batch if counted else 0, size), f)
         wanted = any(ctx.needs_input_grad[:4])
         if counts is not None and not with_end and steps * shape.size * x.element_size() <= REPLACED_BYTES:
             part = steps
@@ -243,17 +248,21 @@ class _Block(torch.autograd.Function):
         chunks, weights = min(batch, CHUNKS), _weights(tables, weight, bias, f)
         in_threads(
             compiled.forward, chunks, chunks, _maps(x), _first(start, batch, shape, at_rest, f),
-            Seen(_seen(counts, f), _seen(states, f)), weights, out, end, saved, part, shape, tables.pixels, constants,
+            Seen(_seen(counts, f), _seen(states, f)), weights, out, end, total, saved, part, shape, tables.pixels,
+            constants,
         )  # fmt: skip
         ctx.save_for_backward(x, weight, bias, start, counts, states, torch.from_numpy(saved))
         ctx.rest, ctx.part, ctx.weights = rest, part, weights
         ctx.set_materialize_grads(False)
-        last = torch.from_numpy(end).view(len(end), shape.out_height, shape.out_width, shape.features)
+        maps = (shape.out_height, shape.out_width, shape.features)
+        last, summed = (torch.from_numpy(one).view(len(one), *maps) for one in (end, total))
         spikes = torch.from_numpy(out).view(steps, batch, height, width, shape.features)
-        return spikes.permute(FIRST), last.permute(0, 3, 1, 2)  # ... H W F -> ... F H W
+        summed = summed.permute(0, 3, 1, 2)  # B H W F -> B F H W
+        ctx.mark_non_differentiable(summed)
+        return spikes.permute(FIRST), last.permute(0, 3, 1, 2), summed
 
     @staticmethod
-    def backward(ctx: Any, grad_spikes: Tensor | None, grad_end: Tensor | None) -> Any:
+    def backward(ctx: Any, grad_spikes: Tensor | None, grad_end: Tensor | None, _: Any) -> Any:
         x, weight, bias, start, counts, states, saved = ctx.saved_tensors
         constants, tables, at_rest, *_ = ctx.rest
         shape = tables.shape

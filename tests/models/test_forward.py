@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import pytest
 import torch
 
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward
 from cil_spl.models.neurons import Observation
+from cil_spl.models.options import Backend
 
 PLAN = plan_from(
     "p",
@@ -75,3 +79,18 @@ def test_an_observed_layer_is_what_the_next_one_sees() -> None:
     assert net.conv1.weight.grad is not None
     assert net.conv1.weight.grad.abs().sum() > 0
     assert counts.grad is None
+
+
+@pytest.mark.parametrize("backend", ["auto", "sinabs"])
+def test_a_total_is_the_sum_of_what_would_be_recorded(backend: Any) -> None:
+    torch.manual_seed(0)
+    net = build(PLAN, family="snn", neuron={"spike_threshold": 0.1}).compute_by(Backend(backend))
+    frames = torch.randint(0, 3, (5, 4, *PLAN.input_shape)).float()
+    names = [layer.name for layer in PLAN.layers if layer.kind == "neuron"]
+    out, _, records = forward(net, frames, record=names)
+    again, _, sums = forward(net, frames, total=names)
+    assert torch.equal(out, again)
+    assert set(sums) == set(names)
+    for name in names:
+        assert float(sums[name].sum()) > 0
+        assert torch.equal(sums[name], records[name].sum(0))

@@ -63,6 +63,7 @@ class Scratch(NamedTuple):
     carried: np.ndarray
     grad: np.ndarray
     delta: np.ndarray
+    total: np.ndarray
     padded: np.ndarray
     us: np.ndarray
     kept: np.ndarray
@@ -71,13 +72,14 @@ class Scratch(NamedTuple):
 
 
 @njit(nogil=True, inline="always")
-def scratch(like, shape, part, observed):  # type: ignore[no-untyped-def]
+def scratch(like, shape, part, observed, counted):  # type: ignore[no-untyped-def]
     """Room for the backward pass of parts of ``part`` steps; of no steps for the forward pass."""
     n, f, steps = shape.size, like.dtype, max(part, 1)
     m = n if part else 0
     return Scratch(
         np.zeros(n, f), np.zeros(n, f), np.zeros(n, f), np.zeros(n if observed else 0, f), np.zeros(m, f),
-        np.zeros(m, f), np.zeros(m, f), np.zeros(shape.in_size, f), np.zeros((steps, shape.span), f),
+        np.zeros(m, f), np.zeros(m, f), np.zeros(n if counted else 0, f), np.zeros(shape.in_size, f),
+        np.zeros((steps, shape.span), f),
         np.zeros((steps if observed else 0, shape.span), np.bool_), np.zeros((steps, shape.masks), np.uint64),
         np.zeros(steps, np.int64),
     )  # fmt: skip
@@ -110,16 +112,18 @@ def one_step(x, counts, states, weights, room, k, u, shape, pixels, p):  # type:
 
 
 @njit(nogil=True, inline="always")
-def forward(x, b, start, seen, weights, out, end, saved, room, part, shape, pixels, p):  # type: ignore[no-untyped-def]
+def forward(x, b, start, seen, weights, out, end, total, saved, room, part, shape, pixels, p):  # type: ignore[no-untyped-def]
     """Recording ``b`` through all time steps.
 
-    Shapes: x (T, B, H W C), start (B, N) or (1, N), end (B, N) or (0, N), out (T, B, N'). saved: the membranes u of all
-    steps, (T, B, span); or the states before each part of ``part`` steps but the first, (parts - 1, B, span); or none.
+    Shapes: x (T, B, H W C), start (B, N) or (1, N), out (T, B, N'); end and total, the spikes of all steps, (B, N) or
+    (0, N). saved: the membranes u of all steps, (T, B, span); or the states before each part of ``part`` steps but the
+    first, (parts - 1, B, span); or none.
     """
     a = shape.first
     clear(room.v)
     into_map(start[b if len(start) > 1 else 0], room.v, shape)
     observed, with_states = len(seen.counts) > 0, len(seen.states) > 0
+    clear(room.total)
     replaced = observed and len(end) == 0 and part >= len(x)  # nobody asks what these neurons did
     for t in range(len(x)):
         if t and t % part == 0 and 0 < len(saved) < len(x):
@@ -132,8 +136,12 @@ def forward(x, b, start, seen, weights, out, end, saved, room, part, shape, pixe
             u = saved[t, b] if len(saved) == len(x) else room.us[0]
             one_step(x[t, b], counts, states, weights, room, 0, u, shape, pixels, p)
         pool(room.spikes, out[t, b], shape)
+        for i in range(len(room.total)):
+            room.total[i] += room.spikes[i]
     if len(end):
         out_of_map(room.v, end[b], shape)
+    if len(total):
+        out_of_map(room.total, total[b], shape)
 
 
 @njit(nogil=True, inline="always")

@@ -77,16 +77,16 @@ def _blocks(sources: str) -> tuple[Any, Any]:
     """Recordings of a batch through a convolution, neurons and pooling, in ``chunks``; see :mod:`.block`."""
 
     @njit(nogil=True, cache=True)
-    def forward(counter, chunks, x, start, seen, weights, out, end, saved, part, shape, pixels, p):  # type: ignore[no-untyped-def]
+    def forward(counter, chunks, x, start, seen, weights, out, end, total, saved, part, shape, pixels, p):  # type: ignore[no-untyped-def]
         _ = sources
         batch = x.shape[1]
-        room = block.scratch(x, shape, 0, len(seen.counts) > 0)
+        room = block.scratch(x, shape, 0, len(seen.counts) > 0, len(total) > 0)
         while True:
             chunk = next_of(counter)
             if chunk >= chunks:
                 return
             for b in range(chunk * batch // chunks, (chunk + 1) * batch // chunks):
-                block.forward(x, b, start, seen, weights, out, end, saved, room, part, shape, pixels, p)
+                block.forward(x, b, start, seen, weights, out, end, total, saved, room, part, shape, pixels, p)
 
     @njit(nogil=True, cache=True)
     def backward(  # type: ignore[no-untyped-def]
@@ -94,7 +94,7 @@ def _blocks(sources: str) -> tuple[Any, Any]:
     ):  # fmt: skip
         _ = sources
         batch, chunks = x.shape[1], len(by_bias)
-        room = block.scratch(x, shape, part, len(seen.counts) > 0)
+        room = block.scratch(x, shape, part, len(seen.counts) > 0, False)
         while True:
             chunk = next_of(counter)
             if chunk >= chunks:
