@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.quantize import make_aware
-from cil_spl.methods import bptt
+from cil_spl.methods import bptt, sltt
 from cil_spl.models import blocks, fused, neurons
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.forward import forward, straight_through
@@ -23,6 +24,8 @@ from cil_spl.models.neurons import Observation
 from cil_spl.models.options import Backend
 from cil_spl.models.plan import Layer, Plan
 from cil_spl.models.presets import PRESETS
+from cil_spl.training.update import Trainer
+from tests.methods.test_methods import context
 
 BLOCKS: list[dict[str, Any]] = [
     {"conv": 4, "kernel": 3, "padding": 1, "pool": 2},
@@ -404,3 +407,18 @@ def test_where_it_is_asked_for_the_layer_that_cannot_is_named(neuron: dict, reas
     assert str(caught.value) == (
         f"neurons.backend=fused: layer spike1 is computed step by step, because {reason}; use auto"
     )
+
+
+@pytest.mark.parametrize("method", [bptt, sltt])
+@pytest.mark.parametrize("preset", ["quickstart", "scnn6"])
+def test_methods_train_on_it(preset: str, method: Any, taken: Counter[str], tmp_path: Path) -> None:
+    """All forward passes of a method: of each, the convolutions in one pass, the output's neurons alone."""
+    plan = plan_from(preset, PRESETS[preset], (2, 8, 8), 3)
+    ctx = context(tmp_path, plan=plan, trainer=Trainer(epochs=1, batch_size=30))
+    ctx.scale(ctx.build("snn"), 1.0)  # layer by layer, as training does first
+    before = 2 * taken["run"]
+    method.train(ctx)
+    convolutions = sum("conv" in layer for layer in PRESETS[preset])
+    assert taken["run_block"] == convolutions * (taken["run"] - before)
+    assert taken["run_block"] > 0
+    assert not taken["_step_by_step"]
