@@ -55,10 +55,12 @@ def reason_against(block: Block, net: nn.Module, x: Tensor) -> str | None:
     """Why a block is computed layer by layer, None if it is not: what its modules are or do is not known here."""
     conv, neuron = net.get_submodule(block.conv), net.get_submodule(block.neuron)
     pool: Any = None if block.pool is None else net.get_submodule(block.pool)
-    if not isinstance(conv, nn.Conv2d) or type(conv).forward is not nn.Conv2d.forward or _watched(conv):
+    if not isinstance(conv, nn.Conv2d) or not _is_torchs(conv) or _watched(conv):
         return "its convolution is not torch's own"
     if conv.groups > 1 or conv.dilation != (1, 1) or isinstance(conv.padding, str) or conv.padding_mode != "zeros":
         return "its convolution has groups, dilation or another padding than zeros"
+    if not _fits(block, conv, x):
+        return "its convolution is made for other maps"
     if _watched(neuron):
         return "its neurons have hooks"
     if x.device.type != "cpu" or x.dtype not in fused.TYPES or conv.weight.dtype != x.dtype:
@@ -73,8 +75,22 @@ def pays(conv: Any) -> bool:
     return conv.weight.numel() <= LARGEST
 
 
+def _is_torchs(conv: nn.Conv2d) -> bool:
+    kind = type(conv)
+    return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+
+
+def _fits(block: Block, conv: Any, x: Tensor) -> bool:
+    """Whether maps have the convolution's channels, and are not smaller than its kernel and the pooling's window."""
+    size = zip(x.shape[3:], conv.kernel_size, conv.stride, conv.padding, block.window, strict=True)
+    return (
+        x.dim() == 5 and x.shape[2] == conv.in_channels and all((n + 2 * p - k) // s + 1 >= w for n, k, s, p, w in size)
+    )
+
+
 def _watched(module: nn.Module) -> bool:
-    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+    before, after = module._forward_pre_hooks, module._forward_hooks
+    return bool(before or after or module._backward_pre_hooks or module._backward_hooks)
 
 
 def run(
@@ -97,7 +113,7 @@ def run(
         gain = 1 - neuron.alpha_mem_calculated
         weight, bias = weight * gain, None if bias is None else bias * gain
     window = block.window if pooled else (1, 1)
-    average = block.pool is not None and isinstance(net.get_submodule(block.pool), nn.AvgPool2d)
+    average = not pooled or block.pool is None or isinstance(net.get_submodule(block.pool), nn.AvgPool2d)
     counts, states = observed or (None, None)
     return fused.run_block(
         neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,

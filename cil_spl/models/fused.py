@@ -31,11 +31,8 @@ TYPES = {torch.float32: np.float32, torch.float64: np.float64}
 SURROGATES = (sina.PeriodicExponential, sina.SingleExponential, Triangle, Sigmoid)
 LAST, FIRST = (0, 1, 3, 4, 2), (0, 1, 4, 2, 3)  # T B C H W -> T B H W C, and back
 CHUNKS = 16  # of a batch; the gradient of each is summed by itself
-PART_BYTES = (
-    1 << 19
-)  # membranes of a recording that the backward pass has at a time: what stays in the second-level cache
-
-
+# Membranes of a recording that the backward pass has at a time: what stays in the second-level cache.
+PART_BYTES = 1 << 19
 REPLACED_BYTES = 1 << 25  # as much, where the forward pass is another machine's and computes no states to go on from
 KEEP_FROM = 64  # inputs of a neuron, from which computing its membrane again takes longer than reading it
 
@@ -57,6 +54,8 @@ def reason_against(layer: sl.LIF) -> str | None:
         return "each channel has a threshold"
     if layer.spike_threshold.requires_grad or layer.alpha_mem_calculated.requires_grad:
         return "threshold or time constant is trained"
+    if layer.alpha_mem_calculated.numel() > 1 or (layer.min_v_mem is not None and layer.min_v_mem.numel() > 1):
+        return "each channel has a time constant or a lower bound"
     return None
 
 
@@ -119,9 +118,14 @@ def run_block(
     source: Any = tuple(x.shape[2:])
     tables = _tables(source, weight.shape[0], kernel, *conv, pool, average, 64 // x.element_size())
     constants = _constants(layer, straight_through, TYPES[x.dtype])
-    init = start if isinstance(start, Tensor) else None
+    shape = tables.shape
+    neurons = (x.shape[1], shape.features, shape.out_height, shape.out_width)
+    init = start.to(x.dtype).expand(neurons) if isinstance(start, Tensor) else None
     at_rest = 0.0 if isinstance(start, Tensor) else start
-    return _Block.apply(x, weight, bias, init, counts, states, (constants, tables, at_rest, end, recompute, total))
+    # The kernels read as many numbers of this type as there are neurons, whatever they are given.
+    counts, states = (None if s is None else s.to(x.dtype).expand(len(x), *neurons) for s in (counts, states))
+    rest = (constants, tables, at_rest, end, recompute, total, average)
+    return _Block.apply(x, weight, bias, init, counts, states, rest)
 
 
 @lru_cache(maxsize=256)
@@ -227,9 +231,9 @@ class _Block(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, start: Tensor | None, counts: Any, states: Any,
-        rest: tuple[Neurons, Tables, float, bool, bool, bool],
+        rest: tuple[Neurons, Tables, float, bool, bool, bool, bool],
     ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-        constants, tables, at_rest, with_end, recompute, counted = rest
+        constants, tables, at_rest, with_end, recompute, counted, average = rest
         shape = tables.shape
         f = TYPES[x.dtype]
         steps, batch = x.shape[:2]
@@ -251,19 +255,20 @@ class _Block(torch.autograd.Function):
             Seen(_seen(counts, f), _seen(states, f)), weights, out, end, total, saved, part, shape, tables.pixels,
             constants,
         )  # fmt: skip
-        ctx.save_for_backward(x, weight, bias, start, counts, states, torch.from_numpy(saved))
-        ctx.rest, ctx.part, ctx.weights = rest, part, weights
-        ctx.set_materialize_grads(False)
         maps = (shape.out_height, shape.out_width, shape.features)
         last, summed = (torch.from_numpy(one).view(len(one), *maps) for one in (end, total))
-        spikes = torch.from_numpy(out).view(steps, batch, height, width, shape.features)
-        summed = summed.permute(0, 3, 1, 2)  # B H W F -> B F H W
+        last, summed = last.permute(0, 3, 1, 2), summed.permute(0, 3, 1, 2)  # B H W F -> B F H W
+        spikes = torch.from_numpy(out).view(steps, batch, height, width, shape.features).permute(FIRST)
+        kept = None if average else spikes
+        ctx.save_for_backward(x, weight, bias, start, counts, states, torch.from_numpy(saved), kept)
+        ctx.rest, ctx.part, ctx.weights = rest, part, weights
+        ctx.set_materialize_grads(False)
         ctx.mark_non_differentiable(summed)
-        return spikes.permute(FIRST), last.permute(0, 3, 1, 2), summed
+        return spikes, last, summed
 
     @staticmethod
     def backward(ctx: Any, grad_spikes: Tensor | None, grad_end: Tensor | None, _: Any) -> Any:
-        x, weight, bias, start, counts, states, saved = ctx.saved_tensors
+        x, weight, bias, start, counts, states, saved, pooled = ctx.saved_tensors
         constants, tables, at_rest, *_ = ctx.rest
         shape = tables.shape
         f = TYPES[x.dtype]
@@ -273,6 +278,8 @@ class _Block(torch.autograd.Function):
             grad_spikes = x.new_zeros(1).expand(
                 steps, batch, shape.features, shape.out_height // shape.pool_y, shape.out_width // shape.pool_x
             )
+        elif pooled is not None:  # sinabs' sum hands no gradient to a window without spikes
+            grad_spikes = grad_spikes * (pooled != 0)
         carried = np.zeros((batch, neurons), f) if grad_end is None else _states(grad_end).copy()
         frame = shape.height * shape.width * shape.channels
         weights: Weights = ctx.weights

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cil_spl.data import draws
-from cil_spl.data.augment import draws_of_place
+from cil_spl.data.augment_compiled import draws_of_place
 
 WORD = st.integers(0, 2**32 - 1)
 

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from hydra import compose, initialize_config_module
 from torch import nn
 
+from cil_spl import schema
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
+from cil_spl.models.configured import plan_of
 from cil_spl.models.neurons import make, weights_of
-from cil_spl.training.context import MASTER, Frames, begin
+from cil_spl.models.options import Backend
+from cil_spl.tasks.classification import classification
+from cil_spl.training.context import MASTER, Frames, begin, context_of
 from tests.methods.test_methods import context
 
 
@@ -78,3 +84,21 @@ def test_a_loss_is_weighed_by_the_share_of_its_batch(tmp_path: Path) -> None:
     outputs = torch.randn(3, 3)
     alone = ctx.task.loss(outputs, batch.target)
     torch.testing.assert_close(ctx.loss(outputs, batch), alone * 6 / 5)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ([], Backend("auto", False)),
+        (["neurons.backend=fused", "neurons.recompute=true"], Backend("fused", True)),
+        (["neurons.backend=sinabs", "quantize.aware=true"], Backend("sinabs", False)),
+    ],
+)
+def test_how_neurons_are_computed_reaches_the_network(overrides: list[str], expected: Backend, tmp_path: Path) -> None:
+    with initialize_config_module("cil_spl.conf", version_base="1.3"):
+        cfg = schema.check_config(compose("config", overrides=overrides))
+    record = SimpleNamespace(folder=tmp_path, log=lambda *_: None, warn=lambda *_: None)
+    task = classification()
+    net = context_of(cfg, plan_of(cfg, task), (), task, record, None).build("snn")
+    assert net.backend == expected
+    assert {module.backend for module in net.modules() if hasattr(module, "v_mem")} == {expected.backend}

@@ -122,6 +122,8 @@ def sum_back(delta, groups, out, shape, pixels):  # type: ignore[no-untyped-def]
         for phase_x in range(g.stride_x):
             x = (phase_x - g.padding_x) % g.stride_x
             high, wide = (g.height - y + g.stride_y - 1) // g.stride_y, (g.width - x + g.stride_x - 1) // g.stride_x
+            if high == 0 or wide == 0:
+                continue
             w = (phase_y * g.stride_x + phase_x) * g.channel_groups * g.rows * g.length * g.lanes
             pixel = (y * g.width + x) * g.channels
             for group in range(g.channel_groups):

@@ -149,7 +149,7 @@ def _psi(x, theta, kind, width, height):  # type: ignore[no-untyped-def]
 
 
 def _decay(distance, width):  # type: ignore[no-untyped-def]
-    """exp(-distance / width), float32 to the last bit but one. A library call would not run in SIMD."""
+    """exp(-distance / width), in float32 to 4e-7 of it, less far out. A library call would not run in SIMD."""
     raise NotImplementedError
 
 

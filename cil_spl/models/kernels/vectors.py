@@ -45,6 +45,15 @@ class _Floats:
         store = cgutils.get_or_insert_function(self.builder.module, call, name)
         self.builder.call(store, [value, self.pointer(data, index), ir.IntType(32)(self.align), mask])
 
+    def load_where(self, mask: Any, data: Any, index: Any) -> Any:
+        """Zeros in the other lanes, which are not read."""
+        condition = ir.VectorType(ir.IntType(1), self.lanes)
+        call = ir.FunctionType(self.type, [self.type.as_pointer(), ir.IntType(32), condition, self.type])
+        name = f"llvm.masked.load.v{self.lanes}f{8 * self.align}.p0"
+        load = cgutils.get_or_insert_function(self.builder.module, call, name)
+        zeros = ir.Constant(self.type, None)
+        return self.builder.call(load, [self.pointer(data, index), ir.IntType(32)(self.align), mask, zeros])
+
     def pointer(self, data: Any, index: Any) -> Any:
         return self.builder.bitcast(self.builder.gep(data, [index]), self.type.as_pointer())
 
@@ -114,7 +123,8 @@ def _pooling(back: bool, half: bool) -> Any:
                 corner = builder.add(builder.add(first, corner), shift)
                 mask = vectors.first(builder.sub(features, shift))
                 zero = ir.Constant(vectors.type, None)
-                builder.store(builder.fdiv(vectors.load(small, there), area) if back else zero, total)
+                value = builder.fdiv(vectors.load_where(mask, small, there), area) if back else zero
+                builder.store(value, total)
                 with cgutils.for_range(builder, pool_y) as dy, cgutils.for_range(builder, pool_x) as dx:
                     place = builder.add(corner, builder.mul(dy.index, row))
                     place = builder.add(place, builder.mul(dx.index, features))
