@@ -76,8 +76,8 @@ def pays(conv: Any) -> bool:
 
 
 def _is_torchs(conv: nn.Conv2d) -> bool:
-    kind = type(conv)
-    return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward
+    kind, put_in = type(conv), vars(conv).keys() & {"forward", "_conv_forward"}
+    return kind.forward is nn.Conv2d.forward and kind._conv_forward is nn.Conv2d._conv_forward and not put_in
 
 
 def _fits(block: Block, conv: Any, x: Tensor) -> bool:

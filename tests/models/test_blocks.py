@@ -272,6 +272,9 @@ FALLS_OFF = {
         "conv1", lambda: _like(nn.Conv2d(2, 4, 3, padding=1, padding_mode="circular", bias=False))
     ),
     "a convolution of another kind": put("conv1", lambda: _like(Doubled(2, 4, 3, padding=1, bias=False))),
+    "another forward": lambda net: setattr(
+        net.conv1, "forward", lambda x, conv=net.conv1: 2 * nn.Conv2d.forward(conv, x)
+    ),
     "a hook before": hook("conv1", "register_forward_pre_hook", lambda _, x: (2 * x[0],)),
     "a hook after": hook("conv1", "register_forward_hook", doubled),
     "a hook on the pooling": hook("pool1", "register_forward_hook", doubled),
