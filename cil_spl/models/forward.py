@@ -156,7 +156,7 @@ class _OnePass:
         backend = self.net.backend
         if block.conv in self.wanted or blocks.reason_against(block, self.net, x) is not None:
             return False
-        if not blocks.pays(self.net.get_submodule(name)):
+        if backend.backend != "fused" and not blocks.pays(self.net.get_submodule(name)):
             if not (backend.recompute and torch.is_grad_enabled()) or block.neuron in self.total:
                 return False
             self.again.add(name)
