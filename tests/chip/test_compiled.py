@@ -25,4 +25,4 @@ def test_a_change_of_any_file_changes_the_checksum(file: str, tmp_path: Path) ->
 @pytest.mark.parametrize("kernel", [compiled.chain, compiled.depth_first])
 def test_the_checksum_belongs_to_the_key(kernel) -> None:  # type: ignore[no-untyped-def]
     key = [cell.cell_contents for cell in kernel.py_func.__closure__]  # what numba makes its key of
-    assert key == [compiled.text_of(FOLDER, BASE / "threads.py")]
+    assert key == [compiled.text_of(FOLDER, BASE / "threads.py", BASE / "bits.py")]

@@ -29,4 +29,4 @@ def _kept(sources: str) -> tuple[Any, Any]:
     return chain, depth_first
 
 
-chain, depth_first = _kept(text_of(Path(__file__).parent, BASE / "threads.py"))
+chain, depth_first = _kept(text_of(Path(__file__).parent, BASE / "threads.py", BASE / "bits.py"))

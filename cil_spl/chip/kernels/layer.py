@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba import njit
 
+from cil_spl.base.bits import bits, lowest_bit
 from cil_spl.chip.kernels.chance import shuffle
 from cil_spl.chip.kernels.events import event, grown, neuron_of, no_events, time_of
 from cil_spl.chip.kernels.tables import ANY, CLOSE, NARROW, RECIPROCAL_BITS, SHAPES, SLACK, WIDE
@@ -15,11 +16,9 @@ from cil_spl.chip.kernels.vectors import (
     Masks,
     Window,
     apart,
-    bits,
     borrowed,
     exact,
     fixed,
-    lowest_bit,
     resident,
     wide,
 )

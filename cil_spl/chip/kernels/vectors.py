@@ -323,26 +323,6 @@ def _without_owner(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 @intrinsic
-def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
-    """Number of the lowest bit of a mask, 64 if it is zero."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.intp(types.uint64), generate
-
-
-@intrinsic
-def bits(typing_context, mask):  # type: ignore[no-untyped-def]
-    """How many bits of a mask are set."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.ctpop(args[0])
-
-    return types.intp(types.uint64), generate
-
-
-@intrinsic
 def apart(typing_context):  # type: ignore[no-untyped-def]
     """Keep the function that calls it apart from its own callers: in a large function, LLVM leaves in memory what a
     small loop counts."""

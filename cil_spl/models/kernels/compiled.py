@@ -108,6 +108,6 @@ def _blocks(sources: str) -> tuple[Any, Any]:
     return forward, backward
 
 
-_sources = text_of(Path(__file__).parent, BASE / "threads.py")
+_sources = text_of(Path(__file__).parent, BASE / "threads.py", BASE / "bits.py")
 run, back, observed_run, observed_back = _neurons(_sources)
 forward, backward = _blocks(_sources)

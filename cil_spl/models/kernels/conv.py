@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from cil_spl.base.bits import bits, lowest_bit
 from cil_spl.models.kernels import vectors as v
 
 _1 = np.uint64(1)
@@ -25,7 +26,7 @@ def find(x, masks):  # type: ignore[no-untyped-def]
                 if x[i] != 0:
                     mask |= _1 << np.uint64(i - 64 * k)
         masks[k] = mask
-        many += v.bits(mask)
+        many += bits(mask)
     return many
 
 
@@ -54,7 +55,7 @@ def add_events(x, masks, current, runs, shape, pixels):  # type: ignore[no-untyp
     for word in range(len(masks)):
         mask = masks[word]
         while mask:
-            k = np.uint64(64 * word + v.lowest_bit(mask))  # numba looks whether other indices are negative
+            k = np.uint64(64 * word + lowest_bit(mask))  # numba looks whether other indices are negative
             mask &= mask - _1
             _window(current, pixels.at[k], row, runs, pixels.run[k], lead, x[k], rows, groups)
 
@@ -66,7 +67,7 @@ def outer_events(x, masks, delta, runs, shape, pixels):  # type: ignore[no-untyp
     for word in range(len(masks)):
         mask = masks[word]
         while mask:
-            k = np.uint64(64 * word + v.lowest_bit(mask))
+            k = np.uint64(64 * word + lowest_bit(mask))
             mask &= mask - _1
             _window(runs, pixels.run[k], lead, delta, pixels.at[k], row, x[k], rows, groups)
 

@@ -262,16 +262,6 @@ outer, half_outer = _outer(False), _outer(True)
 
 
 @intrinsic
-def bits(typing_context, mask):  # type: ignore[no-untyped-def]
-    """How many bits of a mask are set."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.ctpop(args[0])
-
-    return types.intp(types.uint64), generate
-
-
-@intrinsic
 def copy(typing_context, into, at, source, first, many):  # type: ignore[no-untyped-def]
     """``into[at + i] = source[first + i]`` for ``i < many``."""
     n = types.intp
@@ -305,16 +295,6 @@ def nonzero(typing_context, x, at):  # type: ignore[no-untyped-def]
         return word
 
     return types.uint64(x, types.intp), generate
-
-
-@intrinsic
-def lowest_bit(typing_context, mask):  # type: ignore[no-untyped-def]
-    """Number of the lowest bit of a mask, 64 if it is zero."""
-
-    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.intp(types.uint64), generate
 
 
 @intrinsic
