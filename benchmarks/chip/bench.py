@@ -298,7 +298,7 @@ def lines() -> list[dict[str, Any]]:
     for n in (1000, 4000, 16_000, 64_000):
         one = case("", network, [recording(rng, (2, 34, 34), n) for _ in range(4)])
         seconds = best(lambda one=one: simulate(one.network, one.events, one.offsets, threads=1), 7)
-        rows.append(("events a recording", n, seconds))
+        rows.append(("events per recording", n, seconds))
     for batch in (4, 16, 64, 256):
         one = case("", network, [recording(rng, (2, 34, 34), 4000) for _ in range(batch)])
         seconds = best(lambda one=one: simulate(one.network, one.events, one.offsets, threads=1), 7)

@@ -11,7 +11,6 @@ other work on the machine disturbs less.
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
 import os
 import resource
@@ -24,7 +23,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from machine import processor
+from machine import about
 from markdown import table
 
 HERE = Path(__file__).resolve().parent
@@ -122,18 +121,6 @@ def judged(what: str, seconds: float, worked: float, aim: float) -> dict[str, An
         "user + sys, s": f"{worked:.2f}",
         "aim": f"{aim:g} s",
         "reached": "yes" if seconds <= aim else "no",
-    }
-
-
-def about() -> dict[str, Any]:
-    """When, on what and with what a part was measured."""
-    commit = ["git", "-C", str(HERE), "rev-parse", "--short=9", "HEAD"]
-    done = subprocess.run(commit, capture_output=True, text=True, check=False)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": processor(),
-        "load": round(os.getloadavg()[0], 2),
-        "commit": done.stdout.strip(),
     }
 
 

@@ -14,13 +14,11 @@ beside it. The peers come by ``pip install -e '.[peers]'``; those that are not t
 from __future__ import annotations
 
 import argparse
-import datetime
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +26,7 @@ import cil_spl  # noqa: F401  (before torch: it sets what torch's libraries read
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from machine import processor
+from machine import about
 from markdown import table
 from turns import Options, told
 
@@ -99,7 +97,7 @@ def main() -> None:
     for name in given.part:
         found = PARTS[name](options)
         print("\n\n".join(table(title, rows) for title, rows in found if rows), end="\n\n", flush=True)
-        known[name] = about() | {"tables": found}
+        known[name] = about() | {"torch": version("torch"), "tables": found}
         if given.write:
             record(known)
 
@@ -151,21 +149,6 @@ def against(given: argparse.Namespace) -> int:
     bins = [str(n) for n in given.bins or (1, 10)]
     arguments = [*given.overrides, "--repeats", str(given.repeats or 20), *start, "--bins", *bins]
     return compare(given.against, HERE / "worker.py", arguments)
-
-
-def about() -> dict[str, Any]:
-    """When, on what and with what a part was measured."""
-    import torch
-
-    commit = ["git", "-C", str(HERE), "rev-parse", "--short=9", "HEAD"]
-    done = subprocess.run(commit, capture_output=True, text=True, check=False)
-    return {
-        "date": datetime.date.today().isoformat(),
-        "machine": processor(),
-        "load": round(os.getloadavg()[0], 2),
-        "torch": torch.__version__,
-        "commit": done.stdout.strip(),
-    }
 
 
 def record(known: dict[str, Any], results: Path = RESULTS, readme: Path = README) -> None:
