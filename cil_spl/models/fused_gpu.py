@@ -18,7 +18,8 @@ import sinabs.layers as sl
 import torch
 from torch import Tensor
 
-UNIT, PERIODIC, SINGLE = 0, 1, 2  # surrogates: 1 everywhere, sinabs' PeriodicExponential and SingleExponential
+from cil_spl.models import fused
+from cil_spl.models.kernels.neurons import PERIODIC, SINGLE, UNIT
 
 
 class Constants(NamedTuple):
@@ -40,18 +41,10 @@ def supports(layer: sl.LIF, current: Tensor) -> bool:
 
 
 def takes(layer: sl.LIF, current: Tensor) -> bool:
-    """Whether the kernels compute such neurons: float32, subtraction, an exponential surrogate, nothing trained."""
-    return (
-        current.dtype == torch.float32
-        and type(layer.reset_fn) is sina.MembraneSubtract
-        and layer.reset_fn.subtract_value is None
-        and layer.spike_fn in (sina.MultiSpike, sina.SingleSpike)
-        and type(layer.surrogate_grad_fn) in (sina.PeriodicExponential, sina.SingleExponential)
-        and not layer.alpha_mem_calculated.requires_grad
-        and layer.spike_threshold.numel() == layer.alpha_mem_calculated.numel() == 1
-        and (layer.min_v_mem is None or layer.min_v_mem.numel() == 1)
-        and not layer.spike_threshold.requires_grad
-    )
+    """Whether the kernels compute such neurons: float32, an exponential surrogate, and what those of the CPU know."""
+    surrogate = type(layer.surrogate_grad_fn)
+    known = surrogate in (sina.PeriodicExponential, sina.SingleExponential)
+    return current.dtype == torch.float32 and known and fused.reason_against(layer) is None
 
 
 def run(

@@ -12,7 +12,7 @@ plain ``/`` is an approximation there, and no fused multiply-add (``enable_fp_fu
 import triton
 import triton.language as tl
 
-from cil_spl.models.fused_gpu import PERIODIC, UNIT
+from cil_spl.models.kernels.neurons import PERIODIC, UNIT
 
 BLOCK = 256  # neurons of a program
 _UNIT, _PERIODIC = tl.constexpr(UNIT), tl.constexpr(PERIODIC)  # a kernel reads no other globals

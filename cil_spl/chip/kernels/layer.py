@@ -177,7 +177,7 @@ _of_one_window = _resident_loop(16)
 @njit(nogil=True, forceinline=True)
 def step(events, first, stop, tables, e, v, state, masks, few):  # type: ignore[no-untyped-def]
     """Input events ``first`` to ``stop`` of edge ``e``'s layer, or as many as ``masks`` has room for; its membranes lie
-    from ``v[state]`` on. With ``few``, the processor is told to expect that no neuron fires.
+    from ``v[state]`` on. With ``few``, the processor should expect that no neuron fires.
 
     Returns:
         the next input event, how many ``masks`` are filled, additions.

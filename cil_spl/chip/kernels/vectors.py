@@ -117,7 +117,7 @@ def _data(context: Any, builder: Any, kind: Any, value: Any) -> Any:
 
 
 def _append(builder: Any, pairs: Any, m: Any, mask: Any, event: Any) -> Any:
-    """Write a pair behind the first ``m`` words; the new ``m``, the same for a mask of zero."""
+    """Write a pair after the first ``m`` words; the new ``m``, the same for a mask of zero."""
     builder.store(mask, builder.gep(pairs, [m]))
     builder.store(event, builder.gep(pairs, [builder.add(m, ir.Constant(m.type, 1))]))
     some = builder.zext(builder.icmp_unsigned("!=", mask, _word(0)), m.type)
