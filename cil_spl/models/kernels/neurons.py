@@ -81,7 +81,7 @@ def observed_step(current, v, counts, states, u, kept, p):  # type: ignore[no-un
         v[i] = rest
 
 
-@njit(nogil=True, error_model="numpy", fastmath=APPROXIMATELY)
+@njit(nogil=True, error_model="numpy")  # whether a neuron was clipped is decided by the forward pass's roundings
 def back(grad, u, carried, delta, p):  # type: ignore[no-untyped-def]
     """``delta`` of a step, and ``carried``, c, for the one before. Shapes (N,)."""
     alpha, theta, low, single, straight = p.alpha, p.theta, p.low, p.single, p.straight
