@@ -109,7 +109,7 @@ def back(grad, u, carried, delta, p):  # type: ignore[no-untyped-def]
         carried[i] = alpha * d
 
 
-@njit(nogil=True, error_model="numpy", fastmath=APPROXIMATELY)
+@njit(nogil=True, error_model="numpy")
 def observed_back(grad, u, kept, carried, delta, p):  # type: ignore[no-untyped-def]
     """As :func:`back`, of an observed step. Shapes (N,)."""
     alpha, theta, straight = p.alpha, p.theta, p.straight
