@@ -28,7 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.results.folder import RUN_FILE
+from cil_spl.results.names import run_name
 from cil_spl.results.store import URI_VARIABLE, anchor, redact
+
+# Names a run's folder by what differs; see conf/hydra/output.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 CALLED = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job.env_set")
 LOGGED = ("hydra.job_logging", "hydra.hydra_logging")

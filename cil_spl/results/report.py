@@ -57,6 +57,18 @@ def shortened(path: Path | str) -> str:
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
 
+def show_line(info: Mapping[str, Any], name: str, out: Console | None = None) -> None:
+    """The end of a run of a sweep: its figures in a line."""
+    row = info["row"]
+    figures = Figures([row])
+    told = [
+        f"{figures.heads[figure].lower()} {written(figure, row[figure], figures)}"
+        for figure in figures.names
+        if row.get(figure) is not None
+    ]
+    (out or console()).print(f"{name}: {', '.join(told)}", soft_wrap=True, highlight=False)
+
+
 def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = None) -> None:
     """The end of a run: its row, how many warnings it gave, where it lies."""
     from rich.box import SIMPLE_HEAD

@@ -231,13 +231,13 @@ def _read(folder: Path) -> tuple[Run, bool]:
     except OSError as error:
         reason = error.strerror or error
         raise RequestError(f"{folder / RUN_FILE}: cannot be read ({reason}); take it from a copy of the run") from error
-    _check_info(info, folder / RUN_FILE)
+    check_info(info, folder / RUN_FILE)
     if info.get("status") == "running" and not locks.is_held(folder):
         info |= {"status": "killed", "error": GONE}  # nobody was left to say so
     return Run(folder.resolve(), info), checked
 
 
-def _check_info(info: dict[str, Any], path: Path) -> None:
+def check_info(info: dict[str, Any], path: Path) -> None:
     """Refuse a record with values of the wrong type: without a checksum nothing else tells that it was changed."""
     for key in ("params", "tags", "metrics", "row"):
         info.setdefault(key, {})
