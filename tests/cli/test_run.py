@@ -28,9 +28,7 @@ def test_a_run_ends_with_its_row(cilspl, store, pipeline):
     said = cilspl("run", "seed=2")
     assert said.code == 0, said.err
     folder, info = only_run(store)
-    assert re.fullmatch(
-        r"runs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}-cil_bptt_s2", str(folder.relative_to(store))
-    )
+    assert re.fullmatch(r"runs/\d{4}-\d\d-\d\d/\d\d-\d\d-\d\d-\d{6}-cil_bptt_s2", str(folder.relative_to(store)))
     assert info["status"] == "finished"
     for piece in ("cil_bptt · bptt_snn · event_digits · speck (simulator) · seed 2", "93.50", "93.00", "92.00", "1.50"):
         assert piece in said.out
