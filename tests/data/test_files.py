@@ -22,6 +22,9 @@ def write(path, events):
         np.savez(path, **{name: events[name] for name in EVENT.names})
     elif path.suffix == ".csv":
         path.write_text("t,x,y,p\n" + "".join(f"{e['t']},{e['x']},{e['y']},{e['p']}\n" for e in events))
+    elif path.suffix == ".txt":
+        table = np.stack([events[name] for name in ("t", "p", "y", "x")], axis=1)
+        np.savetxt(path, table, fmt="%d", header="timestamp polarity y x")
     else:  # N-MNIST: x, y, then 1 bit of polarity and 23 bits of time, highest byte first
         raw = bytearray()
         for e in events:
@@ -71,7 +74,7 @@ def test_absolute_times_are_counted_from_the_first_event(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "piece"),
     [
-        ("a.txt", b"", "unknown kind of file"),
+        ("a.dat", b"", "unknown kind of file"),
         ("a.bin", b"1234", "4 bytes, not a whole number of 5-byte events"),
         ("a.bin", b"", "no event"),
         ("a.bin", bytes([40, 2, 0, 0, 1]), "event 0 has x=40"),
