@@ -249,13 +249,13 @@ def test_idx_files_are_fetched_with_their_checksums(tmp_path: Path, served: tupl
     nowhere = "http://127.0.0.1:9/"  # a mirror that does not answer
     monkeypatch.setattr(idx, "MNIST", idx.Source("MNIST/raw", (nowhere, address), sums))
     root = tmp_path / "data"
-    assert len(mnist(root=str(root)).train) == 30
+    assert len(mnist(root=str(root), download=True).train) == 30
     assert left(root) == sorted(sums)
     (root / f"{LABELS}.gz").unlink()
     wrong = sums | {f"{LABELS}.gz": "0" * 64}
     monkeypatch.setattr(idx, "MNIST", idx.Source("MNIST/raw", (nowhere, address), wrong))
     with pytest.raises(RequestError, match=rf"dataset\.download=true: {LABELS}\.gz could not be fetched"):
-        mnist(root=str(root))
+        mnist(root=str(root), download=True)
     assert f"{LABELS}.gz" not in left(root)  # what has another checksum is not kept
 
 
@@ -273,15 +273,15 @@ def test_cifar_is_fetched_unpacked_and_kept_whole_or_not_at_all(
     monkeypatch.setattr(images, "_CIFAR_MIRRORS", (address,))
     root = tmp_path / "data"
     with pytest.raises(RequestError, match=r"cifar-10-binary\.tar\.gz could not be fetched"):  # not of this checksum
-        cifar10(root=str(root))
+        cifar10(root=str(root), download=True)
     assert left(root) == []
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
-    assert len(cifar10(root=str(root)).train) == 10
+    assert len(cifar10(root=str(root), download=True).train) == 10
     assert left(root) == ["cifar-10-batches-bin"]
     archive.write_bytes(archive.read_bytes()[:-200])
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
     with pytest.raises(RequestError, match="could not be unpacked"):
-        cifar10(root=str(tmp_path / "other"))
+        cifar10(root=str(tmp_path / "other"), download=True)
     assert "cifar-10-batches-bin" not in left(tmp_path / "other")
 
 
@@ -299,7 +299,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
     monkeypatch.setattr(images, "_CIFAR_MIRRORS", (address,))
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
     with pytest.raises(RequestError, match="could not be unpacked"):
-        cifar10(root=str(tmp_path / "data"))
+        cifar10(root=str(tmp_path / "data"), download=True)
     assert not list(tmp_path.rglob("escaped.bin"))
 
 
