@@ -24,7 +24,7 @@ from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.data.options import Kind, encoding
 from cil_spl.data.samples import Samples
 
-_COPIES = 4  # of a layer in an evaluation, of sinabs' neurons: currents, spikes, states, and what the next makes of them
+_COPIES = 4  # of a layer in an evaluation by sinabs: currents, spikes, states, and what the next layer makes of them
 
 
 def check_frames(bins: int, n: int, input_shape: tuple[int, int, int], key: str, layer_values: int = 0) -> None:
