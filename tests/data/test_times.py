@@ -96,9 +96,11 @@ def test_what_the_stage_leaves_out_does_not_move_the_start():
 
 def test_a_cached_set_is_kept_apart_by_the_rule(tmp_path, monkeypatch):
     monkeypatch.setenv("CILSPL_CACHE", str(tmp_path))
-    made = cache.load_or_make({"set": "one"}, lambda: {"train": recordings(at(2000, 2010, 5000))})["train"]
-    found = [times(prepared({"train": made}, None, duration)["train"])[0] for duration in (None, 3000, 1000)]
-    assert found == [[2000, 2010, 5000], [2000, 2010, 5000], [0, 10, 3000]]
+    late = recordings(at(2000, 2010, 5000), at(500, 1100))
+    made = cache.load_or_make({"set": "one"}, lambda: {"train": late})["train"]
+    found = [times(prepared({"train": made}, None, duration)["train"]) for duration in (None, 3000, 1000, 400)]
+    assert found[:2] == [times(late)] * 2
+    assert found[2:] == [[[0, 10, 3000], [500, 1100]], [[0, 10, 3000], [0, 600]]]
     again = prepared({"train": made}, None, 1000)["train"]
     assert cache.identity(again) not in (None, cache.identity(made))
     assert cache.identity(prepared({"train": made}, None, 3000)["train"]) == cache.identity(made)
