@@ -46,7 +46,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     with ready(cfg, schema.asked(cfg)) as (task, plan, target, observer, warnings, start):
         check_store(cfg.tracking)
         threads = process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
-        experiences = _data(cfg, plan)
+        experiences = _data(cfg)
         tags = threads | {"backend": target.backend} | tags_of(cfg, experiences)
         with open_record(cfg, folder, tags=tags, resume=resume) as record:
             for text in warnings:
@@ -64,12 +64,12 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     return row
 
 
-def _data(cfg: DictConfig, plan: Plan) -> tuple[Splits, ...]:
+def _data(cfg: DictConfig) -> tuple[Splits, ...]:
     experiences = datasets.load(
         cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions, duration_us=cfg.frames.duration_us
     )
     schema.check_experiences(cfg, len(experiences))
-    check_data(cfg, plan, experiences)
+    check_data(cfg, experiences)
     return experiences
 
 
@@ -96,4 +96,4 @@ def data_tags(cfg: DictConfig) -> dict[str, str]:
     Raises:
         RequestError: as :func:`run` would.
     """
-    return tags_of_data(_data(cfg, plan))
+    return tags_of_data(_data(cfg))

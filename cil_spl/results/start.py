@@ -76,10 +76,10 @@ def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
     check_roundable(plan, asked.net, f"{key}=true", f"{key}=false")
 
 
-def check_data(cfg: Any, plan: Plan, experiences: Sequence[Splits]) -> None:
+def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:
     """Refuse data without validation recordings, or whose batches are larger than the memory that is free."""
     known.check_validation(cfg.dataset, experiences)
-    check_memory(cfg, plan, max(len(data.train) for data in experiences))
+    check_memory(cfg, plan_of(cfg, fence.make(cfg, "task")), max(len(data.train) for data in experiences))
 
 
 def check_memory(cfg: Any, plan: Plan, n: int) -> None:
