@@ -44,10 +44,10 @@ def check_frames(bins: int, n: int, input_shape: tuple[int, int, int], key: str,
     if free is not None and bins * one > free:
         channels, height, width = input_shape
         most = f"at most {free // one} bins fit" if free >= one else "not even one bin fits"
-        layer = f", and {layer_values} of the largest layer," if layer_values else ""
+        layer = f" and {layer_values} values of the network's largest layer" if layer_values else ""
         raise RequestError(
             f"frames.bins={bins}: the frames of {n} recording{'s' if n > 1 else ''} ({width} x {height} x {channels} "
-            f"values{layer} in each bin) would take {bins * one / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are "
+            f"values in each bin){layer} would take {bins * one / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are "
             f"free; {most}" + (f", or lower {key}" if n > 1 else "")
         )
 

@@ -227,7 +227,7 @@ def test_the_whole_batch_is_held_against_the_memory(cilspl, own, monkeypatch):
     monkeypatch.setattr(memory, "free_bytes", lambda: values * 4 * 2 * 3)  # three recordings in two bins
     said = cilspl("run", *WORDS)
     assert said.code == 2
-    assert "frames.bins=2: the frames of 4 recordings (8 x 8 x 2 values, and 256 of the largest layer" in said.err
+    assert "frames.bins=2: the frames of 4 recordings (8 x 8 x 2 values in each bin) and 256 values" in said.err
     assert "at most 1 bins fit, or lower trainer.batch_size" in said.err
 
 
