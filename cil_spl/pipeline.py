@@ -65,7 +65,9 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
 
 
 def _data(cfg: DictConfig) -> tuple[Splits, ...]:
-    experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
+    experiences = datasets.load(
+        cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions, duration_us=cfg.frames.duration_us
+    )
     schema.check_experiences(cfg, len(experiences))
     check_data(cfg, experiences)
     return experiences

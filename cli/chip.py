@@ -91,7 +91,13 @@ def _mismatch(given: argparse.Namespace) -> int:
     fence.look_in(os.getcwd(), given.extensions)
     network = load.load(run, given.extensions)
     chip = interchange.load(run.path("chip.npz"))
-    splits = datasets.load(config.dataset, config.get("test_dataset"), int(config.seed), given.extensions)[-1]
+    splits = datasets.load(
+        config.dataset,
+        config.get("test_dataset"),
+        int(config.seed),
+        given.extensions,
+        duration_us=network.config.frames.duration_us,
+    )[-1]
     recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")
     if not isinstance(recordings, Recordings):
         raise RequestError(f"{given.run}: dataset={config.dataset.name} gives values; the chip takes events only")

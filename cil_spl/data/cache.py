@@ -140,7 +140,7 @@ def splits(key: Mapping[str, Any], sources: Iterable[Path], code: Iterable[str],
         made = make()
         return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
 
-    full = {**key, "sources": fingerprint(sources), "code": code_fingerprint("events", *code)}
+    full = {**key, "sources": fingerprint(sources), "code": code_fingerprint("events", "fields", "labels", *code)}
     kept = load_or_make(full, sets)
     return Splits(kept["train"], kept["train"].subset([]), kept["test"])
 

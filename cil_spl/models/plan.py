@@ -8,6 +8,7 @@ time step before, may read a layer further down: that is feedback.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -125,6 +126,11 @@ class Plan:
     def delays(self) -> dict[str, str]:
         """The delays, and what each of them reads."""
         return {layer.name: self.inputs_of(layer.name)[0] for layer in self.layers if layer.kind == "delay"}
+
+    @cached_property
+    def largest(self) -> int:
+        """Values of its largest layer, for one sample at one time step."""
+        return max(math.prod(shape) for shape in self.shapes().values())
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every layer, without batch and time, the input's under ``input``.

@@ -60,7 +60,7 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     for group in ("dataset", "test_dataset"):
         if cfg.get(group) is not None:
             datasets.check_folder(cfg[group], group)
-    check_memory(cfg, 1)
+    check_memory(cfg, plan, 1)
     start = starting_weights(cfg, task, plan)
     with released(fence.make(cfg, "target")) as target:
         warnings = target.check(plan, asked)
@@ -77,16 +77,19 @@ def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
 
 
 def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:
-    """Refuse data without validation recordings, or whose batches are larger than this machine's memory."""
+    """Refuse data without validation recordings, or whose batches are larger than the memory that is free."""
     known.check_validation(cfg.dataset, experiences)
-    check_memory(cfg, max(len(part) for data in experiences for part in (data.train, data.val, data.test)))
+    check_memory(cfg, plan_of(cfg, fence.make(cfg, "task")), max(len(data.train) for data in experiences))
 
 
-def check_memory(cfg: Any, n: int) -> None:
-    """Refuse batches of at most ``n`` recordings whose frames are larger than this machine's memory."""
+def check_memory(cfg: Any, plan: Plan, n: int) -> None:
+    """Refuse training batches of at most ``n`` recordings, or one to evaluate, that are larger than the free memory.
+
+    Evaluation takes smaller batches by itself. A CNN adds the bins of a recording before it computes.
+    """
     shape = datasets.input_shape(cfg.dataset)
-    for key in ("batch_size", "eval_batch_size"):
-        check_frames(cfg.frames.bins, min(n, cfg.trainer[key]), shape, f"trainer.{key}")
+    largest = 0 if cfg.model.family == "cnn" else plan.largest
+    check_frames(cfg.frames.bins, min(n, cfg.trainer.batch_size), shape, "trainer.batch_size", largest)
 
 
 def starting_weights(cfg: Any, task: Task, plan: Plan) -> StartWeights | None:
