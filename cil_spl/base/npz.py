@@ -82,7 +82,10 @@ def _array(name: str, content: bytes) -> np.ndarray:
     read = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
     if read is None:
         raise ValueError(f"{name}: an array of format {version}, which numpy does not write of numbers")
-    shape, fortran, dtype = read(file)
+    try:
+        shape, fortran, dtype = read(file)
+    except _BROKEN:
+        raise ValueError(f"{name}: its header is not that of an array") from None
     if dtype.kind not in "biufUS" or not dtype.itemsize:
         raise ValueError(f"{name}: {dtype} in place of numbers or text")
     count, left = math.prod(shape), len(content) - file.tell()

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.files import warn_once
 from cil_spl.chip.network import MOST_SIDE
 from cil_spl.chip.nirgraph import Graph
@@ -116,7 +117,10 @@ class Chain:
         weight = at.numbers("weight")
         if weight.ndim != axes or 0 in weight.shape:
             raise at.refused(f"weight has the shape {weight.shape}; needed are {axes} axes, none of them empty")
-        if "bias" in at.values and np.any(at.numbers("bias") != 0):
+        bias = at.numbers("bias") if "bias" in at.values else np.zeros(())
+        if bias.shape not in ((), (len(weight),)):
+            raise at.refused(f"bias has the shape {bias.shape}; the weights have {len(weight)} features")
+        if np.any(bias != 0):
             raise at.refused("has a bias; on the chip that is a leak driven by a slow clock. Train without")
         with np.errstate(under="ignore"):
             return weight.astype(np.float32) / np.float32(self.area)
@@ -200,8 +204,9 @@ class Chain:
             isinstance(value, np.ndarray) and value.dtype.kind in "iuf" and value.size and value.min() == value.max()
         )
         if not sound or not -math.inf < float(value.flat[0]) <= 0:
-            shown = np.array2string(value, threshold=4) if isinstance(value, np.ndarray) else value
-            raise at.refused(f"metadata {MIN_V_MEM}={shown}; needed is a finite number of at most 0, or leave it out")
+            raise at.refused(
+                f"metadata {MIN_V_MEM}={_shown(value)}; needed is a finite number of at most 0, or leave it out"
+            )
         return float(value.flat[0])
 
     def pooling(self, at: _At) -> None:
@@ -225,6 +230,8 @@ class _At:
     def __init__(self, graph: Graph, name: str) -> None:
         self.name, self.node = name, graph.nodes[name]
         self.kind, self.values = self.node.kind, self.node.values
+        if MIN_V_MEM in self.node.metadata and self.kind != "IF":
+            raise self.refused(f"metadata {MIN_V_MEM} has no effect here; neurons have it (IF)")
         if self.kind in VALUES:
             needs, may = VALUES[self.kind]
             for key in sorted(needs - set(self.values)):
@@ -234,7 +241,7 @@ class _At:
                                    f"{', '.join(sorted(needs | may))}")  # fmt: skip
 
     def __str__(self) -> str:
-        return f"node {self.name} ({self.kind})"
+        return f"node {_shown(self.name)} ({_shown(self.kind)})"
 
     def refused(self, why: str) -> Refused:
         return Refused(f"{self}: {why}")
@@ -243,7 +250,7 @@ class _At:
         """Finite numbers, as float64."""
         value = self.values[key]
         if not isinstance(value, np.ndarray) or value.dtype.kind not in "iuf" or not value.size:
-            raise self.refused(f"{key} is {_shown(value)}; needed are numbers")
+            raise self.refused(f"{key}={_shown(value)}; needed are numbers")
         with np.errstate(over="ignore"):
             found = value.astype(np.float64)
         if not np.isfinite(found).all():
@@ -255,7 +262,10 @@ class _At:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else f"{value.dtype} {value.shape}"
+    """A value in one line: a text, a few numbers, or of an array its type and shape."""
+    if isinstance(value, np.ndarray) and (value.size > 4 or value.ndim > 1):
+        return f"{value.dtype} {value.shape}"
+    return shown(repr(value) if isinstance(value, str) and not value.isprintable() else value)
 
 
 def _wholes(at: _At, key: str, n: int | None, least: int) -> tuple[int, ...]:
@@ -266,9 +276,9 @@ def _wholes(at: _At, key: str, n: int | None, least: int) -> tuple[int, ...]:
         flat = flat.repeat(n)
     most = MOST_SIDE**2
     if values.ndim > 1 or n not in (None, flat.size) or flat.size > 8 or np.any(flat != np.round(flat)):
-        raise at.refused(f"{key}={np.array2string(values, threshold=4)}; needed are {n or 'a few'} whole numbers")
+        raise at.refused(f"{key}={_shown(values)}; needed are {n or 'a few'} whole numbers")
     if flat.min() < least or flat.max() > most:
-        raise at.refused(f"{key}={np.array2string(values, threshold=4)}; allowed is {least}..{most}")
+        raise at.refused(f"{key}={_shown(values)}; allowed is {least}..{most}")
     return tuple(int(value) for value in flat)
 
 

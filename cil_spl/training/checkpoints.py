@@ -15,6 +15,7 @@ from cil_spl.base.files import read_sealed, without_checksum, write_sealed
 from cil_spl.models import neurons
 from cil_spl.models.net import Net
 
+MOST_DEPTH, MOST_PARTS = 30, 1_000_000
 CHECKPOINT_FORMAT = 2  # 1 had no checksum; it is read as well
 
 
@@ -105,15 +106,16 @@ def _check_values(path: Path, content: dict[Any, Any]) -> None:
     Raises:
         RequestError: names the place and what is there.
     """
-    waiting: list[tuple[str, Any]] = [("", content)]
-    seen: set[int] = set()
+    waiting: list[tuple[str, int, Any]] = [("", 0, content)]
+    n = 0
     while waiting:
-        where, value = waiting.pop()
+        where, depth, value = waiting.pop()
+        n += 1
+        if depth > MOST_DEPTH or n > MOST_PARTS:  # or a part holds itself
+            raise RequestError(f"{path}: {where} is deeper, or the file larger, than what a run keeps")
         if isinstance(value, dict | list | tuple):
-            if id(value) not in seen:  # parts may be shared, or hold each other
-                seen.add(id(value))
-                parts = value.items() if isinstance(value, dict) else enumerate(value)
-                waiting += [(f"{where}.{key}" if where else str(key), part) for key, part in parts]
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{where}.{key}" if where else str(key), depth + 1, part) for key, part in parts]
         elif isinstance(value, Tensor):
             dense = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
             if not dense or value.is_complex() or value.numel() * value.itemsize > value.untyped_storage().nbytes():
