@@ -101,6 +101,12 @@ def _network(header: dict[str, Any], arrays: dict[str, np.ndarray]) -> ChipNetwo
             f"chip network: it has {len(layers)} layers and the arrays {', '.join(arrays) or 'none'}; needed is "
             "weight_0 for the first, and so on"
         )
+    called = [about.get("name") for about in layers if isinstance(about, dict)]
+    for name in called:
+        if called.count(name) > 1:
+            raise RequestError(
+                f"chip network: layer {name}: {called.count(name)} layers have this name; names must differ"
+            )
     readout = header.get("readout")
     return ChipNetwork(
         tuple(_layer(about, arrays[name]) for about, name in zip(layers, names, strict=True)),

@@ -105,11 +105,10 @@ def check_network(network: ChipNetwork) -> None:
     """
     if not network.layers:
         raise RequestError("chip network: it has no layers; needed is at least 1")
-    names = [layer.name for layer in network.layers]
-    for k, layer in enumerate(network.layers):
+    for layer in network.layers:
         try:
-            if not isinstance(layer.name, str) or not layer.name or layer.name in names[:k]:
-                raise RequestError(f"name={layer.name}; needed is a text that no other layer has")
+            if not isinstance(layer.name, str) or not layer.name:
+                raise RequestError(f"name={layer.name}; needed is a text")
             _check_shapes(layer)
             _check_neurons(layer)
         except RequestError as error:

@@ -119,9 +119,7 @@ def _check_values(path: Path, content: dict[Any, Any]) -> None:
         elif isinstance(value, Tensor):
             dense = value.layout is torch.strided and value.device.type == "cpu" and not value.is_quantized
             if not dense or value.is_complex() or value.numel() * value.itemsize > value.untyped_storage().nbytes():
-                raise RequestError(
-                    f"{path}: {where} is a tensor of another kind; needed is one that the file holds whole"
-                )
+                raise RequestError(f"{path}: {where} is no plain tensor that the file holds whole")
         elif not isinstance(value, str | int | float | None):
             raise RequestError(f"{path}: {where} is {type(value).__name__}; needed are tensors, numbers and texts")
 

@@ -85,12 +85,7 @@ def random_chain(rng: np.random.Generator, depth: int, extreme: bool = False) ->
 def active_chain(rng: np.random.Generator) -> ChipNetwork:
     """Two layers that answer most recordings, with inhibition."""
     first = layer(
-        rng.integers(-40, 90, (8, 2, 3, 3)),
-        (2, 8, 8),
-        threshold=150,
-        min_v_mem=-150,
-        destinations=(Destination(1),),
-        name="first",
+        rng.integers(-40, 90, (8, 2, 3, 3)), (2, 8, 8), threshold=150, min_v_mem=-150, destinations=(Destination(1),)
     )
     second = layer(rng.integers(-40, 60, (5, 8, 3, 3)), (8, 6, 6), threshold=200, min_v_mem=-100)
     return ChipNetwork((first, second), (2, 8, 8))

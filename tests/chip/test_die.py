@@ -424,6 +424,6 @@ def test_what_makes_no_sense_is_refused(settings: dict[str, Any], message: str) 
 
 def test_a_layer_that_the_chip_does_not_have_is_refused(network: ChipNetwork) -> None:
     die = die_of({"leak": {"conv9": 2}, "leak_period_us": 10}, "observer.die")
-    message = "observer.die.leak.conv9=2: no such layer; the chip's layers are first, layer"
+    message = "observer.die.leak.conv9=2: no such layer; the chip's layers are layer, layer"
     with pytest.raises(RequestError, match=re.escape(message)):
         simulate(network, *batch(network), die=die)

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +148,8 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 def two() -> ChipNetwork:
-    return networks.active_chain(np.random.default_rng(0))
+    network = networks.active_chain(np.random.default_rng(0))
+    return replace(network, layers=(replace(network.layers[0], name="first"), network.layers[1]))
 
 
 Path_ = tuple[str | int, ...]
@@ -218,6 +219,7 @@ def test_values_of_another_kind_are_refused_in_one_line(place: Path_, tmp_path: 
         (lambda h, _: h["layers"][0].pop("stride"), "layer first: stride is missing"),
         (lambda h, _: h["layers"][0].update(sride=[1, 1]), "layer first: sride is no key of it"),
         (lambda h, _: h["layers"][0].update(core="3"), "layer first: core=3; needed is a whole number"),
+        (lambda h, _: h["layers"][0].update(name="layer"), "layer layer: 2 layers have this name; names must differ"),
         (lambda h, _: h.update(readout=[-1, -1]), r"readout=\[-1, -1\]"),
         (lambda h, _: h.update(readout=[0.5]), r"readout=\[0\.5\]; needed is a list of whole numbers"),
         (lambda _, a: a.pop("weight_1"), "it has 2 layers and the arrays weight_0; needed is weight_0"),
@@ -226,7 +228,7 @@ def test_values_of_another_kind_are_refused_in_one_line(place: Path_, tmp_path: 
         (lambda _, a: a.update(weight_0=a["weight_0"].astype(object)), "object in place of numbers"),
         (lambda _, a: a.update(extra=np.zeros(1)), "the arrays weight_0, weight_1, extra"),
     ],
-    ids=range(14),
+    ids=range(15),
 )
 def test_a_mistake_is_named_with_its_layer(change: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(RequestError, match=rf"odd\.npz: .*{message}"):
