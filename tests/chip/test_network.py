@@ -121,7 +121,7 @@ def test_what_no_chip_could_run_is_named(changes: dict[str, object], message: st
         check_network(odd)
 
 
-@pytest.mark.parametrize("readout", [(-1, -1), (0, 0), (0, 3), (), (0.5,), (True,), (None,)])
+@pytest.mark.parametrize("readout", [(-1, -1), (-1, 0), (0, 0), (0, 3), (), (0.5,), (True,), (None,)])
 def test_a_readout_beside_the_output_is_named(readout: tuple[int, ...]) -> None:
     with pytest.raises(RequestError, match=r"readout=.* a feature of layer last for each class, .* from 0 to 2"):
         check_network(replace(diamond(), readout=readout))
