@@ -10,7 +10,7 @@ import numpy as np
 
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import read_sealed, without_checksum, write_sealed
+from cil_spl.base.files import read_sealed, warn_once, without_checksum, write_sealed
 from cil_spl.base.npz import MOST_BYTES, check_file, read_arrays
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 
@@ -69,6 +69,9 @@ def load(path: Path | str) -> ChipNetwork:
         check_network(network)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None
+    for layer in network.layers:
+        if not layer.weight.any():
+            warn_once(f"{path}: layer {layer.name}: every weight is 0, so that it never fires")
     return network
 
 

@@ -235,6 +235,16 @@ def test_a_mistake_is_named_with_its_layer(change: Any, message: str, tmp_path: 
         load(odd_file(tmp_path, change))
 
 
+def test_a_layer_without_weights_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = two()
+    silent = replace(network.layers[0], weight=np.zeros_like(network.layers[0].weight))
+    save(replace(network, layers=(silent, network.layers[1])), tmp_path / "chip.npz")
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path / "chip.npz")
+    (record,) = caplog.records
+    assert "chip.npz: layer first: every weight is 0, so that it never fires" in record.getMessage()
+
+
 def test_deep_or_huge_headers_are_refused(tmp_path: Path) -> None:
     for text in ("[" * 100_000, '{"kind": 1', "1" * 10_000, "NaN"):
         np.savez(tmp_path / "odd.npz", header=np.array(text))
