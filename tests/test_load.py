@@ -142,7 +142,11 @@ ODD = [
 
 
 @pytest.mark.parametrize(("change", "message"), ODD, ids=range(len(ODD)))
-def test_odd_weights_are_named(run, tmp_path, change, message):
+def test_odd_weights_are_named(run, tmp_path, monkeypatch, change, message):
+    def never(*_):
+        raise AssertionError("a network was made before its plan was held against the weights")
+
+    monkeypatch.setattr(load, "network_of", never)
     with pytest.raises(RequestError, match=rf"weights\.pt: .*{message}") as caught:
         load.load(unsealed(run, tmp_path / "run", change))
     assert "\n" not in str(caught.value)
