@@ -17,6 +17,7 @@ from typing import Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 from cil_spl.models.kinds import POOLS, WEIGHTED, Kind, Pair, Shape, kind_of, pair
+from cil_spl.models.stored import check_stored
 
 __all__ = ["INPUT", "POOLS", "WEIGHTED", "Layer", "Pair", "Plan", "Shape", "pair"]
 
@@ -51,7 +52,12 @@ class Plan:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Plan:
-        """The plan of :meth:`as_dict`."""
+        """The plan of :meth:`as_dict`.
+
+        Raises:
+            RequestError: it is not as that writes it; names the layer, the key and its value.
+        """
+        check_stored(found)
         c, height, width = found["input_shape"]
         layers = (Layer(one["name"], one["kind"], one["params"], tuple(one["inputs"])) for one in found["layers"])
         return cls(found["name"], (c, height, width), tuple(layers))

@@ -22,7 +22,7 @@ from cil_spl.models.plan import Plan
 from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
 from cil_spl.tasks.task import Task
-from cil_spl.training.checkpoints import read_checkpoint
+from cil_spl.training.checkpoints import check_weights, read_checkpoint
 from cil_spl.training.context import Observer, begin, precision_of
 
 StartWeights = dict[str, torch.Tensor]
@@ -117,6 +117,6 @@ def _weights_from(name: str) -> StartWeights:
     content = read_checkpoint(path)
     kept = content.get("keep")
     weights = content.get("weights", kept.get("net") if isinstance(kept, dict) else None)
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict):
         raise RequestError(f"{path} holds no weights; name a run, or its weights.pt")
-    return weights
+    return check_weights(path, weights)
