@@ -32,6 +32,7 @@ def classification(*, name: str = "classification", label_smoothing: Annotated[f
         loss=lambda outputs, target: F.cross_entropy(outputs, target, label_smoothing=label_smoothing),
         decide=most_events,
         metrics=metrics,
+        scores=lambda outputs, decision, target: np.equal(decision, target),
         train_metrics=lambda outputs, target: {"accuracy": (outputs.argmax(1).cpu() == target).float().mean()},
         files=write_files,
         softmax=True,
