@@ -10,6 +10,39 @@ from cil_spl.base.errors import RequestError
 
 
 def main(argv: list[str]) -> int:
+    given = _parser().parse_args(argv)
+
+    from cil_spl.results import sources, table
+    from cil_spl.results.cells import one_line
+
+    fetch = None
+    if given.places is not None:
+        found = sources.gather(given.places)
+        if given.experiment is not None:
+            found = [info for info in found if info["params"].get("tracking.experiment") == given.experiment]
+    else:
+        from cil_spl.results.store import anchor, artifacts_of, store_uri, stored_runs
+
+        uri = anchor(given.uri) if given.uri else store_uri()
+        found = stored_runs(uri, given.experiment)
+        fetch = artifacts_of(uri) if given.against else None
+    made = table.tabulate(found, given.filter, given.against, fetch)
+    width, styled = _terminal() if given.output is None else (None, False)
+    text = table.render(made, given.format, width, styled)
+    if given.format == "csv":
+        for note in made.notes:  # which a file of numbers has no place for
+            print(one_line(note), file=sys.stderr)
+    if given.output is None:
+        print(text, end="")
+        return 0
+    try:
+        Path(given.output).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"--output {given.output}: cannot be written ({error})") from error
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
     from cil_spl.results.table import FORMATS
 
     parser = argparse.ArgumentParser(
@@ -49,35 +82,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
     parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
-    given = parser.parse_args(argv)
-
-    from cil_spl.results import sources, table
-
-    fetch = None
-    if given.places is not None:
-        found = sources.gather(given.places)
-        if given.experiment is not None:
-            found = [info for info in found if info["params"].get("tracking.experiment") == given.experiment]
-    else:
-        from cil_spl.results.store import anchor, artifacts_of, store_uri, stored_runs
-
-        uri = anchor(given.uri) if given.uri else store_uri()
-        found = stored_runs(uri, given.experiment)
-        fetch = artifacts_of(uri) if given.against else None
-    made = table.tabulate(found, given.filter, given.against, fetch)
-    width, styled = _terminal() if given.output is None else (None, False)
-    text = table.render(made, given.format, width, styled)
-    if given.format == "csv":
-        for note in made.notes:  # which a file of numbers has no place for
-            print(note, file=sys.stderr)
-    if given.output is None:
-        print(text, end="")
-        return 0
-    try:
-        Path(given.output).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise RequestError(f"--output {given.output}: cannot be written ({error})") from error
-    return 0
+    return parser
 
 
 def _terminal() -> tuple[int | None, bool]:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl.results import layout, table
+from cil_spl.results.cells import cells_of, columns, one_line
 from cil_spl.results.paired import Difference
 from tests.results.test_table import run
 
@@ -59,7 +60,7 @@ def from_latex(text):
 @settings(deadline=None, max_examples=150)
 def test_all_forms_say_the_same(found, width):
     made = table.tabulate(found)
-    heads, cells = layout.columns(made)
+    heads, cells = columns(made)
     # Markdown and LaTeX, cell by cell
     for rows in (from_markdown(table.render(made, "markdown")), from_latex(table.render(made, "latex"))):
         assert [[cell.split() for cell in row] for row in rows] == [
@@ -72,9 +73,9 @@ def test_all_forms_say_the_same(found, width):
         printed = line[first.index("best") + 1 :]
         after = len(table.IDENTITY) + 1
         assert printed == row[after : after + len(printed)]
-        assert line[0] == layout._one_line(one.identity["method"])
+        assert line[0] == one_line(one.identity["method"])
     # text at any width: every word of every cell is there and unbroken; only settings may go on in the next line
-    whole = layout.grid(made)
+    whole = cells_of(made)
     for text in (table.render(made, "text", width), table.render(made, "text")):
         assert {word for row in whole.cells for cell in row for word in cell.split()} <= set(text.split())
         squeezed = "".join(text.split())
@@ -143,14 +144,14 @@ def test_how_differences_are_written(difference, words):
     made = best_of_two()
     rows = (table.replace(made.rows[0], chosen=True), table.replace(made.rows[1], difference=difference))
     made = table.Table(rows, made.figures)
-    heads, cells = layout.columns(made)
+    heads, cells = columns(made)
     assert heads[-1] == "Difference (%)"
     assert [row[-1] for row in cells] == ["reference", words]
 
 
 def test_long_values_that_read_alike_when_cut_are_told_apart():
     values = ["x" * 60 + "1" + "y" * 60, "x" * 60 + "2" + "y" * 60]
-    cells = layout.columns(table.tabulate([run(**{"model.layers": value}) for value in values]))[1]
+    cells = columns(table.tabulate([run(**{"model.layers": value}) for value in values]))[1]
     assert cells[0][-1] != cells[1][-1]
     assert cells[0][-1].startswith("model.layers=" + "x" * 24 + "…" + "y" * 12 + "#")
 

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
-from cil_spl.results import layout, table
+from cil_spl.results import table
+from cil_spl.results.cells import columns, spread, written
 
 
 def run(seed=0, method="bptt", accuracy=0.9, status="finished", model="quickstart", n=360, commit="a" * 40, **params):
@@ -44,21 +45,21 @@ def test_mean_and_sample_deviation_over_seeds():
     found = table.tabulate([run(seed, accuracy=a) for seed, a in enumerate((0.91, 0.93, 0.98))])
     (row,) = found.rows
     assert row.seeds == ("0", "1", "2")
-    assert layout.spread(row.values["deployed/accuracy"]) == pytest.approx((0.94, 0.0360555127546), abs=1e-12)
-    assert layout.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "94.00 ± 3.61"
+    assert spread(row.values["deployed/accuracy"]) == pytest.approx((0.94, 0.0360555127546), abs=1e-12)
+    assert written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "94.00 ± 3.61"
 
 
 def test_one_seed_has_no_deviation():
     found = table.tabulate([run()])
     (row,) = found.rows
-    assert layout.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "90.00"
-    assert layout.written("deployed/synops", row.values["deployed/synops"], found.figures) == "1.50M"
+    assert written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "90.00"
+    assert written("deployed/synops", row.values["deployed/synops"], found.figures) == "1.50M"
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
 @settings(deadline=None)
 def test_the_numbers_are_numpys(values):
-    mean, deviation = layout.spread(values)
+    mean, deviation = spread(values)
     assert mean == pytest.approx(np.mean(values))
     assert deviation == pytest.approx(np.std(values, ddof=1), abs=1e-9)
 
@@ -303,8 +304,8 @@ def test_latex_escapes():
 def test_a_spiking_column_only_where_there_is_one():
     with_spiking = run()
     with_spiking["row"]["spiking/accuracy"] = 0.5
-    assert "Spiking (%)" in layout.columns(table.tabulate([with_spiking]))[0]
-    assert "Spiking (%)" not in layout.columns(table.tabulate([run()]))[0]
+    assert "Spiking (%)" in columns(table.tabulate([with_spiking]))[0]
+    assert "Spiking (%)" not in columns(table.tabulate([run()]))[0]
 
 
 def test_runs_of_a_folder_are_in_shape(tmp_path):
@@ -329,7 +330,7 @@ def other(seed=0, **row):
 
 def test_a_task_brings_its_own_columns():
     """Metrics that are no fractions are written as they are, by their names."""
-    heads, cells = layout.columns(table.tabulate([other(0), other(1, **{"deployed/mse": 0.75})]))
+    heads, cells = columns(table.tabulate([other(0), other(1, **{"deployed/mse": 0.75})]))
     assert heads[-3:] == ["Float mse", "Deployed mse", "Rise"]
     assert cells[0][-3:] == ["0.25 ± 0", "0.625 ± 0.1768", "0.25 ± 0"]
     (line,) = csv.DictReader(io.StringIO(table.render(table.tabulate([other()]), "csv")))
@@ -337,7 +338,7 @@ def test_a_task_brings_its_own_columns():
 
 
 def test_two_tasks_in_one_table():
-    heads, cells = layout.columns(table.tabulate([other(), run(accuracy=0.5)]))
+    heads, cells = columns(table.tabulate([other(), run(accuracy=0.5)]))
     assert (
         heads[-7:]
         == ["Float mse", "Deployed mse", "Float (%)", "Quantised (%)", "Deployed (%)", "Drop (%)", "Rise", "Synops"][
@@ -351,7 +352,7 @@ def test_two_tasks_in_one_table():
 def test_two_fractions_of_one_task_are_told_apart():
     two = run()
     two["row"] |= {"columns": "accuracy %, top5 %", "score": "val/deployed_accuracy", "deployed/top5": 0.99}
-    heads, cells = layout.columns(table.tabulate([two]))
+    heads, cells = columns(table.tabulate([two]))
     assert "Deployed accuracy (%)" in heads
     assert cells[0][heads.index("Deployed top5 (%)")] == "99.00"
 
@@ -360,7 +361,7 @@ def test_multiply_accumulates_are_a_column_of_their_own():
     cnn = run(method="conversion")
     del cnn["row"]["deployed/synops"]
     cnn["row"]["deployed/macs"] = 2.5e6
-    heads, cells = layout.columns(table.tabulate([cnn, run()]))
+    heads, cells = columns(table.tabulate([cnn, run()]))
     assert heads[-2:] == ["Synops", "MACs"]
     assert [row[-2:] for row in cells] == [["1.50M", "–"], ["–", "2.50M"]]
 
