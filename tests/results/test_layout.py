@@ -156,6 +156,19 @@ def test_long_values_that_read_alike_when_cut_are_told_apart():
     assert cells[0][-1].startswith("model.layers=" + "x" * 24 + "…" + "y" * 12 + "#")
 
 
+def test_a_name_wider_than_the_terminal_stays_whole():
+    name = "a_method_with_a_name_that_no_terminal_of_forty_columns_holds"
+    assert name in table.render(table.tabulate([run(method=name), run()]), "text", 40).split()
+
+
+def test_what_formats_take_for_more_than_a_letter():
+    name = "_a_b--c*|\\[x](y)&amp;\n"
+    made = table.tabulate([run(method=name)])
+    assert r"| \_a_b--c\*\|\\\[x\](y)\&amp;\\n |" in table.render(made, "markdown")
+    assert "\n" + r"\_a\_b-{}-c*|\textbackslash{}[x](y)\&amp;\textbackslash{}n & " in table.render(made, "latex")
+    assert r"_a_b--c*|\[x](y)&amp;\n " in table.render(made, "text")
+
+
 def test_what_wide_letters_take_is_counted():
     lines = table.render(table.tabulate([run(method="数数"), run(method="bptt")]), "text").splitlines()
     assert lines[2].index("quickstart") == lines[0].index("Model")

@@ -70,6 +70,17 @@ def test_where_seeds_decide_it_is_students_interval():
     assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.02)
 
 
+def test_the_residual_counts_once():
+    """Answers that have nothing in common: all of the variance is in the seeds' means already."""
+    random = np.random.default_rng(3)
+    widths = []
+    for _ in range(200):
+        low, high = interval([random.standard_normal((5, 100))], draws=1000)
+        widths.append(high - low)
+    # Student's interval with 4 degrees of freedom; sqrt(2) times that where the residual counts twice.
+    assert np.sqrt(np.mean(np.square(widths))) == pytest.approx(2 * 2.776 / np.sqrt(500), rel=0.12)
+
+
 def test_one_seed_over_recordings_is_the_percentile_bootstrap():
     values = (np.arange(400) < 20).astype(float)[None]
     low, high = interval([values])
