@@ -12,12 +12,12 @@ from cil_spl.base.errors import RequestError
 def main(argv: list[str]) -> int:
     given = _parser().parse_args(argv)
 
-    from cil_spl.results import sources, table
+    from cil_spl.results import places, report, table
     from cil_spl.results.cells import one_line
 
     fetch = None
     if given.places is not None:
-        found = sources.gather(given.places)
+        found = places.gather(given.places)
         if given.experiment is not None:
             found = [info for info in found if info["params"].get("tracking.experiment") == given.experiment]
     else:
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         found = stored_runs(uri, given.experiment)
         fetch = artifacts_of(uri) if given.against else None
     made = table.tabulate(found, given.filter, given.against, fetch)
-    width, styled = _terminal() if given.output is None else (None, False)
+    width, styled = report.terminal() if given.output is None else (None, False)
     text = table.render(made, given.format, width, styled)
     if given.format == "csv":
         for note in made.notes:  # which a file of numbers has no place for
@@ -83,13 +83,3 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
     parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
     return parser
-
-
-def _terminal() -> tuple[int | None, bool]:
-    """Its width, and whether it shows bold; no width where the output goes into a file or another program."""
-    from cil_spl.results import report
-
-    if not sys.stdout.isatty():
-        return None, False
-    console = report.console()
-    return console.width, console.is_terminal and console.color_system is not None

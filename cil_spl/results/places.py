@@ -1,4 +1,4 @@
-"""Where a table's runs come from: run folders, and files of rows that an experiment committed.
+"""Where a table's runs come from: run folders, and files of rows that a sweep or an experiment keeps.
 
 A file of rows is ``rows.json``, or any ``.json`` file in a folder ``results``: ``{"format": 1, "runs": […]}``, each
 run what its ``run.json`` says.
@@ -6,57 +6,19 @@ run what its ``run.json`` says.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, unchecked, warn_once, write_json
+from cil_spl.base.files import digest_of, warn_once
 from cil_spl.results import runs
-from cil_spl.results.store import redact
+from cil_spl.results.same import read_rows
+from cil_spl.results.settings import configuration
+from cil_spl.results.sweep import ROWS_FILE
 
-ROWS_FILE, RESULTS_FOLDER = "rows.json", "results"
-FORMAT = 1
-
-
-def write_rows(path: Path, infos: Iterable[Mapping[str, Any]]) -> None:
-    """Write runs, in the shape of ``run.json``, as a file of rows."""
-    content = {"format": FORMAT, "runs": [{k: v for k, v in info.items() if k != DIGEST} for info in infos]}
-    write_json(path, redact(content))
-
-
-def read_rows(path: Path) -> list[dict[str, Any]]:
-    """The runs of a file of rows.
-
-    Raises:
-        RequestError: it is no such file, it is damaged, or a newer version wrote it.
-    """
-    try:
-        content, checked = read_checked(path)
-    except RequestError:
-        raise
-    except OSError as error:
-        raise RequestError(f"{path}: cannot be read ({error.strerror or error})") from error
-    except (ValueError, RecursionError) as error:
-        raise RequestError(f"{path}: no file of rows ({error}); name a run's folder, or a {ROWS_FILE}") from error
-    found = content.get("runs")
-    if not isinstance(found, list) or "format" not in content:
-        raise RequestError(f'{path}: no file of rows: it needs {{"format": {FORMAT}, "runs": [...]}}')
-    if content["format"] != FORMAT or isinstance(content["format"], bool):
-        raise RequestError(f"{path}: format {content['format']}; this version reads {FORMAT}")
-    for number, info in enumerate(found):
-        if not isinstance(info, dict):
-            raise RequestError(f"{path}: runs.{number}: not the record of a run; it needs names and values there")
-        digest = info.pop(DIGEST, None)  # of a run.json that was copied as it is
-        if digest is not None and digest != digest_of(info):
-            raise damaged(path)
-        runs.check_info(info, path)
-        if info.get("folder") is not None:
-            info["folder"] = str(path.parent / str(info["folder"]))
-    if not checked:
-        warn_once(unchecked(path))
-    return found
+RESULTS_FOLDER = "results"
 
 
 def gather(places: Sequence[str]) -> list[dict[str, Any]]:
@@ -80,7 +42,7 @@ def gather(places: Sequence[str]) -> list[dict[str, Any]]:
             raise RequestError(f"--from {text}: no such folder or file; it needs run folders or a {ROWS_FILE}")
     once: dict[str, dict[str, Any]] = {}
     for info in found:
-        name = info["run_id"] or digest_of({key: info[key] for key in ("started", "params", "row")})
+        name = digest_of({"params": configuration(info), "started": info["started"], "row": info["row"]})
         known = once.setdefault(name, info)
         if "folder" not in known and "folder" in info:
             once[name] = info  # the folder has what rows leave out

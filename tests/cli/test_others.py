@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 
 import cil_spl
-from cil_spl.cli import table
-from cil_spl.results import sources
+from cil_spl.results import report, same
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -43,21 +42,21 @@ def test_the_table_of_the_store_and_of_the_folders_is_the_same(cilspl, two_runs)
 
 @pytest.mark.parametrize("columns", [50, 80, 250])
 def test_the_table_fits_a_terminal(cilspl, two_runs, columns, monkeypatch):
-    monkeypatch.setattr(table, "_terminal", lambda: (columns, True))
+    monkeypatch.setattr(report, "terminal", lambda: (columns, True))
     said = cilspl("table")
     assert max(len(line) for line in said.out.splitlines()) <= columns
     assert {"90.50", "cil_bptt", "event_digits"} <= set(said.out.split())
 
 
 def test_how_wide_a_terminal_is(monkeypatch, capsys):
-    assert table._terminal() == (None, False)
+    assert report.terminal() == (None, False)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     for name, value in {"COLUMNS": "77", "TERM": "xterm", "FORCE_COLOR": "1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert table._terminal() == (77, True)
+    assert report.terminal() == (77, True)
     monkeypatch.setenv("NO_COLOR", "1")
-    assert table._terminal() == (77, False)
+    assert report.terminal() == (77, False)
 
 
 def test_a_difference_without_scores_says_so_and_the_notes_of_a_csv_are_printed(cilspl, two_runs):
@@ -71,7 +70,7 @@ def test_a_difference_without_scores_says_so_and_the_notes_of_a_csv_are_printed(
 
 def test_several_places_and_a_file_of_rows(cilspl, two_runs):
     runs = sorted(Path("runs").rglob("run.json"))
-    sources.write_rows(Path("rows.json"), [json.loads(runs[0].read_text())])
+    same.add_row(Path("rows.json"), json.loads(runs[0].read_text()))
     both = cilspl("table", "--from", "rows.json", str(runs[1].parent)).out
     assert both == cilspl("table", "--from", "runs").out
     assert both == cilspl("table", "--from", "runs", "--from", "rows.json").out
