@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 _SHOWN = 6  # rows that a message lists
 PAIRED = (
     "difference of the deployed score from the reference row ({chosen}), with its 95 % interval: paired by recording, "
-    "and by seed where both rows have it; recordings are resampled, that of the seeds is Student's t; not corrected "
-    "for the number of rows"
+    "and by seed where both rows have it; recordings are resampled, seeds count as in Student's t; not corrected for "
+    "the number of rows"
 )
 ONE_SEED = "¹ over recordings alone, for want of a second seed: what another seed would change is not in the interval"
 SOME_SEEDS = "² over the seeds that both rows have"

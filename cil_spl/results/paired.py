@@ -32,6 +32,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 
@@ -154,15 +155,13 @@ def unpaired(first: Sequence[float], second: Sequence[float], n: int) -> Differe
     """The difference of two rows' fractions when only their means on N recordings are known.
 
     The recordings count as drawn anew for each row, which is too much where both were tested on the same: the interval
-    is wider than the paired one.
+    is wider than the paired one. Where that of the normal distribution contains 0, it is the one that is given.
 
     Args:
         first: a fraction for each seed.
         second: likewise.
         n: test recordings.
     """
-    from scipy.special import stdtrit
-
     value = float(np.mean(first) - np.mean(second))
     if min(len(first), len(second)) < 2 or n < 1:
         return Difference(value, seeds=min(len(first), len(second)), common=False)
@@ -170,5 +169,9 @@ def unpaired(first: Sequence[float], second: Sequence[float], n: int) -> Differe
     means = [min(max(float(np.mean(row)), 0.0), 1.0) for row in (first, second)]
     alone = sum(mean * (1 - mean) for mean in means) / n
     freedom = _freedom(np.array(seeds), [len(first), len(second)], alone) if any(seeds) else np.inf
-    half = np.sqrt(sum(seeds) + alone) * stdtrit(freedom, (1 + LEVEL) / 2)
+    half = np.sqrt(sum(seeds) + alone) * NormalDist().inv_cdf((1 + LEVEL) / 2)
+    if abs(value) > half:  # else it contains 0 already, and a wider one would as well: half a second less
+        from scipy.special import stdtrit
+
+        half = np.sqrt(sum(seeds) + alone) * stdtrit(freedom, (1 + LEVEL) / 2)
     return Difference(value, float(value - half), float(value + half), min(len(first), len(second)), False)
