@@ -156,9 +156,10 @@ def test_long_values_that_read_alike_when_cut_are_told_apart():
     assert cells[0][-1].startswith("model.layers=" + "x" * 24 + "…" + "y" * 12 + "#")
 
 
-def test_a_name_wider_than_the_terminal_stays_whole():
+@pytest.mark.parametrize("width", [30, 40])
+def test_a_name_wider_than_the_terminal_stays_whole(width):
     name = "a_method_with_a_name_that_no_terminal_of_forty_columns_holds"
-    assert name in table.render(table.tabulate([run(method=name), run()]), "text", 40).split()
+    assert name in table.render(table.tabulate([run(method=name), run()]), "text", width).split()
 
 
 def test_what_formats_take_for_more_than_a_letter():

@@ -23,7 +23,7 @@ def test_the_difference_is_of_the_means():
 
 
 def test_seeds_are_paired_where_both_have_them():
-    a = row((0, [1, 1, 0, 0]), (1, [1, 1, 1, 0]), (7, [0, 0, 0, 0]))
+    a = row((7, [0, 0, 0, 0]), (0, [1, 1, 0, 0]), (1, [1, 1, 1, 0]))
     b = row((1, [0, 0, 1, 0]), (0, [0, 0, 0, 0]))
     found = compared(a, b)
     assert found.value == pytest.approx((2 / 4 + 2 / 4) / 2)  # seed 7 is left out
