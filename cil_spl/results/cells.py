@@ -117,7 +117,7 @@ def cells_of(table: Table) -> Grid:
         [one_line(f"{key}={value}") for key, value in row.items()]
         for row in shortened([row.settings for row in table.rows])
     ]
-    return Grid(heads, cells, told, frozenset(bold))
+    return Grid([one_line(head) for head in heads], cells, told, frozenset(bold))
 
 
 def columns(table: Table) -> tuple[list[str], list[list[str]]]:

@@ -48,7 +48,7 @@ def _csv(table: Table) -> str:
     against = any(row.chosen for row in table.rows)
     heads = [*IDENTITY, *map(one_line, settings), "seeds", "n"]
     for figure in _in_csv(table):
-        heads += [f"{figure} mean", f"{figure} sd"]
+        heads += [one_line(f"{figure} mean"), one_line(f"{figure} sd")]
     heads += ["difference", "difference low", "difference high"] if against else []
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
@@ -56,7 +56,7 @@ def _csv(table: Table) -> str:
     for row, cells in zip(table.rows, printed.cells, strict=True):
         line: list[Any] = [one_line(row.identity[key]) for key in IDENTITY]
         line += [one_line(row.settings.get(key, ABSENT)) for key in settings]
-        line += [" ".join(row.seeds), row.n]
+        line += [one_line(" ".join(row.seeds)), row.n]
         values: list[float | None] = []
         for figure in _in_csv(table):
             values += spread(row.values[figure]) if row.values[figure] else (None, None)

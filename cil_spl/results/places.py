@@ -37,7 +37,7 @@ def gather(places: Sequence[str]) -> list[dict[str, Any]]:
             found += [run.info | {"folder": str(run.folder)} for run in runs.scan(place)]
             found += _below(place)
         elif place.is_file():
-            found += read_rows(place)
+            found += _rows(place)
         else:
             raise RequestError(f"--from {text}: no such folder or file; it needs run folders or a {ROWS_FILE}")
     once: dict[str, dict[str, Any]] = {}
@@ -47,6 +47,11 @@ def gather(places: Sequence[str]) -> list[dict[str, Any]]:
         if "folder" not in known and "folder" in info:
             once[name] = info  # the folder has what rows leave out
     return sorted(once.values(), key=lambda info: str(info["started"]), reverse=True)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """The runs of a file, without the folders that they lay in where it was written."""
+    return [{key: value for key, value in info.items() if key != "folder"} for info in read_rows(path)]
 
 
 def _names_runs(path: Path) -> bool:
@@ -60,7 +65,7 @@ def _below(folder: Path) -> list[dict[str, Any]]:
     found, left_out = [], []
     for path in sorted({*folder.rglob(ROWS_FILE), *folder.rglob(f"{RESULTS_FOLDER}/*.json")}):
         try:
-            found += read_rows(path)
+            found += _rows(path)
         except RequestError:
             if path.name == ROWS_FILE or _names_runs(path):  # results may be of another kind
                 left_out.append(path)

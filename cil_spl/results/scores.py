@@ -114,7 +114,7 @@ def _content(run: Mapping[str, Any], name: str, fetch: Fetch | None) -> bytes | 
         RequestError: the folder's record is damaged.
         OSError: it cannot be read.
     """
-    folder = Path(run["folder"]) if run.get("folder") else None
+    folder = Path(run["folder"]) if isinstance(run.get("folder"), str) else None
     if folder is not None and (folder / name).is_file():
         path = folder / name
         if path.stat().st_size > _LARGEST:

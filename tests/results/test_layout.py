@@ -16,7 +16,7 @@ from cil_spl.results.paired import Difference
 from tests.results.test_table import run
 
 NAMES = st.text(
-    st.sampled_from("abcXYZ019_-.|\\&%$#{}~^*`<[]()→é数\n\t"), min_size=1, max_size=24
+    st.sampled_from("abcXYZ019_-.|\\&%$#{}~^*`<[]()→é数\n\t\0\ud800"), min_size=1, max_size=24
 )  # what formats take for more than a letter
 NUMBERS = st.one_of(st.floats(0, 1), st.sampled_from([0.0, 1.0, 1e-9, 123456.0, 1e12, -0.5, None]))
 
@@ -34,7 +34,9 @@ def runs(draw):
         )
         for figure in [key for key in one["row"] if "/" in key or key == "drop"]:
             one["row"][figure] = draw(NUMBERS)
-        one["row"] |= draw(st.sampled_from([{}, {"columns": "mse, psnr", "score": "val/deployed_mse", "rise": 0.1}]))
+        one["row"] |= draw(
+            st.sampled_from([{}, {"columns": "mse, \ud800sn\0r", "score": "val/deployed_mse", "rise": 0.1}])
+        )
         one["row"] |= {"deployed/mse": draw(NUMBERS)}
         one["status"] = draw(st.sampled_from(["finished"] * 3 + ["killed"]))
         found.append(one)
@@ -74,6 +76,8 @@ def test_all_forms_say_the_same(found, width):
         after = len(table.IDENTITY) + 1
         assert printed == row[after : after + len(printed)]
         assert line[0] == one_line(one.identity["method"])
+    for form in table.FORMATS:
+        table.render(made, form).encode()  # what a terminal cannot take is written out
     # text at any width: every word of every cell is there and unbroken; only settings may go on in the next line
     whole = cells_of(made)
     for text in (table.render(made, "text", width), table.render(made, "text")):

@@ -106,3 +106,8 @@ def test_below_a_folder_damaged_ones_are_left_out_and_counted(tmp_path, caplog):
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(RequestError, match="--from nowhere: no such folder or file"):
         places.gather([str(tmp_path), "nowhere"])
+
+
+def test_a_file_of_rows_names_no_folder_to_read(tmp_path):
+    write_json(tmp_path / "rows.json", {"format": 1, "runs": [info(0, folder="/etc")]})
+    assert "folder" not in places.gather([str(tmp_path / "rows.json")])[0]
