@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
 
     colors: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(stderr=stderr, color_system=colors, highlight=False, markup=False, width=width)
+
+
+def terminal() -> tuple[int | None, bool]:
+    """The width of the terminal, and whether it shows bold; no width where output goes to a file or another program."""
+    if not sys.stdout.isatty():
+        return None, False
+    out = console()
+    return out.width, out.is_terminal and out.color_system is not None
 
 
 def percent(value: float | None) -> str:

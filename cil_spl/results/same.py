@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import read_checked, warn_once, write_json
+from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, warn_once, write_json
 from cil_spl.results import runs, sources
 from cil_spl.results.values import flatten, plain
 
@@ -89,14 +89,19 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     """
     try:
         content, checked = read_checked(file)
-        held = content["runs"]
-        if content["format"] != ROWS_FORMAT or not isinstance(held, list):
-            raise ValueError(f"format {content['format']}")
-        for info in held:
+        held, form = content["runs"], content["format"]
+        if isinstance(form, bool) or form != ROWS_FORMAT or not isinstance(held, list):
+            raise ValueError(f"format {form}, this version reads {ROWS_FORMAT}; runs has to be a list")
+        for number, info in enumerate(held):
+            if not isinstance(info, dict):
+                raise ValueError(f"runs.{number} is not the record of a run")
+            digest = info.pop(DIGEST, None)  # of a run.json that was copied as it is
+            if digest is not None and digest != digest_of(info):
+                raise damaged(file)
             runs.check_info(info, file)
     except RequestError as error:
         raise RequestError(f"{error}, or delete the file") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise RequestError(
             f"{file}: no file of rows, or a damaged one ({error}); take it from a copy, or delete it"
         ) from error

@@ -67,14 +67,14 @@ class Sweep:
         Returns:
             the table as text; nothing where no run finished.
         """
-        from cil_spl.results import same, table
+        from cil_spl.results import report, same, table
 
         shown = ""
         if finished:
             rows = [same.row_of_run(info) for info in finished]
             write_json(self.folder / ROWS_FILE, {"format": same.ROWS_FORMAT, "runs": rows})
             made = table.tabulate(finished)
-            shown = table.render(made)
+            shown = table.render(made, "text", *report.terminal())
             for name, form in TABLES.items():
                 write_text(self.folder / name, table.render(made, form))
         if self._copy is not None:
