@@ -277,3 +277,22 @@ def check_recordings(recordings: Recordings, what: str) -> None:
             f"{len(recordings.events)}; see from_list"
         )
     class_numbers(recordings.target, recordings.name, recordings.classes)
+
+
+def shuffled_within(recordings: Recordings, within_us: int, seed: int) -> Recordings:
+    """The same events, each at a random time of its own window, so that their order within windows is another.
+
+    Args:
+        recordings: not changed.
+        within_us: windows of so many microseconds, from 0 on.
+        seed: of the times.
+    """
+    events, offsets = recordings.take(np.arange(len(recordings)))
+    times = events["t"].astype(np.int64)
+    drawn = np.random.default_rng(seed).integers(0, within_us, len(times))
+    times = times // within_us * within_us + drawn
+    of = np.repeat(np.arange(len(recordings)), np.diff(offsets))
+    order = np.lexsort((times, of))
+    events = events[order]
+    events["t"] = times[order]
+    return replace(recordings, events=events, start=offsets[:-1], stop=offsets[1:])
