@@ -76,9 +76,10 @@ class Again:
                 "--dies: target.die is null, so all dies are alike; say how they differ, for example "
                 "'target.die={threshold_spread: 0.2}'"
             )
+        plain: Any = OmegaConf.to_container(die)
         batches = self._batches()
         for seed in seeds:
-            with released(self._target(die={**OmegaConf.to_container(die), "seed": seed})) as target:
+            with released(self._target(die={**plain, "seed": seed})) as target:
                 yield seed, self._of_batches(target.answer(self._on(target)), batches)
 
     def orders(self, seeds: Sequence[int], within_us: int) -> Iterator[tuple[int, ev.Evaluation]]:
