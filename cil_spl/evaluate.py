@@ -158,7 +158,13 @@ def again(run: Run, config: Any, extensions: Sequence[str] = (), split: Literal[
     config = schema.check_config(config, extensions)
     task = fence.make(config, "task")
     net = trained_network(run, config, task)
-    experiences = datasets.load(config.dataset, config.get("test_dataset"), config.seed, config.extensions)
+    experiences = datasets.load(
+        config.dataset,
+        config.get("test_dataset"),
+        config.seed,
+        config.extensions,
+        duration_us=config.frames.duration_us,
+    )
     schema.check_experiences(config, len(experiences))
     check_data(config, experiences)
     warnings: list[str] = []

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -123,3 +126,17 @@ def test_training_validation_and_test_set_alike():
         for part in (splits.train, splits.val, splits.test):
             assert {one[0] // 10**9 * 10**9 for one in times(part)} == {first}
             assert {one[-1] - one[0] for one in times(part)} == {4}
+
+
+def test_whoever_loads_the_data_of_a_run_says_its_duration():
+    """Else evaluation and training would see other times; ``cilspl data`` has no run."""
+    root = Path(cache.__file__).resolve().parents[2]
+    files = [path for folder in ("cil_spl", "cli") for path in (root / folder).rglob("*.py") if path.name != "data.py"]
+    calls = [
+        ([word.arg for word in node.keywords], path.name)
+        for path in files
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "datasets.load"
+    ]
+    assert len(calls) >= 3
+    assert [name for words, name in calls if "duration_us" not in words] == []
