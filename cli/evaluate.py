@@ -70,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--dies", type=_seeds, metavar="N", help="dies 0 to N-1 of the kind target.die, or A:B")
     many.add_argument("--orders", type=_seeds, metavar="N", help="orders 0 to N-1 of the events, or A:B")
     parser.add_argument(
-        "--within-us", type=int, default=1000, metavar="US",
+        "--within-us", type=_window, default=1000, metavar="US",
         help="--orders: times are redrawn within windows of so many microseconds (default: 1000)",
     )  # fmt: skip
     parser.add_argument(
@@ -79,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="FILE", help="all figures as CSV, a line for each stage, die or order")
     extensions_option(parser)
     return parser
+
+
+def _window(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) < 2**31:
+        raise argparse.ArgumentTypeError(f"{text}: needs a whole number from 1")
+    return int(text)
 
 
 def _seeds(text: str) -> range:
@@ -97,7 +103,6 @@ def changed(run: Run, words: Sequence[str]) -> Any:
     from omegaconf import OmegaConf
 
     from cil_spl import schema
-    from cil_spl.cli.compose import composed
     from cil_spl.cli.resume import set_value, typed_values
 
     config = schema.known_part(run.config())
@@ -109,13 +114,27 @@ def changed(run: Run, words: Sequence[str]) -> Any:
                 f"{', '.join(CHOICES)} and what lies below them. To train with it use `cilspl run`"
             )
         if group in CHOICES and isinstance(value, str):
-            config[group] = composed([f"{key}={value}"])[group]
+            config[group] = _choice(f"{key}={value}")[group]
             continue
         parent = group.rpartition(".")[0]
         if parent and OmegaConf.select(config, parent, default=0) is None:  # target.die.seed=1 of a die that is null
             OmegaConf.update(config, parent, {}, force_add=True)
         set_value(config, group, value)
     return config
+
+
+def _choice(word: str) -> Any:
+    """The default config with another choice of a group."""
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from cil_spl.cli.compose import composed
+    from cil_spl.cli.explain import explain
+
+    try:
+        return composed([word])
+    except (HydraException, OmegaConfBaseException) as error:
+        raise RequestError(explain(error, [word])) from error
 
 
 def _listed(what: str, found: Iterator[tuple[int, Evaluation]], monitor: str) -> list[dict[str, Any]]:

@@ -101,7 +101,7 @@ def _note_row(folder: Path) -> None:
         from cil_spl.results import runs, same
 
         try:
-            same.add_row(Path(file), runs.read(folder).info)
+            same.add_row(Path(file), runs.read(folder).info | {"folder": str(folder)})
         except RequestError as error:
             complain(str(error))
             _Now.code = WRONG

@@ -256,7 +256,7 @@ class Jobs:
                 continue
             place = self.folder / job.name
             try:
-                info = job.info or runs.read(place).info
+                info = job.info or runs.read(place).info | {"folder": str(place)}
             except RequestError:
                 info = {"status": "failed", "error": "ended without a record", "params": {}}
                 if interrupted:
@@ -290,14 +290,12 @@ def around_launchers(flags: Flags, made: list[Jobs]) -> Iterator[None]:
     """Within it, every launcher that Hydra makes has :class:`Jobs` around it, which is added to ``made``."""
     before = Plugins.instantiate_launcher
 
-    def instantiate(
-        self: Plugins, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig
-    ) -> Jobs:
+    def surrounded(self: Plugins, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> Jobs:
         launcher = before(self, hydra_context=hydra_context, task_function=task_function, config=config)
         made.append(Jobs(launcher, hydra_context, config, flags))
         return made[-1]
 
-    Plugins.instantiate_launcher = instantiate  # type: ignore[assignment, method-assign]
+    Plugins.instantiate_launcher = surrounded  # type: ignore[assignment, method-assign]
     try:
         yield
     finally:

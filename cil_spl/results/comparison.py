@@ -135,8 +135,8 @@ class _Book:
         """Paired where both rows left scores of the same recordings; else the difference of the means alone."""
         mine, theirs = self.of(first), self.of(second)
         if mine and theirs:
-            names = next(iter(theirs.values())).names
-            sides: list[dict[str, np.ndarray] | None] = [scores.aligned(one, names) for one in (mine, theirs)]
+            order = next(iter(theirs.values()))
+            sides: list[dict[str, np.ndarray] | None] = [scores.aligned(one, order) for one in (mine, theirs)]
             if sides[0] is not None and sides[1] is not None:
                 return compared(sides[0], sides[1])
             self.foreign.add(id(first.runs[0]))

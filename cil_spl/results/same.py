@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, warn_once, write_json
-from cil_spl.results import runs, sources
+from cil_spl.results import runs, scores, sources
 from cil_spl.results.values import flatten, plain
 
 if TYPE_CHECKING:
@@ -73,7 +73,12 @@ def finished(folders: Iterable[Path], files: Iterable[Path]) -> dict[str, Made]:
     """The finished runs below some folders and in some files of rows, by their keys; the newest of each counts."""
     found: dict[str, Made] = {}
     made = [Made(info, file) for file in files for info in read_rows(file)]
-    made += [Made(run.info, run.folder) for folder in folders if folder.is_dir() for run in runs.scan(folder)]
+    made += [
+        Made(run.info | {"folder": str(run.folder)}, run.folder)
+        for folder in folders
+        if folder.is_dir()
+        for run in runs.scan(folder)
+    ]
     for one in sorted(made, key=lambda made: made.info["started"]):
         key = key_of(one.info["params"], one.info["tags"]) if one.info["status"] == "finished" else None
         if key is not None:
@@ -111,9 +116,14 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 
 def row_of_run(info: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file of rows keeps of a run's record: nothing that tells of the machine."""
+    """What a file of rows keeps of a run's record and, where its ``folder`` is given, of its scores: nothing that
+    tells of the machine."""
     params = {key: value for key, value in info["params"].items() if not _NO_DIFFERENCE.match(key)}
     kept = {key: info[key] for key in ("format", "status", "started", "ended", "tags", "metrics", "row")}
+    told = info.get("scores")
+    if told is None and "folder" in info:
+        told = scores.packed(Path(info["folder"]))
+    kept |= {} if told is None else {"scores": told}
     return {**kept, "run_id": None, "params": params, "warnings": [], "error": None}
 
 

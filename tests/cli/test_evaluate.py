@@ -100,7 +100,7 @@ def test_redrawn_times_stay_in_their_windows():
         events["x"], events["y"] = random.integers(0, 8, (2, 500))
         events["p"] = np.arange(500) % 2
         parts.append(events)
-    data = from_list(parts, [0, 1, 0], (8, 8, 2))
+    data = from_list(parts, [0, 1, 0], (8, 8, 2), ("a", "b"))
     other = shuffled_within(data, 1000, 3)
     for i in range(3):
         assert (np.diff(other[i]["t"].astype(np.int64)) >= 0).all()
@@ -120,12 +120,12 @@ def test_redrawn_times_stay_in_their_windows():
     [
         (("method.lr=3",), "method.lr=3: the network was trained with another"),
         (("seed=3",), "seed=3: the network was trained with another"),
-        (("target.dy=3",), "target.dy=3: no such key; did you mean target.die?"),
+        (("target.dei=3",), "target.dei=3: no such key; did you mean die?"),
         (("dataset=digits",), "dataset=digits gives values"),
         (("dataset=nope",), "dataset=nope: no such choice"),
         (("--dies", "3"), "--dies: target.die is null, so all dies are alike"),
         (("--dies", "0"), "--dies: 0: needs a number from 1"),
-        (("--orders", "3", "--within-us", "0"), "--within-us 0: needs at least 1"),
+        (("--orders", "3", "--within-us", "0"), "--within-us: 0: needs a whole number from 1"),
         (("target.die.lost=2",), "target.die.lost=2"),
         (("x",), "x: beside cilspl evaluate only key=value can be typed"),
     ],

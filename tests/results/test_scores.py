@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import json
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import write_json
 from cil_spl.results import scores, table
 from cil_spl.results.cells import columns
 from cil_spl.tasks.classification import classification
@@ -137,13 +139,13 @@ def test_where_the_folder_is_gone_the_store_is_asked(tmp_path):
 
 
 def test_other_orders_are_put_in_order_and_other_recordings_refused():
-    one = {"0": scores.Scores(("b", "a"), np.array([1.0, 0.0]))}
-    assert scores.aligned(one, ("a", "b"))["0"].tolist() == [0, 1]
-    assert scores.aligned(one, ("a", "c")) is None
-    assert scores.aligned(one, ("a", "b", "c")) is None
-    twice = {"0": scores.Scores(("a", "a"), np.array([1.0, 0.0]))}
-    assert scores.aligned(twice, ("a", "a"))["0"].tolist() == [1, 0]
-    assert scores.aligned(twice, ("a", "b")) is None
+    one = {"0": scores.Scores.of(("b", "a"), np.array([1.0, 0.0]))}
+    assert scores.aligned(one, scores.Scores.of(("a", "b"), np.zeros(2)))["0"].tolist() == [0, 1]
+    assert scores.aligned(one, scores.Scores.of(("a", "c"), np.zeros(2))) is None
+    assert scores.aligned(one, scores.Scores.of(("a", "b", "c"), np.zeros(3))) is None
+    twice = {"0": scores.Scores.of(("a", "a"), np.array([1.0, 0.0]))}
+    assert scores.aligned(twice, scores.Scores.of(("a", "a"), np.zeros(2)))["0"].tolist() == [1, 0]
+    assert scores.aligned(twice, scores.Scores.of(("a", "b"), np.zeros(2))) is None
 
 
 # --- the table --------------------------------------------------------------------------------------------------------
@@ -250,3 +252,31 @@ def test_without_against_the_best_needs_a_clear_lead():
     far = [run(s, m, a + s / 1000) for m, a in (("bptt", 0.70), ("sltt", 0.92)) for s in range(3)]
     single = [run(0, m, a) for m, a in (("bptt", 0.1), ("sltt", 0.9))]
     assert [sum(row.best for row in table.tabulate(runs).rows) for runs in (near, far, single)] == [0, 1, 0]
+
+
+@pytest.mark.parametrize("values", [np.array([1.0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 1]), np.array([0.25, 1.5, -3.0])])
+def test_rows_keep_scores_that_pair_with_those_of_folders(tmp_path, values):
+    names = [f"a/{k}" for k in range(len(values))]
+    lines = ["recording,deployed", *(f"{name},{value!r}" for name, value in zip(names, values.tolist(), strict=True))]
+    (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
+    write_json(tmp_path / "run.json", {"format": 1})
+    told = json.loads(json.dumps(scores.packed(tmp_path)))
+    found = scores.read({"scores": told}, float(values.mean()))
+    assert isinstance(found, scores.Scores)
+    assert found.values.tolist() == values.tolist()
+    whole = scores.Scores.of(names, values)
+    for one, other in ((found, whole), (whole, found)):
+        pair = scores.aligned({"0": one}, other)
+        assert pair is not None
+        assert pair["0"].tolist() == values.tolist()
+    assert scores.aligned({"0": found}, scores.Scores.of(names[::-1], values)) is None
+    assert isinstance(scores.read({"scores": told}, float(values.mean()) + 0.1), str)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [None, 3, {}, {"n": 3}, {"n": 9, "recordings": "x", "bits": "AA=="}, {"n": 3, "recordings": "x", "bits": "?"},
+     {"n": 1e400, "recordings": "x", "bits": "AA=="}, {"n": 2, "recordings": "x", "float32": "AAAA"}],
+)  # fmt: skip
+def test_scores_of_rows_that_are_none_are_left_aside(told):
+    assert isinstance(scores.read({"scores": told}, 0.5), str)
