@@ -21,14 +21,15 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cil_spl.base import ranks
+from cil_spl.base import ranks, signals
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import fenced
+from cil_spl.cli.words import check_folder, for_hydra, quoted
 from cil_spl.results.folder import RUN_FILE, read_info
-from cil_spl.results.record import Terminated, describe, refuse
+from cil_spl.results.record import describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 from cil_spl.results.sweep import close_sweep, open_sweep
 
@@ -49,6 +50,10 @@ class JobError(Exception):
 
 class Sweep(Callback):
     """Makes the parent run of a sweep, which also checks the store before the first run starts."""
+
+    def on_run_start(self, config: DictConfig, **_kwargs: Any) -> None:
+        with contextlib.suppress(OmegaConfBaseException):  # Hydra itself says so
+            _Now.folder = Path(config.hydra.run.dir).absolute()  # from here on something may lie there
 
     def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
         _Now.sweep = Path(config.hydra.sweep.dir).resolve()
@@ -80,9 +85,12 @@ def task(cfg: DictConfig) -> float | None:
     try:
         _anchor(cfg, Path(start))
         _run(cfg, here, extensions_of(cfg, list(job.overrides.task), start))
+    except KeyboardInterrupt:
+        _sweep_up(here)
+        raise
     except Exception as error:
         code = _tell(error)
-        if code == WRONG and single:
+        if single:
             _sweep_up(here)
         elif code == WRONG:
             refuse(cfg, here, request_behind(error) or error)
@@ -139,9 +147,21 @@ def show(folder: Path) -> None:
 
 
 def _interrupted(error: KeyboardInterrupt) -> int:
-    """Say where an interrupted run stands and how to go on; the exit code."""
+    """Say where an interrupted run stands and how to go on; the exit code is that of what its record says."""
+    ended = _ended()
+    if ended is not None:
+        complain(f"interrupted after the run had ended; {_short(_Now.folder)} is {ended}")
+        return DONE if ended == "finished" else FAILED
     complain(f"interrupted{_how_to_go_on()}")
-    return 143 if isinstance(error, Terminated) else INTERRUPTED
+    return 143 if isinstance(error, signals.Terminated) else INTERRUPTED
+
+
+def _ended() -> str | None:
+    """How the run ended that was interrupted after that; None of one that was cut off, and of a sweep."""
+    if _Now.sweep is not None or _Now.folder is None or not (_Now.folder / RUN_FILE).exists():
+        return None
+    info, _ = read_info(_Now.folder)
+    return info["status"] if info["status"] in ("finished", "failed") and "extension" not in info else None
 
 
 def _how_to_go_on() -> str:
@@ -181,8 +201,8 @@ def _trace(error: Exception) -> int:
 
 
 def _sweep_up(here: Path) -> None:
-    """A request refused before any work leaves no folder."""
-    if {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
+    """A request refused, or a run cut off, before any work leaves no folder."""
+    if here.is_dir() and {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
         _remove(here)
 
 
@@ -196,13 +216,20 @@ def _remove(folder: Path) -> None:
 
 def main(argv: list[str]) -> int:
     """``cilspl run``; returns the exit code."""
+    check_folder()
+    logging.raiseExceptions = False  # a full disk takes no log, and a traceback for each line of it helps nobody
+    with signals.terminable():
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     if not os.environ.get(RUN_DIR):
         os.environ.pop(RUN_DIR, None)
     if os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = anchor(os.environ["MLFLOW_TRACKING_URI"])
     name = resume.asked_for(argv)
     if name is not None:
-        return resume.main(name, argv)
+        return resume.main(name, [quoted(word) for word in argv])
     if ranks.count() > 1:
         argv = _of_several_ranks(argv)
     return hydra_main(argv, program="cilspl run")
@@ -245,6 +272,7 @@ def _hydra_main(argv: list[str], program: str) -> int:
     if any(word.startswith("--e") for word in argv):
         complain("--experimental-rerun: it unpickles a file, which can run anything; give the overrides of that run")
         return WRONG
+    argv = for_hydra(argv)
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     handlers = list(logging.getLogger().handlers)
     sys.argv = [program, *argv]
@@ -255,13 +283,18 @@ def _hydra_main(argv: list[str], program: str) -> int:
     except JobError:
         pass
     except KeyboardInterrupt as error:
-        close_sweep(_Now.sweep, "killed") if _Now.sweep else None
+        if _Now.sweep is not None:
+            close_sweep(_Now.sweep, "killed")
+        elif _Now.folder is not None:
+            _sweep_up(_Now.folder)
         return _interrupted(error)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
         if full == "1":
             raise
+        if _Now.folder is not None:
+            _sweep_up(_Now.folder)
         complain(explain(error, argv))
         return WRONG
     finally:

@@ -58,6 +58,16 @@ def _remove_left(path: Path) -> None:
                 left.unlink()
 
 
+def reserve(path: Path, n: int) -> None:
+    """Take room on the disk, in bytes, that removing the file gives back; nothing that a file system could leave out.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    with write_whole(path) as file:
+        file.write(os.urandom(n))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with write_whole(path) as file:

@@ -32,6 +32,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "former_run_ids": ((list,), "a list"),
     "resumed": ((list,), "a list"),
     "refused": ((bool,), "true or false"),
+    "lost": ((str, NoneType), "text or null"),
     "extension": ((dict,), "names and values"),
 }
 INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (

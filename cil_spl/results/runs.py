@@ -47,6 +47,11 @@ class Run:
         return self.info["run_id"]
 
     @property
+    def is_gone(self) -> bool:
+        """Whether its process ended without a word: killed, though its ``run.json`` says running."""
+        return self.info.get("error") == GONE
+
+    @property
     def status(self) -> str:
         return self.info["status"]
 
