@@ -85,6 +85,9 @@ def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
             "sweep by hydra.sweep.dir"
         )
 
+    if "Only one of" in text:
+        return f"`{' '.join(overrides)}`: {text[0].lower()}{text[1:]}"
+
     if not isinstance(error, HydraException | OmegaConfBaseException):  # Hydra stumbled over it itself
         return (
             f"`{' '.join(overrides)}` cannot be read ({type(error).__name__}: {text}); HYDRA_FULL_ERROR=1 shows where"
