@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from cil_spl.base.errors import RequestError
+from cil_spl.cli.words import parsed
 
 
 def main(argv: list[str]) -> int:
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--from", dest="folder", metavar="FOLDER", help="read run folders below here, not the store")
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
     parser.add_argument("--output", metavar="FILE", help="write to a file instead of the screen")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
 
     from cil_spl.results import runs, table
     from cil_spl.results.store import anchor, store_uri, stored_runs
@@ -43,6 +44,10 @@ def main(argv: list[str]) -> int:
     else:
         uri = anchor(given.uri) if given.uri else store_uri()
         found = stored_runs(uri, given.experiment)
+        if any(info["status"] == "running" for info in found):
+            from cil_spl.results.restore import catch_up
+
+            found = stored_runs(uri, given.experiment) if catch_up(uri, found) else found
     text = table.render(table.tabulate(found, given.filter), given.format)
     if given.output is None:
         print(text, end="")

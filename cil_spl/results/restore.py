@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import write_json
+from cil_spl.base.files import warn_once, write_json
 from cil_spl.results import runs, store
 from cil_spl.results.folder import RUN_FILE, artifacts
 from cil_spl.results.metrics import METRICS_FILE, read_metrics
-from cil_spl.results.mlflow_run import MlflowRun
+from cil_spl.results.mlflow_run import MlflowRun, ids_of
 from cil_spl.results.sweep import parent_in
 from cil_spl.results.values import millis
 
@@ -61,6 +62,30 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
     if info != before or run.is_gone:
         write_json(path, info)
     return copy.run_id
+
+
+def catch_up(uri: str, stored_infos: Sequence[Mapping[str, Any]]) -> bool:
+    """Tell the store how those of its runs ended that it calls running, where their folders on this machine know.
+
+    Their processes were killed, or had lost the store. What cannot be told is left as it is, with a warning.
+
+    Returns:
+        whether the store has changed.
+    """
+    changed = False
+    for info in stored_infos:
+        place = info.get("folder")
+        if info["status"] != "running" or not place or not (Path(place) / RUN_FILE).is_file():
+            continue
+        try:
+            run = runs.read(place)
+            ours = info["run_id"] in ids_of(run.info) or run.run_id is None
+            if ours and run.status != "running" and not run.info.get("refused") and not locks.is_held(run.folder):
+                restore(run.folder, uri)
+                changed = True
+        except (RequestError, OSError) as error:
+            warn_once(f"{place}: the store calls its run running, and cannot be told how it ended: {error}")
+    return changed
 
 
 def note_id(info: dict[str, Any], run_id: str) -> None:
