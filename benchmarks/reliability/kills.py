@@ -1,17 +1,17 @@
 """Runs that are cut off: whether record, store and exit code agree afterwards, and the next command succeeds.
 
-    python benchmarks/reliability/kills.py                 100 cases; --n 10 for fewer, --only sigterm disk for some kinds
-    python benchmarks/reliability/kills.py --write         also record the table in README.md
+    python benchmarks/reliability/kills.py             100 cases; --n 10 for fewer, --only sigterm disk for some kinds
+    python benchmarks/reliability/kills.py --write     also record the table in README.md
 
-A case is a kind of end (SIGKILL, SIGTERM, SIGINT, a full disk, a tracking server that is killed) at a moment of one phase
-of a short run: start, preparation, training, evaluation, recording. Kinds and phases take turns, moments are drawn with
-seed 0. After each, status in `run.json`, status in MLflow and exit code have to say the same; then `cilspl table` has to
-succeed (it makes good what SIGKILL left), and `cilspl run resume=RUN`, or the same command where no run had begun, has to
-end as one finished run that is once in the store. A lost server is started again before that, and `cilspl restore`
-brings the copy up to date.
+A case is a kind of end (SIGKILL, SIGTERM, SIGINT, a full disk, a tracking server that is killed) at a moment of one
+phase of a short run: start, preparation, training, evaluation, recording. Kinds and phases take turns, moments are drawn
+with seed 0. After each, status in `run.json`, status in MLflow and exit code have to say the same; then `cilspl table`
+has to succeed (it makes good what SIGKILL left), and `cilspl run resume=RUN`, or the same command where no run had
+begun, has to end as one finished run that is once in the store. A lost server is started again before that, and
+`cilspl restore` brings the copy up to date.
 
-A full disk is a file system of its own in memory (tmpfs), for which the program starts itself anew in a namespace of its
-own (`unshare`); where that is not allowed, these cases are left out and counted as such.
+A full disk is a file system of its own in memory (tmpfs), for which the program starts itself anew in a namespace
+(`unshare`); where that is not allowed, these cases are left out, which the report says.
 """
 
 from __future__ import annotations

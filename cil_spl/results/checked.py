@@ -14,7 +14,8 @@ from cil_spl.results.values import is_time
 
 _NO_RECORD = "not the record of a run, or changed since"
 _LARGEST = 1e100  # of a figure; squares of it are numbers still
-_LARGEST_CONFIG = 1 << 24  # bytes
+_LARGEST_CONFIG = 1 << 20  # bytes; a config has some thousand
+_DEEPEST = 50  # lists and mappings in each other
 NUMBER = (int, float, NoneType)
 # What a record says under its keys: types, and words for them. The first three are in every record.
 FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
@@ -97,6 +98,23 @@ def _check_kind(path: Path, key: str, value: Any, kinds: tuple[type, ...], words
         raise RequestError(f"{path}: {key}={shown(value)}: {_NO_RECORD}; it needs {words} there")
 
 
+def _check_events(events: Iterator[Any]) -> None:
+    """Refuse YAML that takes more time or memory to read than its size says, and that no run writes.
+
+    Raises:
+        ValueError: it is nested too deep, or has aliases, a few lines of which stand for more than the memory holds.
+    """
+    import yaml
+
+    depth = 0
+    for event in events:
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent):
+            raise ValueError("it has aliases (*name)")
+        if depth > _DEEPEST:
+            raise ValueError("nested too deep")
+
+
 def load_config(path: Path) -> Any:
     """A run's ``config.yaml`` as OmegaConf reads it.
 
@@ -113,9 +131,7 @@ def load_config(path: Path) -> Any:
     if len(content) > _LARGEST_CONFIG:
         raise ValueError(f"more than {_LARGEST_CONFIG >> 20} MiB")
     try:
-        # No run writes an alias, and a few lines of them stand for more than the memory holds.
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(content.decode(), Loader=yaml.SafeLoader)):
-            raise ValueError("it has aliases (*name)")
+        _check_events(yaml.parse(content.decode(), Loader=yaml.SafeLoader))
         return OmegaConf.load(path)
     except RecursionError:
         raise ValueError("nested too deep") from None
