@@ -38,7 +38,7 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
         why = str(error.message).splitlines()[0].removeprefix("LexerNoViableAltException: ")  # type: ignore[attr-defined]
         return f"{unread}: cannot be read ({why}); quote what is special to the shell or to Hydra"
 
-    missing = re.search(r"Could not find '([\w/.-]+)'", text)
+    missing = re.search(r"Could not find '([^']+)'", text)
     if missing and "Available options in" in text:
         options = re.findall(r"^\t([\w.-]+)$", text, re.M)
         group, _, name = missing[1].rpartition("/")
@@ -85,7 +85,7 @@ def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
             "sweep by hydra.sweep.dir"
         )
 
-    if "Only one of" in text:
+    if type(error) is ValueError and re.match(r"Only one of|Expecting one|The --resolve", text):  # options of Hydra's
         return f"`{' '.join(overrides)}`: {text[0].lower()}{text[1:]}"
 
     if not isinstance(error, HydraException | OmegaConfBaseException):  # Hydra stumbled over it itself

@@ -36,6 +36,7 @@ OUTPUT = "${hydra.runtime.output_dir}"
 # To the screen or to the one file that is named; those of logging.handlers send over a network or name files anew.
 _LOG_CLASS = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)|colorlog\.[A-Z]\w*")
 _LOG_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
 _CLASS_KEYS = ("class", "()", "factory", "queue", "listener")
 
 
@@ -130,6 +131,12 @@ def check_hydra_settings(cfg: DictConfig, several: bool) -> None:
     if not isinstance(text, str) or not text:
         raise RequestError(f"{key}={shown(text)}: needs a folder")
     folder = Path(text)
+    longest = max(len(os.fsencode(part)) for part in folder.absolute().parts)
+    if longest > LONGEST_NAME or "\0" in text:
+        raise RequestError(
+            f"{key}={shown(text)}: no folder can have such a name ({longest} bytes); name another, of at most "
+            f"{LONGEST_NAME}"
+        )
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "cannot be written to" if there.is_dir() else "is a file"

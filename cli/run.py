@@ -158,14 +158,14 @@ def _interrupted(error: KeyboardInterrupt) -> int:
 
 def _ended() -> str | None:
     """How the run ended that was interrupted after that; None of one that was cut off, and of a sweep."""
-    if _Now.sweep is not None or _Now.folder is None or not (_Now.folder / RUN_FILE).exists():
+    if _Now.sweep is not None or _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return None
     info, _ = read_info(_Now.folder)
     return info["status"] if info["status"] in ("finished", "failed") and "extension" not in info else None
 
 
 def _how_to_go_on() -> str:
-    if _Now.folder is None or not (_Now.folder / RUN_FILE).exists():
+    if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return " before the run began"
     place, extension = _short(_Now.folder), read_info(_Now.folder)[0].get("extension")
     if extension is not None:
@@ -202,7 +202,7 @@ def _trace(error: Exception) -> int:
 
 def _sweep_up(here: Path) -> None:
     """A request refused, or a run cut off, before any work leaves no folder."""
-    if here.is_dir() and {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
+    if os.path.isdir(here) and {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
         _remove(here)
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Sequence
 
 from cil_spl.base.errors import RequestError
-from cil_spl.base.suggestions import close
+from cil_spl.base.suggestions import close, nearest
 
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 # What a value is made of, between the signs that Hydra reads: commas alone, or in a list or mapping more of them.
@@ -41,20 +41,30 @@ def _sorted(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[
         if word == "--":
             words += left
             break
-        name, equals, _ = word.partition("=")
+        name = word.partition("=")[0]
         fitting = [name] if name in known else [long for long in known if name[:2] == "--" and long.startswith(name)]
         if len({known[long].dest for long in fitting}) != 1:
             meant = close(name, known)
             hint = f"did you mean {meant}?" if meant else "`cilspl run --help` lists them"
             raise RequestError(f"{word}: no such option; {hint}")
-        action = known[fitting[0]]
-        options.append(word)
-        takes = action.nargs is None and not equals
-        if takes and not left:
-            raise RequestError(f"{word}: it needs a value after it; `cilspl run --help` says which")
-        if takes or (action.nargs == "?" and not equals and left and left[0] in (action.choices or ())):
-            options.append(left.pop(0))
+        options += _with_value(word, known[fitting[0]], left)
     return options, words
+
+
+def _with_value(word: str, action: argparse.Action, left: list[str]) -> list[str]:
+    """An option and its value, which is taken from the words that are left where it is not in the word itself."""
+    name, equals, value = word.partition("=")
+    allowed = list(map(str, action.choices or ()))
+    if action.nargs == 0:
+        return [word]
+    if not equals and action.nargs == "?":
+        return [f"{name}={left.pop(0) if left and left[0] in allowed else action.const}"]
+    if not equals and not left:
+        raise RequestError(f"{word}: it needs a value after it; `cilspl run --help` says which")
+    value = value if equals else left.pop(0)
+    if allowed and value not in allowed:
+        raise RequestError(f"{name} {value}: {nearest(value, allowed)}")
+    return [name, value]
 
 
 def quoted(word: str) -> str:

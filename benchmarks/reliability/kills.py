@@ -4,11 +4,11 @@
     python benchmarks/reliability/kills.py --write     also record the table in README.md
 
 A case is a kind of end (SIGKILL, SIGTERM, SIGINT, a full disk, a tracking server that is killed) at a moment of one
-phase of a short run: start, preparation, training, evaluation, recording. Kinds and phases take turns, moments are drawn
-with seed 0. After each, status in `run.json`, status in MLflow and exit code have to say the same; then `cilspl table`
-has to succeed (it makes good what SIGKILL left), and `cilspl run resume=RUN`, or the same command where no run had
-begun, has to end as one finished run that is once in the store. A lost server is started again before that, and
-`cilspl restore` brings the copy up to date.
+phase of a short run: start, preparation, training, evaluation, recording. Kinds and phases take turns, moments are
+drawn with seed 0. After each, status in `run.json`, status in MLflow and exit code have to say the same. Then
+`cilspl table` has to succeed, which makes good what SIGKILL left; a lost server is started again before, and
+`cilspl restore` brings the copy up to date. Last, `cilspl run resume=RUN`, or the same command where no run had begun,
+has to end as one finished run that is once in the store.
 
 A full disk is a file system of its own in memory (tmpfs), for which the program starts itself anew in a namespace
 (`unshare`); where that is not allowed, these cases are left out, which the report says.
@@ -29,6 +29,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,7 +225,7 @@ class Server:
         self.process = subprocess.Popen([sys.executable, "-m", "mlflow", *words], **quiet)
         deadline = time.monotonic() + LIMIT_S
         while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), timeout=1):
+            with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.uri}/health", timeout=5):
                 return
             time.sleep(0.1)
         raise TimeoutError(f"no server at {self.uri}")
