@@ -10,12 +10,14 @@ from omegaconf import DictConfig
 
 from cil_spl import schema
 from cil_spl.base import fence, process, ranks
-from cil_spl.data import cache, datasets
+from cil_spl.data import datasets
+from cil_spl.data.events import Splits
 from cil_spl.models.plan import Plan
 from cil_spl.results.outputs import leave_files
 from cil_spl.results.record import open_record
 from cil_spl.results.resumption import check_resumable
 from cil_spl.results.row import row_of, score_name
+from cil_spl.results.same import tags_of, tags_of_data
 from cil_spl.results.start import check_data, ready
 from cil_spl.results.store import check_store, look_at_store
 from cil_spl.targets.deploy import deploy, with_target
@@ -44,10 +46,8 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     with ready(cfg, schema.asked(cfg)) as (task, plan, target, observer, warnings, start):
         check_store(cfg.tracking)
         threads = process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
-        experiences = datasets.load(cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions)
-        schema.check_experiences(cfg, len(experiences))
-        check_data(cfg, experiences)
-        tags = threads | {"backend": target.backend, "data": cache.identity(experiences[-1].test)}
+        experiences = _data(cfg)
+        tags = threads | {"backend": target.backend} | tags_of(cfg, experiences)
         with open_record(cfg, folder, tags=tags, resume=resume) as record:
             for text in warnings:
                 record.warn(text)
@@ -64,6 +64,15 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
     return row
 
 
+def _data(cfg: DictConfig) -> tuple[Splits, ...]:
+    experiences = datasets.load(
+        cfg.dataset, cfg.get("test_dataset"), cfg.seed, cfg.extensions, duration_us=cfg.frames.duration_us
+    )
+    schema.check_experiences(cfg, len(experiences))
+    check_data(cfg, experiences)
+    return experiences
+
+
 def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfig, Plan, list[str]]:
     """All that can be known before any data is read: the checked config, the plan, and the target's warnings.
 
@@ -76,3 +85,15 @@ def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfi
     with ready(cfg, schema.asked(cfg)) as (_, plan, _, _, warnings, _):
         look_at_store(cfg.tracking)
     return cfg, plan, warnings
+
+
+def data_tags(cfg: DictConfig) -> dict[str, str]:
+    """The tags by which the data of a run are known again; they are read, and checked, as :func:`run` does.
+
+    Args:
+        cfg: a checked config.
+
+    Raises:
+        RequestError: as :func:`run` would.
+    """
+    return tags_of_data(_data(cfg))

@@ -17,6 +17,7 @@ DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
 COMMANDS = {
     "run": "train, quantise, deploy, evaluate and track; -m sweeps",
     "table": "results table of the tracked runs, grouped over seeds",
+    "evaluate": "a finished run's network on other data, another target, many dies",
     "data": "describe, fetch or picture a data set; size of the cache",
     "predict": "what a tracked network answers to a recording or image of your own",
     "validate": "compose and cross-check a config without running it",

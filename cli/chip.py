@@ -24,7 +24,7 @@ def main(argv: list[str]) -> int:
     verify.add_argument("recordings", help="the recordings that the chip was sent, in the official N-MNIST layout")
     verify.add_argument("--rules", action="store_true", help="what every other rule would give as well (half a minute)")
     show = verbs.add_parser("show", help="the layers of a chip network, and what their cores hold")
-    show.add_argument("run", help="a run, or a chip network's file")
+    show.add_argument("run", help="a run, a chip network's file, or a NIR file (.nir)")
     text = "where a run's network in time steps parts from the chip, and by which of the chip's rules"
     apart = verbs.add_parser("mismatch", help=text, description=text)
     apart.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
@@ -58,11 +58,11 @@ def main(argv: list[str]) -> int:
 def _show(name: str) -> int:
     from pathlib import Path
 
-    from cil_spl.chip import interchange, placement
+    from cil_spl.chip import interchange, nirfile, placement
     from cil_spl.results import runs
 
     path = Path(name) if Path(name).is_file() else runs.find(name).path("chip.npz")
-    network = interchange.load(path)
+    network = nirfile.read(path) if path.suffix == ".nir" else interchange.load(path)
     print(placement.placed(network, str(path)))
     return 0
 
@@ -91,7 +91,13 @@ def _mismatch(given: argparse.Namespace) -> int:
     fence.look_in(os.getcwd(), given.extensions)
     network = load.load(run, given.extensions)
     chip = interchange.load(run.path("chip.npz"))
-    splits = datasets.load(config.dataset, config.get("test_dataset"), int(config.seed), given.extensions)[-1]
+    splits = datasets.load(
+        config.dataset,
+        config.get("test_dataset"),
+        int(config.seed),
+        given.extensions,
+        duration_us=network.config.frames.duration_us,
+    )[-1]
     recordings, split = (splits.test, "test") if given.test else (splits.val, "validation")
     if not isinstance(recordings, Recordings):
         raise RequestError(f"{given.run}: dataset={config.dataset.name} gives values; the chip takes events only")

@@ -47,8 +47,8 @@ def main(argv: list[str]) -> int:
     fence.check_extensions(None, extensions)
     from cil_spl.data import datasets
 
-    if given.verb != "fetch" and "download" in config and not any(s.startswith("download=") for s in given.settings):
-        config["download"] = False  # looking at a set fetches nothing
+    if "download" in config and config["download"] is None:
+        config["download"] = given.verb == "fetch"  # which asks for it; looking at a set fetches nothing
     datasets.check_dataset(config, "dataset", extensions)
     experiences = datasets.load(config, extensions=extensions)
     if given.verb == "picture":

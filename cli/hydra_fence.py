@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra._internal.hydra
 from hydra._internal.callbacks import Callbacks
@@ -28,7 +28,11 @@ from omegaconf import DictConfig, OmegaConf
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.results.folder import RUN_FILE
+from cil_spl.results.names import run_name
 from cil_spl.results.store import URI_VARIABLE, anchor, redact
+
+# Names a run's folder by what differs; see conf/hydra/output.
+OmegaConf.register_new_resolver("run_name", run_name, replace=True)
 
 CALLED = ("hydra.callbacks", "hydra.launcher", "hydra.sweeper", "hydra.job.env_set")
 LOGGED = ("hydra.job_logging", "hydra.hydra_logging")
@@ -59,6 +63,8 @@ class FencedLoader(ConfigLoaderImpl):
     runs, and what ``--cfg``, ``--info`` and ``--help`` show.
     """
 
+    latest: ClassVar[DictConfig | None] = None  # of a single run: says which folder it has
+
     def load_configuration(
         self,
         config_name: str | None,
@@ -70,6 +76,7 @@ class FencedLoader(ConfigLoaderImpl):
         cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         check_hydra(cfg, overrides)
         _hide_password(cfg)
+        FencedLoader.latest = cfg if run_mode == RunMode.RUN else None
         return cfg
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:

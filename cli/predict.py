@@ -104,7 +104,8 @@ def main(argv: list[str]) -> int:
         prog="cilspl predict",
         description="The answer of a run's deployed network to recordings of events, or to samples such as images, "
         "whichever the run was trained on. "
-        "Recordings: .bin (N-MNIST), .npy (structured x, y, t, p), .npz, .csv (x,y,t,p); times in microseconds. "
+        "Recordings: .bin (N-MNIST), .npy (structured x, y, t, p), .npz, .csv and .txt (columns as a header "
+        "has them, or x, y, t, p); times in whole microseconds. "
         "Samples: .npy of shape (channels, height, width), with one channel (height, width) too, or several along an "
         "axis in front, with values as the data set has them, or fractions from 0 to 1; .png of 8 bits.",
     )

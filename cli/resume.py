@@ -49,7 +49,7 @@ def main(name: str, argv: Sequence[str]) -> int:
     if settle_left(run.folder):
         run = runs.read(run.folder)
     words = [word for word in argv if not word.lstrip("+").startswith(WORD)]
-    typed = _typed(words)
+    typed = typed_values(words, "resume=")
     cfg = _config_of(run, typed)
     extensions = extensions_of(cfg, words, os.getcwd())  # the folder's own list allows nothing by itself
     epochs = run.info["params"].get("trainer.epochs")
@@ -104,7 +104,7 @@ def _config_of(run: Run, typed: dict[str, Any]) -> Any:
         had = OmegaConf.to_container(had) if OmegaConf.is_config(had) else had
         extends = key == "trainer.epochs" and run.status == "finished" and _is_more(value, had)
         if value == had or extends or (had is not _NONE and may_differ(key)):
-            _set(cfg, key, value)
+            set_value(cfg, key, value)
         else:
             named = had.get("name") if isinstance(had, dict) else had
             has = "no such key" if had is _NONE else shown(named)
@@ -132,7 +132,7 @@ def _had(cfg: Any, key: str) -> Any:
         return _NONE
 
 
-def _set(cfg: Any, key: str, value: Any) -> None:
+def set_value(cfg: Any, key: str, value: Any) -> None:
     """Change a value of the config.
 
     Raises:
@@ -154,8 +154,8 @@ def _is_more(value: Any, had: Any) -> bool:
     return isinstance(value, int) and isinstance(had, int) and value > had
 
 
-def _typed(words: Sequence[str]) -> dict[str, Any]:
-    """``key=value`` words as values.
+def typed_values(words: Sequence[str], beside: str) -> dict[str, Any]:
+    """``key=value`` words as values; ``beside`` is what they are typed with.
 
     Raises:
         RequestError: a word is no such thing, or stands for several values.
@@ -168,11 +168,11 @@ def _typed(words: Sequence[str]) -> dict[str, Any]:
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException as error:
-            raise RequestError(f"{word}: beside resume= only key=value can be typed ({error})") from None
+            raise RequestError(f"{word}: beside {beside} only key=value can be typed ({error})") from None
         if override.is_hydra_override():
-            raise RequestError(f"{word}: a resumed run stays in its folder and takes no setting of Hydra; leave it out")
+            raise RequestError(f"{word}: beside {beside} no setting of Hydra can be typed; leave it out")
         if override.is_delete() or override.is_sweep_override():
-            raise RequestError(f"{word}: beside resume= only key=value can be typed, with one value")
+            raise RequestError(f"{word}: beside {beside} only key=value can be typed, with one value")
         package = "" if override.package is None else f"@{override.package}"
         found[override.key_or_group + package] = override.value()
     return found

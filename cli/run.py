@@ -2,38 +2,38 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import logging
 import os
-import re
-import shutil
 import sys
-import time
 import traceback
 from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
 import hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
-from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from cil_spl.base import ranks, signals
 from cil_spl.base.errors import RequestError
-from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume
+from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume, validate
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
-from cil_spl.cli.hydra_fence import fenced
+from cil_spl.cli.hydra_fence import FencedLoader, fenced
+from cil_spl.cli.sweep import Flags, Jobs, around_launchers, folder_of, tidy
 from cil_spl.cli.words import check_folder, for_hydra, quoted
 from cil_spl.results.folder import RUN_FILE, read_info
 from cil_spl.results.record import describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
-from cil_spl.results.sweep import close_sweep, open_sweep
 
-RUN_DIR = "CILSPL_RUN_DIR"
+RUN_DIR, ROWS = "CILSPL_RUN_DIR", "CILSPL_ROWS"
+
+
+_log = logging.getLogger(__name__)
 
 
 class _Now:
@@ -41,33 +41,24 @@ class _Now:
 
     code = DONE
     folder: Path | None = None
-    sweep: Path | None = None
+
+
+class Once(logging.Filter):
+    """Lets a warning pass once in a process: the runs of a sweep would all say the same."""
+
+    said: ClassVar[set[str]] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING:
+            return True
+        text = record.getMessage()
+        fresh = text not in self.said
+        self.said.add(text)
+        return fresh
 
 
 class JobError(Exception):
     """A run of a sweep that has already said what was wrong."""
-
-
-class Sweep(Callback):
-    """Makes the parent run of a sweep, which also checks the store before the first run starts."""
-
-    def on_run_start(self, config: DictConfig, **_kwargs: Any) -> None:
-        with contextlib.suppress(OmegaConfBaseException):  # Hydra itself says so
-            _Now.folder = Path(config.hydra.run.dir).absolute()  # from here on something may lie there
-
-    def on_multirun_start(self, config: DictConfig, **_kwargs: Any) -> None:
-        _Now.sweep = Path(config.hydra.sweep.dir).resolve()
-        plain = OmegaConf.to_container(config.tracking, resolve=True)
-        assert isinstance(plain, dict)
-        if not isinstance(plain.get("uri"), str | None):
-            return  # each run says so
-        tracking = {**plain, "uri": store_uri(plain.get("uri"))}
-        try:
-            open_sweep({"tracking": tracking}, _Now.sweep, list(config.hydra.overrides.task))
-        except RequestError as error:
-            complain(str(error))
-            _remove(_Now.sweep)
-            raise SystemExit(WRONG) from error  # Hydra turns any Exception here into a warning
 
 
 def task(cfg: DictConfig) -> float | None:
@@ -82,24 +73,51 @@ def task(cfg: DictConfig) -> float | None:
     start = job.runtime.cwd
     _Now.folder = here
     single = job.mode == RunMode.RUN
+    words = list(job.overrides.task)
     try:
-        _anchor(cfg, Path(start))
-        _run(cfg, here, extensions_of(cfg, list(job.overrides.task), start))
+        _run(
+            _announced(anchored(cfg, Path(start)), here),
+            here,
+            extensions_of(cfg, words, start),
+            resume=not single and (here / RUN_FILE).exists(),
+        )
     except KeyboardInterrupt:
-        _sweep_up(here)
+        tidy(here)
         raise
     except Exception as error:
         code = _tell(error)
         if single:
-            _sweep_up(here)
+            tidy(here)
         elif code == WRONG:
             refuse(cfg, here, request_behind(error) or error)
         if single:
             _Now.code = code
             return None
         raise JobError(f"{here}: {error}") from None
-    show(here)
+    _note_row(here)
+    show(here, short=not single)
     return _score(here)
+
+
+def _note_row(folder: Path) -> None:
+    """Add the run's row to the file that ``--rows`` names."""
+    file = os.environ.get(ROWS)
+    if file and ranks.first():
+        from cil_spl.results import runs, same
+
+        try:
+            same.add_row(Path(file), runs.read(folder).info)
+        except RequestError as error:
+            complain(str(error))
+            _Now.code = WRONG
+
+
+def _announced(cfg: DictConfig, folder: Path) -> DictConfig:
+    """Say at once what begins, before the libraries are loaded."""
+    if ranks.first() and all(OmegaConf.is_dict(cfg.get(group)) for group in ("method", "dataset", "target")):
+        names = [OmegaConf.select(cfg, f"{group}.name") for group in ("method", "dataset", "target")]
+        _log.info("%s on %s for %s, seed %s: %s", *names, cfg.get("seed"), _short(folder))
+    return cfg
 
 
 def _score(folder: Path) -> float | None:
@@ -108,11 +126,12 @@ def _score(folder: Path) -> float | None:
     return row.score_of(runs.read(folder).info) if ranks.first() else None
 
 
-def _anchor(cfg: DictConfig, base: Path | None = None) -> None:
-    """Make the address of the store absolute; what is no address is left for the check to refuse."""
+def anchored(cfg: DictConfig, base: Path | None = None) -> DictConfig:
+    """The config with an absolute address of the store; what is no address is left for the check to refuse."""
     uri = OmegaConf.select(cfg, "tracking.uri")
     if isinstance(uri, str | int | None) and not isinstance(uri, bool) and OmegaConf.is_dict(cfg.get("tracking")):
         cfg.tracking.uri = store_uri(None if uri is None else str(uri), base)  # YAML makes a number of 5
+    return cfg
 
 
 def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> None:
@@ -126,10 +145,9 @@ def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool =
 
 def carry_out(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool = False) -> int:
     """Run without Hydra around it; returns the exit code."""
-    _Now.code, _Now.folder, _Now.sweep = DONE, folder, None
+    _Now.code, _Now.folder = DONE, folder
     try:
-        _anchor(cfg)
-        _run(cfg, folder, extensions, resume=resume)
+        _run(anchored(cfg), folder, extensions, resume=resume)
     except KeyboardInterrupt as error:
         return _interrupted(error)
     except Exception as error:
@@ -138,17 +156,21 @@ def carry_out(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: b
     return DONE
 
 
-def show(folder: Path) -> None:
-    """The row of the run in ``folder``, on the first rank."""
+def show(folder: Path, *, short: bool = False) -> None:
+    """The row of the run in ``folder``, on the first rank; in a line for one of a sweep."""
     if ranks.first():
         from cil_spl.results import report, runs
 
-        report.show_row(runs.read(folder).info, folder)
+        info = runs.read(folder).info
+        if short:
+            report.show_line(info, folder.name)
+        else:
+            report.show_row(info, folder)
 
 
-def _interrupted(error: KeyboardInterrupt) -> int:
+def _interrupted(error: KeyboardInterrupt, *, sweep: bool = False) -> int:
     """Say where an interrupted run stands and how to go on; the exit code is that of what its record says."""
-    ended = _ended()
+    ended = None if sweep else _ended()
     if ended is not None:
         complain(f"interrupted after the run had ended; {_short(_Now.folder)} is {ended}")
         return DONE if ended == "finished" else FAILED
@@ -157,8 +179,8 @@ def _interrupted(error: KeyboardInterrupt) -> int:
 
 
 def _ended() -> str | None:
-    """How the run ended that was interrupted after that; None of one that was cut off, and of a sweep."""
-    if _Now.sweep is not None or _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
+    """How the run ended that was interrupted after that; None of one that was cut off."""
+    if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return None
     info, _ = read_info(_Now.folder)
     return info["status"] if info["status"] in ("finished", "failed") and "extension" not in info else None
@@ -172,6 +194,15 @@ def _how_to_go_on() -> str:
         word = f"trainer.epochs={extension['epochs']}"
         return f"; {place} stays the finished run that it was; `cilspl run resume={place} {word}` goes on"
     return f"; {place} is marked killed; `cilspl run resume={place}` goes on with it"
+
+
+def _tidy_begun() -> None:
+    """Leave no folder of a run that was cut off after Hydra had made it and before the run began."""
+    cfg = FencedLoader.latest
+    with contextlib.suppress(OmegaConfBaseException, OSError):
+        folder = _Now.folder or (None if cfg is None else Path(cfg.hydra.run.dir).absolute())
+        if folder is not None:
+            tidy(folder)
 
 
 def _tell(error: Exception) -> int:
@@ -200,20 +231,6 @@ def _trace(error: Exception) -> int:
     return FAILED
 
 
-def _sweep_up(here: Path) -> None:
-    """A request refused, or a run cut off, before any work leaves no folder."""
-    if os.path.isdir(here) and {path.name for path in here.iterdir()} <= {".hydra", "run.log", ".lock"}:
-        _remove(here)
-
-
-def _remove(folder: Path) -> None:
-    """A folder of a run or a sweep, and that of the day above it where nothing else is in it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name):
-        with contextlib.suppress(OSError):  # not empty
-            folder.parent.rmdir()
-
-
 def main(argv: list[str]) -> int:
     """``cilspl run``; returns the exit code."""
     check_folder()
@@ -230,9 +247,33 @@ def _main(argv: list[str]) -> int:
     name = resume.asked_for(argv)
     if name is not None:
         return resume.main(name, [quoted(word) for word in argv])
+    argv, flags = _flags_of(argv)
+    argv = for_hydra(argv)
+    several = "-m" in argv or "--multirun" in argv
+    if flags.dry_run and not several:
+        return validate.main(argv)
     if ranks.count() > 1:
         argv = _of_several_ranks(argv)
-    return hydra_main(argv, program="cilspl run")
+    if several:
+        argv = [*argv, *folder_of([word for word in argv if word not in ("-m", "--multirun")], flags.again)]
+    try:
+        if flags.rows is not None:
+            os.environ[ROWS] = str(flags.rows)  # for jobs in processes of their own, too
+        return hydra_main(argv, "cilspl run", flags)
+    finally:
+        if flags.rows is not None:
+            del os.environ[ROWS]
+
+
+def _flags_of(argv: list[str]) -> tuple[list[str], Flags]:
+    """What is ours among the words, and what is left for Hydra."""
+    parser = argparse.ArgumentParser(prog="cilspl run", add_help=False, allow_abbrev=False)
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--again", action="store_true")
+    parser.add_argument("--skip-refused", action="store_true")
+    parser.add_argument("--rows", type=lambda text: Path(text).resolve())
+    given, rest = parser.parse_known_args(argv)
+    return rest, Flags(**vars(given))
 
 
 def _of_several_ranks(argv: list[str]) -> list[str]:
@@ -256,45 +297,44 @@ def _of_several_ranks(argv: list[str]) -> list[str]:
     return [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
 
 
-def hydra_main(argv: list[str], program: str) -> int:
+def hydra_main(argv: list[str], program: str, flags: Flags | None = None) -> int:
     """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
     store = os.environ.get(URI_VARIABLE)
     try:
-        return _hydra_main(argv, program)
+        return _hydra_main(argv, program, flags or Flags())
     finally:
         if store is None:
             os.environ.pop(URI_VARIABLE, None)  # set where a password was typed
 
 
-def _hydra_main(argv: list[str], program: str) -> int:
-    _Now.code, _Now.folder, _Now.sweep = DONE, None, None
-    started = time.time()
+def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
+    _Now.code, _Now.folder, FencedLoader.latest = DONE, None, None
     if any(word.startswith("--e") for word in argv):
         complain("--experimental-rerun: it unpickles a file, which can run anything; give the overrides of that run")
         return WRONG
-    argv = for_hydra(argv)
     before, full = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     handlers = list(logging.getLogger().handlers)
     sys.argv = [program, *argv]
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
+    sweeps: list[Jobs] = []
     try:
-        with fenced():
+        with fenced(), around_launchers(flags, sweeps):
             hydra.main(config_path="pkg://cil_spl.conf", config_name="config", version_base="1.3")(task)()
     except JobError:
         pass
     except KeyboardInterrupt as error:
-        if _Now.sweep is not None:
-            close_sweep(_Now.sweep, "killed")
-        elif _Now.folder is not None:
-            _sweep_up(_Now.folder)
-        return _interrupted(error)
+        if not sweeps:
+            _tidy_begun()
+        code = _interrupted(error, sweep=bool(sweeps))
+        for sweep in sweeps:
+            sweep.end(interrupted=True)
+        return code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
         if full == "1":
             raise
-        if _Now.folder is not None:
-            _sweep_up(_Now.folder)
+        _tidy_begun()
         complain(explain(error, argv))
         return WRONG
     finally:
@@ -304,34 +344,10 @@ def _hydra_main(argv: list[str], program: str) -> int:
             os.environ.pop("HYDRA_FULL_ERROR", None)
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
-    if _Now.sweep is not None:
-        return _sum_up(_Now.sweep, started)
-    return _Now.code
+    return max((sweep.end() for sweep in sweeps), default=_Now.code)
 
 
 def _short(path: Path | None) -> str:
     from cil_spl.results import report
 
     return report.shortened(path) if path is not None else ""
-
-
-def _sum_up(sweep: Path, started: float) -> int:
-    """Close a sweep: how many runs got where; the worst of them is the exit code."""
-    from cil_spl.results import report, runs
-
-    jobs = [path.parent.parent for path in sweep.rglob(".hydra/overrides.yaml") if path.stat().st_mtime >= started - 1]
-    worst, finished = DONE, 0
-    for job in sorted(jobs, key=lambda path: (len(path.name), path.name)):
-        try:
-            info = runs.read(job).info
-        except RequestError:
-            info = {"status": "failed", "error": "ended without a record"}
-        if info["status"] == "finished":
-            finished += 1
-            continue
-        lines = str(info["error"]).splitlines() or [info["status"]]
-        complain(f"{report.shortened(job)} {info['status']}: {lines[0]}")
-        worst = FAILED if worst == FAILED or not info.get("refused") else WRONG
-    close_sweep(sweep, "finished" if worst == DONE else "failed")
-    print(f"{finished} of {len(jobs)} runs finished; `cilspl table --from {report.shortened(sweep)}` compares them")
-    return worst

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import close, nearest
 
+OURS = ("--dry-run", "--again", "--skip-refused", "--rows")  # of `cilspl run` itself, taken out before
 _NOT_ASCII = re.compile(r"[^\x00-\x7f]")
 # What a value is made of, between the signs that Hydra reads: commas alone, or in a list or mapping more of them.
 _PLAIN, _NESTED = re.compile(r"[^,]+"), re.compile(r"[^,\[\]{}():]+")
@@ -44,10 +45,10 @@ def _sorted(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[
         name = word.partition("=")[0]
         fitting = [name] if name in known else [long for long in known if name[:2] == "--" and long.startswith(name)]
         if len({known[long].dest for long in fitting}) != 1:
-            meant = close(name, known)
+            meant = close(name, (*known, *OURS))
             hint = f"did you mean {meant}?" if meant else "`cilspl run --help` lists them"
             raise RequestError(f"{word}: no such option; {hint}")
-        options += _with_value(word, known[fitting[0]], left)
+        options += _with_value(fitting[0] + word[len(name) :], known[fitting[0]], left)
     return options, words
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import csv
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from cil_spl import load, pipeline
 from cil_spl.base.errors import RequestError
@@ -98,3 +100,61 @@ def test_keys_that_earlier_versions_never_read_do_no_harm(run, tmp_path):
     (tmp_path / "config.yaml").write_text(run.path("config.yaml").read_text() + "foo: 3\ntrainr:\n  epochs: 3\n")
     write_json(tmp_path / "run.json", {key: value for key, value in run.info.items() if key != "files"})
     assert load.load(runs.read(tmp_path)).classes == load.load(run).classes
+
+
+def unsealed(run, folder, change):
+    """The run's folder without a record of its files, and its weights as an earlier version wrote them, changed."""
+    folder = shutil.copytree(run.folder, folder)
+    write_json(folder / "run.json", {key: value for key, value in run.info.items() if key != "files"})
+    content = torch.load(folder / "weights.pt", weights_only=True) | {"format": 1}
+    change(content)
+    torch.save(content, folder / "weights.pt")
+    return runs.read(folder)
+
+
+def set_plan(i, key, value):
+    return lambda content: content["plan"]["layers"][i]["params"].update({key: value})
+
+
+ODD = [
+    (lambda c: c["weights"].update({"conv1.weight": None}), r"weights: conv1\.weight is NoneType; needed is a tensor"),
+    (lambda c: c["weights"].pop("conv1.weight"), r"conv1\.weight should have shape \(8, 2, 3, 3\), found nothing"),
+    (lambda c: c["weights"].update({"conv1.weight": torch.zeros(3)}), r"conv1\.weight should have .*, found \(3,\)"),
+    (lambda c: c["weights"]["conv1.weight"].fill_(float("nan")), r"weights: conv1\.weight holds nan"),
+    (lambda c: c.update(weights=None), "a checkpoint of another kind"),
+    (lambda c: c.update(plan=None), "plan: null in place of name, input_shape and layers"),
+    (
+        lambda c: c["plan"].update(input_shape=[2, 35, 34]),
+        r"plan: from \(2, 35, 34\) to \(10,\), the run's data and task",
+    ),
+    (lambda c: c["plan"].update(input_shape=[2, 34, -34]), r"plan: input_shape=\[2,34,-34\]; needed are 3 whole"),
+    (lambda c: c["plan"].update(layers=[]), r"plan: layers=\[\]"),
+    (lambda c: c["plan"]["layers"][0].pop("kind"), "plan: layer 0: .*in place of name, kind, params and inputs"),
+    (lambda c: c["plan"]["layers"][0].update(kind="nope"), "model layer conv1: unknown kind 'nope'"),
+    (set_plan(0, "out_channels", 10**5), r"conv1\.weight should have shape \(100000, 2, 3, 3\), found \(8, 2, 3, 3\)"),
+    (
+        set_plan(0, "out_channels", 8.5),
+        r"plan: layer conv1 \(conv\): out_channels=8\.5; needed are whole numbers from 1",
+    ),
+    (set_plan(0, "stride", (0, 1)), r"plan: layer conv1 \(conv\): stride=\[0,1\]"),
+    (lambda c: c["plan"]["layers"][0]["params"].pop("kernel_size"), "layer conv1 .*kernel_size is missing"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), ODD, ids=range(len(ODD)))
+def test_odd_weights_are_named(run, tmp_path, monkeypatch, change, message):
+    def never(*_):
+        raise AssertionError("a network was made before its plan was held against the weights")
+
+    monkeypatch.setattr(load, "network_of", never)
+    with pytest.raises(RequestError, match=rf"weights\.pt: .*{message}") as caught:
+        load.load(unsealed(run, tmp_path / "run", change))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_chip_network_of_other_data_is_named(run, tmp_path):
+    odd = unsealed(run, tmp_path / "run", lambda content: None)
+    chip = load_chip(odd.folder / "chip.npz")
+    save(replace(chip, readout=(0, 1)), odd.folder / "chip.npz")
+    with pytest.raises(RequestError, match=r"chip\.npz: from \(2, 34, 34\) to 2 outputs, .* need \(2, 34, 34\) to 10"):
+        load.load(odd)

@@ -111,6 +111,12 @@ def test_a_run_leaves_its_row_and_files(overrides: list[str], stages: list[str],
     for stage in stages:
         right = sum(line[stage] == line["class"] for line in answers)
         assert done["metrics"][f"{stage}/accuracy"] == pytest.approx(right / 23)
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        scores = list(csv.DictReader(file))
+    assert sorted(line["recording"] for line in scores) == sorted(line["recording"] for line in answers)
+    for stage in stages:
+        mean = np.mean([float(line[stage]) for line in scores])
+        assert done["metrics"][f"{stage}/accuracy"] == pytest.approx(mean)
 
 
 def test_a_run_starts_from_another(tmp_path: Path) -> None:
@@ -167,6 +173,11 @@ def test_the_same_seed_gives_the_same_numbers(tmp_path: Path) -> None:
     runs = [result(tmp_path / name) for name in "ac"]
     (row,) = table.tabulate(runs).rows  # two seeds of one configuration are one row
     assert len(row.seeds) == 2
+    # The same run under two names: what tells them apart is compared, and every recording was answered alike.
+    one, two = ({**runs[0], "folder": str(tmp_path / "a"), "params": runs[0]["params"] | {"x": x}} for x in (1, 2))
+    reference, same = table.tabulate([one, two], against=["x=1"]).rows
+    assert reference.chosen
+    assert (same.difference.low, same.difference.high) == (0, 0)
 
 
 def test_a_network_too_large_is_refused_before_the_data_is_touched(

@@ -21,7 +21,6 @@ LONG_FILES = {
     "cil_spl/targets/devkit.py": 560,
 }
 LONG_FUNCTIONS = {
-    "cil_spl/chip/nirfile.py::read_float": 74,
     "cil_spl/chip/simulator.py::simulate": 72,
 }
 

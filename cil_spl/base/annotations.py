@@ -144,7 +144,11 @@ def is_nullable(hint: Any) -> bool:
 
 def shown(value: Any) -> str:
     """A value as it would be typed on the command line: ``[34,34,1]``, ``{shift: 1}``, ``null``."""
-    text = _typed(value)
+    try:
+        text = _typed(value)
+    except RecursionError:  # of what holds itself
+        text = type(value).__name__
+    text = " ".join(text.split()) if "\n" in text else text
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
 
 

@@ -190,7 +190,12 @@ def write_sealed(path: Path, write: Callable[[BinaryIO], Any]) -> None:
         file.seek(-2, os.SEEK_END)
         file.write(_SEAL_BYTES.to_bytes(2, "little"))
         file.seek(0)
-        file.write(_SEAL % hashlib.sha256(file.read()).hexdigest().encode())
+        file.write(seal_of(file.read()))
+
+
+def seal_of(content: bytes) -> bytes:
+    """What :func:`read_sealed` looks for at the end of a file, for formats that take no notice of what follows them."""
+    return _SEAL % hashlib.sha256(content).hexdigest().encode()
 
 
 def read_sealed(path: Path) -> tuple[bytes, bool]:
@@ -204,7 +209,7 @@ def read_sealed(path: Path) -> tuple[bytes, bool]:
     archive, seal = content[:-_SEAL_BYTES], content[-_SEAL_BYTES:]
     if not seal.startswith(_SEAL % b""):
         return content, False
-    if seal != _SEAL % hashlib.sha256(archive).hexdigest().encode():
+    if seal != seal_of(archive):
         raise damaged(path)
     return content, True
 

@@ -45,6 +45,12 @@ class Geometry:
                 return shape
         return rows, -(-lanes // WIDE) * WIDE
 
+    @property
+    def packed(self) -> int:
+        """How many packed weights a channel has; see :meth:`pack`."""
+        first, rows = _kernel_places(self)
+        return (len(first) + 1) * len(rows) * self.window[1]
+
     def pack(self, weight: np.ndarray, nowhere: int) -> np.ndarray:
         """Weights in the order in which windows take them, int16 [c, first kernel column, kernel row, lane];
         the last column is none, for what is dropped."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 
 import numpy as np
 
+from cil_spl.base.errors import RequestError
 from cil_spl.chip.die import Die
 from cil_spl.chip.geometry import Geometry, pixels
 from cil_spl.chip.kernels import tables as kt
@@ -16,6 +17,8 @@ from cil_spl.chip.kernels.tables import Deviations, Tables
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination, check_network
 
 IDEAL = Die()
+MOST_ENTRIES = 2**27  # of packed weights, 256 MiB
+PACKED_COST = 16  # memory that finding their order takes for each of a channel, in entries
 KEPT = 4  # networks whose tables are kept: one that is trained, one that is evaluated, either on a die too
 
 
@@ -122,6 +125,13 @@ class _Part:
 
 def _part(layer: ChipLayer, must_be_exact: bool) -> _Part:
     geometry = Geometry.of(layer)
+    entries = geometry.packed * layer.weight.shape[1]
+    if max(entries, PACKED_COST * geometry.packed) > MOST_ENTRIES:
+        raise RequestError(
+            f"chip network: layer {layer.name}: a kernel of {layer.weight.shape[2]} x {layer.weight.shape[3]} over "
+            f"{layer.weight.shape[1]} features takes {entries} entries of the simulator; at most {MOST_ENTRIES}. Use a "
+            "smaller kernel or fewer features"
+        )
     top, bottom = int(layer.weight.max(initial=0)), int(layer.weight.min(initial=0))
     lags = top > layer.threshold and layer.reset == "subtract"  # a state may stay above the threshold
     leaves = layer.threshold - 1 + top > kt.TOP or layer.min_v_mem + bottom < kt.BOTTOM

@@ -19,7 +19,7 @@ from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.network import ChipLayer, ChipNetwork, Destination
-from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers
+from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers, warnings_of
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold, norm_as_factor
 from cil_spl.models.net import Net
@@ -109,7 +109,7 @@ def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> t
             weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
             integers = to_integers(weight, theta, low, precision)
-        warnings += _warnings(stage, integers, precision)
+        warnings += warnings_of(f"layer {stage.weight.name}", integers, precision)
         c, height, width = stage.input_shape
         linear = stage.weight.kind == "linear"
         shape = (-1, c, height, width) if linear else integers.weight.shape  # F (C H W) -> F C H W
@@ -134,21 +134,6 @@ def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> t
 def _below(integers: Integers, v_init: float) -> int:
     """An initial state in integers, below the threshold: on the chip a neuron fires at an event only."""
     return min(round(v_init * float(integers.scale)), int(integers.threshold) - 1)
-
-
-def _warnings(stage: Stage, integers: Integers, precision: Precision) -> list[str]:
-    found = []
-    if integers.limited_by == "thresholds":
-        used = int(integers.weight.abs().max())
-        levels = 2 ** (precision.bits - 1) - 1
-        what = f"the weights use only {used} of {levels} levels" if used else "every weight rounds to 0"
-        found.append(
-            f"layer {stage.weight.name}: the thresholds, not the weights, limit the scale; "
-            f"{what}. Train with a lower spike_threshold or larger weights."
-        )
-    if int(integers.min_v_mem) == 0:
-        found.append(f"layer {stage.weight.name}: the lower threshold is 0, a known bug of the chip; use -1 or lower")
-    return found
 
 
 def check_net(net: Net, leaky: bool = False) -> None:
@@ -201,6 +186,20 @@ def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
             f"layer {stage.neuron}: min_v_mem=None cannot be quantised: the scale would be spent on the lower bound "
             "and every weight rounded to zero; use model.neuron.min_v_mem=-1"
         )
+    _check_finite(cast(sl.LIF, neuron), stage)
+
+
+def _check_finite(neuron: sl.LIF, stage: Stage) -> None:
+    """Thresholds and bounds come from a user's own network or from a file too."""
+    low = neurons.lower_bound(neuron)
+    assert low is not None  # check_neuron has seen to it
+    for key, value, allowed, sound in (
+        ("spike_threshold", neuron.spike_threshold, "above 0", neuron.spike_threshold > 0),
+        ("min_v_mem", low, "at most 0", low <= 0),
+    ):
+        if not bool((torch.isfinite(value) & sound).all()):
+            shown = f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
+            raise RequestError(f"layer {stage.neuron}: {key}={shown}; needed are finite numbers {allowed}")
 
 
 def integer_twin(chip: ChipNetwork, like: Net) -> Net:

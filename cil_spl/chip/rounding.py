@@ -34,6 +34,7 @@ class Precision:
 
 
 CHIP = Precision()
+KEYS = ("model.neuron.spike_threshold", "model.neuron.min_v_mem")  # where a run's thresholds come from
 
 
 @dataclass(frozen=True)
@@ -47,16 +48,19 @@ class Integers:
     limited_by: str
 
 
-def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Precision = CHIP) -> Integers:
+def to_integers(
+    weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Precision = CHIP, keys: tuple[str, str] = KEYS
+) -> Integers:
     """The chip's rule for one core; float32 in, float32 whole numbers out.
 
     Args:
         weight: array or tensor of any shape.
         spike_threshold, min_v_mem: of the same kind and place, one number each.
         precision: bits of weights and states.
+        keys: names of the threshold and the lower bound, for messages.
 
     Raises:
-        RequestError: a weight is not a finite number; the threshold rounds to 0.
+        RequestError: a weight or a threshold is not a finite number; the threshold rounds to 0.
     """
     high, low = weight.max(), weight.min()
     if not (math.isfinite(high) and math.isfinite(low)):
@@ -66,13 +70,8 @@ def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Pr
     weights_limit = bool(by_weight <= by_threshold)
     scale = by_weight if weights_limit else by_threshold
     threshold = (spike_threshold * scale).round()
-    if not threshold > 0:
-        largest = f"weights up to {max(abs(float(high)), abs(float(low))):g}"
-        beside = largest if weights_limit else f"model.neuron.min_v_mem={float(min_v_mem):g}"
-        raise RequestError(
-            f"model.neuron.spike_threshold={float(spike_threshold):g} rounds to 0 beside {beside}, and such neurons "
-            "fire without end; raise it"
-        )
+    if not abs(threshold - 2**15) < 2**15:  # from 1 on, and a number: one question, as a GPU answers each slowly
+        raise _no_threshold(float(spike_threshold), float(min_v_mem), float(high), float(low), weights_limit, keys)
     return Integers(
         weight=(weight * scale).round(),
         threshold=threshold,
@@ -80,6 +79,43 @@ def to_integers(weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Pr
         scale=scale,
         limited_by="weights" if weights_limit else "thresholds",
     )
+
+
+def _no_threshold(
+    threshold: float, bound: float, high: float, low: float, weights_limit: bool, keys: tuple[str, str]
+) -> RequestError:
+    for key, value in zip(keys, (threshold, bound), strict=True):
+        if not math.isfinite(value):
+            return RequestError(f"{key}={value:g}: needed is a finite number")
+    if threshold <= 0:
+        return RequestError(f"{keys[0]}={threshold:g}: must be above 0, or neurons fire without end; raise it")
+    largest = f"weights up to {max(abs(high), abs(low)):g}"
+    if threshold < 1e-30:
+        return RequestError(f"{keys[0]}={threshold:g}, beside {largest}, is too small for float32; scale both up")
+    beside = largest if weights_limit else f"{keys[1]}={bound:g}"
+    return RequestError(
+        f"{keys[0]}={threshold:g} rounds to 0 beside {beside}, and such neurons fire without end; raise it"
+    )
+
+
+def warnings_of(where: str, integers: Integers, precision: Precision = CHIP) -> list[str]:
+    """What the user should know about a core's integers.
+
+    Args:
+        where: names the layer.
+    """
+    found = []
+    if integers.limited_by == "thresholds":
+        used = int(abs(integers.weight).max())
+        levels = 2 ** (precision.bits - 1) - 1
+        what = f"the weights use only {used} of {levels} levels" if used else "every weight rounds to 0"
+        found.append(
+            f"{where}: the thresholds, not the weights, limit the scale; {what}. Train with a lower spike_threshold or "
+            "larger weights."
+        )
+    if int(integers.min_v_mem) == 0:
+        found.append(f"{where}: the lower threshold is 0, a known bug of the chip; use -1 or lower")
+    return found
 
 
 def scale_to_fit(high: Any, low: Any, bits: int) -> Any:

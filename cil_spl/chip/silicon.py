@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.npz import MOST_BYTES, check_file, read_arrays
 from cil_spl.chip import nirfile
 from cil_spl.chip.network import ChipLayer, ChipNetwork
+from cil_spl.chip.nirchain import FloatLayer
 from cil_spl.chip.simulator import simulate
 from cil_spl.data import nmnist
 from cil_spl.data.events import check_events
 
 NETWORK, COUNTS = "cnn_sinabs.nir", "layer1_spike_counts.npz"
+MOST_EVENTS = 2**40  # of a neuron in a recording
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ class Replay:
 class Silicon:
     """A network, recordings and what the chip answered: counts [recording, f, y, x] of the first layer."""
 
-    layers: list[nirfile.FloatLayer]
+    layers: list[FloatLayer]
     input_shape: tuple[int, int, int]
     names: tuple[str, ...]
     recordings: list[np.ndarray]
@@ -82,9 +85,59 @@ def load(folder: Path | str, recordings: Path | str) -> Silicon:
         if not path.is_file():
             raise RequestError(f"{path}: no such file; chip verify needs the network and the counts of a real chip")
     layers, input_shape = nirfile.read_float(folder / NETWORK)
-    with np.load(folder / COUNTS, allow_pickle=False) as file:
-        names, counts = tuple(str(name) for name in file["recording"]), file["counts"].astype(np.int64)
+    first = nirfile.to_chip(layers, input_shape).layers[0]  # all of it: a mistake further down is one too
+    width, height, polarities = nmnist.SENSOR_SIZE
+    if input_shape != (polarities, height, width):
+        raise RequestError(
+            f"{folder / NETWORK}: its input is {input_shape}; chip verify sends N-MNIST recordings, "
+            f"{(polarities, height, width)}"
+        )
+    names, counts = read_counts(folder / COUNTS)
+    if counts.shape[1:] != first.output_shape:
+        raise RequestError(
+            f"{folder / COUNTS}: counts has the shape {counts.shape}; needed is one map {first.output_shape} per "
+            f"recording, as layer {first.name} of {NETWORK} has it"
+        )
     return Silicon(layers, input_shape, names, [_recording(recordings / name) for name in names], counts)
+
+
+def read_counts(path: Path) -> tuple[tuple[str, ...], np.ndarray]:
+    """Names of the recordings, and what a chip counted: int64 [recording, f, y, x].
+
+    Raises:
+        RequestError: the file is damaged, or its arrays are not those; names the array.
+    """
+    check_file(path, MOST_BYTES, "the counts of a real chip")
+    try:
+        arrays = read_arrays(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise RequestError(f"{path}: not an .npz archive of counts, or damaged ({error})") from None
+
+    def refuse(what: str) -> RequestError:
+        return RequestError(f"{path}: {what}; take it from a copy")
+
+    for name in ("recording", "counts"):
+        if name not in arrays:
+            raise refuse(f"{name} is missing, it holds {', '.join(arrays) or 'nothing'}")
+    names, counts = arrays["recording"], arrays["counts"]
+    if names.dtype.kind != "U" or names.ndim != 1 or not len(names):
+        raise refuse(f"recording is {names.dtype} {names.shape}, needed is a list of names of recordings")
+    if counts.dtype.kind not in "iu" or counts.ndim != 4 or not counts.size:
+        raise refuse(f"counts is {counts.dtype} {counts.shape}, needed are whole numbers [recording, f, y, x]")
+    if len(names) != len(counts):
+        raise refuse(f"recording names {len(names)}, counts has {len(counts)} maps; needed is one map for each name")
+    if counts.min() < 0 or counts.max() > MOST_EVENTS:
+        value = counts.min() if counts.min() < 0 else counts.max()
+        raise refuse(f"counts holds {value}, allowed is 0..{MOST_EVENTS}")
+    if not counts.any():
+        raise refuse("counts are all 0, so there is nothing to compare with")
+    found = tuple(str(name) for name in names)
+    for name in found:
+        path_of = PurePosixPath(name)
+        sound = 0 < len(name.encode(errors="replace")) < 256 and name.isprintable() and found.count(name) == 1
+        if not sound or path_of.is_absolute() or ".." in path_of.parts:
+            raise refuse(f"recording {name!r}, needed are paths below the folder of recordings, each once")
+    return found, counts.astype(np.int64)
 
 
 def _recording(path: Path) -> np.ndarray:
@@ -143,7 +196,7 @@ def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, d
     fires_at = layer.threshold + int(strict)
     found = np.zeros((len(silicon.recordings), f, height, width), np.int64)
     for counts, events in zip(found, silicon.recordings, strict=True):
-        v = np.zeros((f, height, width), np.int32)
+        v = np.full((f, height, width), layer.v_init, np.int32)
         for x, y, _, p in events.tolist():
             y0, y1 = max(-(-(y + py - ky + 1) // sy), 0), min((y + py) // sy, height - 1)
             x0, x1 = max(-(-(x + px - kx + 1) // sx), 0), min((x + px) // sx, width - 1)
@@ -154,7 +207,10 @@ def _step_by_step(layer: ChipLayer, silicon: Silicon, *, strict: bool = False, d
             here += weight[:, p][:, rows[:, None], columns]
             np.maximum(here, layer.min_v_mem, out=here)
             spikes = here // layer.threshold * (here > 0) if drain else (here >= fires_at).astype(np.int32)
-            here -= layer.threshold * spikes
+            if layer.reset == "zero":
+                here[spikes > 0] = 0
+            else:
+                here -= layer.threshold * spikes
             counts[:, y0 : y1 + 1, x0 : x1 + 1] += spikes
     return Replay(silicon.names, silicon.counts, found)
 

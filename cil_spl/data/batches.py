@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from cil_spl.base import process
+from cil_spl.base import memory
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment, augment_events
 from cil_spl.data.augment_images import AugmentImages
@@ -24,28 +24,48 @@ from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.data.options import Kind, encoding
 from cil_spl.data.samples import Samples
 
+_COPIES = 4  # of a layer in an evaluation by sinabs: currents, spikes, states, and what the next layer makes of them
 
-def check_frames(bins: int, n: int, input_shape: tuple[int, int, int], key: str) -> None:
-    """Refuse a batch whose frames are larger than this machine's memory.
+
+def check_frames(bins: int, n: int, input_shape: tuple[int, int, int], key: str, layer_values: int = 0) -> None:
+    """Refuse a batch whose frames, and the network's largest layer, are larger than the memory that is free.
 
     Args:
         n: recordings of the batch.
         input_shape: (C, H, W) of what a network gets.
         key: of the config that sets the size of the batch.
+        layer_values: of the largest layer, for one recording in one bin.
 
     Raises:
         RequestError: says how much it would be, and what would fit.
     """
-    has = process.memory_bytes()
-    one = math.prod(input_shape) * n * 4  # bytes of a bin, float32
-    if has is not None and bins * one > has:
+    free = memory.free_bytes()
+    one = (math.prod(input_shape) + layer_values) * n * 4  # bytes of a bin, float32
+    if free is not None and bins * one > free:
         channels, height, width = input_shape
-        most = f"at most {has // one} bins fit" if has >= one else "not even one bin fits"
+        most = f"at most {free // one} bins fit" if free >= one else "not even one bin fits"
+        layer = f" and {layer_values} values of the network's largest layer" if layer_values else ""
         raise RequestError(
             f"frames.bins={bins}: the frames of {n} recording{'s' if n > 1 else ''} ({width} x {height} x {channels} "
-            f"values in each bin) would take {bins * one / 1e9:.3g} GB, and this machine has {has / 1e9:.3g} GB of "
-            f"memory; {most}" + (f", or lower {key}" if n > 1 else "")
+            f"values in each bin){layer} would take {bins * one / 1e9:.3g} GB, and {free / 1e9:.3g} GB of memory are "
+            f"free; {most}" + (f", or lower {key}" if n > 1 else "")
         )
+
+
+def most_at_once(batch_size: int, bins: int, input_shape: tuple[int, int, int], layer_values: int) -> int:
+    """How many recordings of a batch are evaluated at once: all of them, or as many as half of the free memory holds.
+
+    Args:
+        layer_values: of the network's largest layer, for one recording in one bin.
+
+    Returns:
+        from 1 to ``batch_size``.
+    """
+    free = memory.free_bytes()
+    if free is None:
+        return batch_size
+    one = 4 * bins * (math.prod(input_shape) + _COPIES * layer_values)  # bytes of a recording, float32
+    return max(1, min(batch_size, free // 2 // one))
 
 
 class FramesConfig(Protocol):
@@ -132,6 +152,9 @@ class Batches:
         rank, world: this process takes every ``world``-th of the order from ``rank``. All ranks make the same number
             of equally large batches, so some may end with one that is padded, whatever ``pad``.
         limit: at most so many batches per epoch; None for all.
+        layer_values: of the largest layer of a network that is evaluated, for one recording in one bin. Batches are
+            then smaller where the memory asks for it; what each recording gives is the same. None for training, whose
+            steps depend on the size.
 
     Raises:
         RequestError: the set is empty, a size makes no sense, or the frames are not for such data.
@@ -151,6 +174,7 @@ class Batches:
         rank: int = 0,
         world: int = 1,
         limit: int | None = None,
+        layer_values: int | None = None,
     ) -> None:
         check_bins(frames.bins, frames.by, frames.duration_us, frames.encode)
         kind: Kind = "values" if isinstance(data, Samples) else "events"
@@ -163,6 +187,8 @@ class Batches:
             raise RequestError(f"trainer.limit_batches={limit}: needs at least 1, or null for all")
         if not 0 <= rank < world:
             raise RequestError(f"rank {rank} of {world}: allowed is 0..{world - 1}")
+        if layer_values is not None:
+            batch_size = most_at_once(batch_size, frames.bins, data.input_shape, layer_values)
         self.data, self.batch_size, self.frames = data, batch_size, frames
         self.shuffle, self.seed, self.augment = shuffle, seed, augment_of(kind, augment)
         self.drop_last, self.pad, self.rank, self.world, self.limit = drop_last, pad, rank, world, limit

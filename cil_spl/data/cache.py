@@ -139,7 +139,7 @@ def splits(key: Mapping[str, Any], sources: Iterable[Path], code: Iterable[str],
         made = make()
         return made if isinstance(made, dict) else dict(zip(("train", "test"), made, strict=True))
 
-    full = {**key, "sources": fingerprint(sources), "code": code_fingerprint("events", *code)}
+    full = {**key, "sources": fingerprint(sources), "code": code_fingerprint("events", "fields", "labels", *code)}
     kept = load_or_make(full, sets)
     return Splits(kept["train"], kept["train"].subset([]), kept["test"])
 
@@ -165,6 +165,22 @@ def _identity(recordings: Recordings) -> str | None:
     digest = hashlib.sha256(f"{recordings.events.filename}|{recordings.sensor_size}|{recordings.classes}".encode())
     for field in _ARRAYS[1:]:
         digest.update(np.ascontiguousarray(getattr(recordings, field)).tobytes())
+    return digest.hexdigest()
+
+
+def contents(data: Data) -> str:
+    """A hash of these recordings or samples themselves: the same on every machine, wherever their files lie."""
+    if isinstance(data, Samples):
+        told, large = f"{data.classes}|{data.scale}|{data.shift}", data.values
+        arrays = (data.target, data.name, data.origin, data.rows, data.order)
+    else:
+        told, large = f"{data.classes}|{data.sensor_size}", data.events
+        arrays = (data.target, data.name, data.origin, data.start, data.stop)
+    kept = Path(large.filename) if isinstance(large, np.memmap) and large.filename is not None else None
+    crc = _verified[kept][3] if kept in _verified else f"{zlib.crc32(np.ascontiguousarray(large).data):08x}"
+    digest = hashlib.sha256(f"{told}|{large.shape}|{crc}".encode())
+    for array in arrays:
+        digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from annotated_types import Ge
@@ -22,16 +22,18 @@ from cil_spl.base.suggestions import nearest
 from cil_spl.data import cache, known, leaks, recorded, samples
 from cil_spl.data import nmnist as nmnist_files
 from cil_spl.data import preprocess as stage
-from cil_spl.data.download import Folder, absent, check_root, folder_of
-from cil_spl.data.events import Data, Recordings, Splits, joined
+from cil_spl.data.download import Download, Folder, absent, check_root, folder_of, may_fetch
+from cil_spl.data.events import Data, Splits, joined
 from cil_spl.data.experiences import check_experiences, experiences_of
 from cil_spl.data.options import SampleDataset, kind_of, options_of
+from cil_spl.data.prepared import prepared
 from cil_spl.data.saccade_parameters import Parameters
 from cil_spl.data.samples import Samples, spread, standardised
 from cil_spl.data.splits import random_sample, random_split, stratified_sample, stratified_split
 
 Simulator = Annotated[Mapping[str, Any], Keys(Parameters)]
 Seed = Annotated[int, Ge(0)]
+_ROOT, _MNIST = "data", "data/mnist"
 DEFAULTS: Mapping[str, Any] = {}  # of the simulator
 
 
@@ -55,8 +57,8 @@ def event_digits(*, simulator: Simulator = DEFAULTS, simulator_seed: Seed = 0) -
 
 def saccade_mnist(
     *,
-    root: Folder = "data/mnist",
-    download: bool = True,
+    root: Folder = _MNIST,
+    download: Download = None,
     n_train: Annotated[int, Ge(1)] | None = None,
     n_test: Annotated[int, Ge(1)] | None = None,
     simulator: Simulator = DEFAULTS,
@@ -66,7 +68,7 @@ def saccade_mnist(
 
     Args:
         root: folder with the four idx files.
-        download: fetch MNIST there if they are absent.
+        download: fetch MNIST there if they are absent; None into the default folder only.
         n_train, n_test: only so many, in the classes' proportions; None for all.
         simulator: parameters of the saccade simulator that differ from its defaults.
         simulator_seed: of the simulator's random numbers.
@@ -79,7 +81,7 @@ def saccade_mnist(
 
     settings = {"simulator": _plain(simulator), "simulator_seed": simulator_seed, "n_train": n_train, "n_test": n_test}
     folder = folder_of(root)
-    files = files_of(folder, download)  # fetched before their fingerprint is taken
+    files = files_of(folder, may_fetch(root, _MNIST, download))  # fetched before their fingerprint is taken
     return cache.splits(
         {"dataset": "saccade_mnist", **settings},
         files,
@@ -95,13 +97,13 @@ def saccade_mnist(
 
 
 def nmnist(
-    *, root: Folder = "data", download: bool = True, test_digits_from: Literal["auto", "train", "test"] = "auto"
+    *, root: Folder = _ROOT, download: Download = None, test_digits_from: Literal["auto", "train", "test"] = "auto"
 ) -> Splits:
     """N-MNIST in its official layout, or any part of it, 34 x 34 x 2, ten classes.
 
     Args:
         root: holds ``Train`` and ``Test``, or a folder ``NMNIST`` that does.
-        download: fetch it through tonic if it is absent.
+        download: fetch it through tonic if it is absent; None into the default folder only.
         test_digits_from: which MNIST images ``Test`` shows: ``auto``, ``train`` or ``test``, see ``nmnist.read``.
 
     Raises:
@@ -110,7 +112,7 @@ def nmnist(
     at = folder_of(root)
     folder = nmnist_files.find(at)
     if folder is None:
-        absent(at, download, "Train or Test, nor NMNIST/Train or NMNIST/Test")
+        absent(at, may_fetch(root, _ROOT, download), "Train or Test, nor NMNIST/Train or NMNIST/Test")
         folder = recorded.fetch("NMNIST", at, 1200, [{"train": True}, {"train": False}])
     return cache.splits(
         {"dataset": "nmnist", "test_digits_from": test_digits_from},
@@ -120,12 +122,12 @@ def nmnist(
     )
 
 
-def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
+def dvs_gesture(*, root: Folder = _ROOT, download: Download = None) -> Splits:
     """The IBM gestures, 128 x 128 x 2, 11 classes.
 
     Args:
         root: holds ``ibmGestureTrain`` and ``ibmGestureTest``, or a folder ``DVSGesture`` that does.
-        download: fetch it through tonic if it is absent.
+        download: fetch it through tonic if it is absent; None into the default folder only.
 
     Raises:
         RequestError: the folder is missing or empty, or a file cut off or foreign; it is named.
@@ -133,7 +135,9 @@ def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     at, parts = folder_of(root), ("ibmGestureTrain", "ibmGestureTest")
     folder = next((f for f in (at, at / "DVSGesture") if any((f / p).is_dir() for p in parts)), None)
     if folder is None:
-        absent(at, download, "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does")
+        absent(
+            at, may_fetch(root, _ROOT, download), "ibmGestureTrain or ibmGestureTest, nor a folder DVSGesture that does"
+        )
         folder = recorded.fetch("DVSGesture", at, 2900, [{"train": True}, {"train": False}])
     return cache.splits(
         {"dataset": "dvs_gesture"},
@@ -143,12 +147,12 @@ def dvs_gesture(*, root: Folder = "data", download: bool = True) -> Splits:
     )
 
 
-def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
+def cifar10_dvs(*, root: Folder = _ROOT, download: Download = None) -> Splits:
     """CIFAR10-DVS, 128 x 128 x 2, ten classes; every tenth recording of a class is a test recording.
 
     Args:
         root: holds a folder per class, or a folder ``CIFAR10DVS`` that does.
-        download: fetch it through tonic if it is absent.
+        download: fetch it through tonic if it is absent; None into the default folder only.
 
     Raises:
         RequestError: the folder is missing or empty, a file cut off or foreign, or the package ``aedat`` is missing.
@@ -156,7 +160,7 @@ def cifar10_dvs(*, root: Folder = "data", download: bool = True) -> Splits:
     at = folder_of(root)
     folder = next((f for f in (at, at / "CIFAR10DVS") if any(f.glob("*/*.aedat4"))), None)
     if folder is None:
-        absent(at, download, "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
+        absent(at, may_fetch(root, _ROOT, download), "<class>/<name>.aedat4, nor a folder CIFAR10DVS that does")
         folder = recorded.fetch("CIFAR10DVS", at, 8300, [{}])
     return cache.splits({"dataset": "cifar10_dvs"}, [folder], ("recorded",), lambda: recorded.read_cifar10_dvs(folder))
 
@@ -205,7 +209,7 @@ def check_folder(dataset: Mapping[str, Any], group: str = "dataset") -> None:
     target = str(dataset["_target_"])
     if known.is_ours(target) and "root" in dataset:
         default = options.defaults(fence.locate(group, target))["root"]
-        check_root(dataset["root"], default, bool(dataset["download"]), group)
+        check_root(dataset["root"], default, dataset["download"], group)
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -232,6 +236,8 @@ def load(
     test_dataset: Mapping[str, Any] | None = None,
     seed: int = 0,
     extensions: Sequence[str] = (),
+    *,
+    duration_us: int | None = None,
 ) -> tuple[Splits, ...]:
     """The experiences that a config asks for, one as a rule, ready for training.
 
@@ -243,6 +249,7 @@ def load(
         test_dataset: another one, whose ``split`` becomes the test set.
         seed: of the validation split, and of which images ``n_train`` keeps.
         extensions: modules besides cil_spl whose functions the configs may name.
+        duration_us: ``frames.duration_us`` of the run, for recordings that begin later (:mod:`cil_spl.data.times`).
 
     Raises:
         RequestError: a config that makes no sense, files that are missing or damaged, a split without data, or training
@@ -254,8 +261,8 @@ def load(
         check_pair(config, tested)
     sets = _call(config, "dataset", extensions)
     experiences = sets if isinstance(sets, tuple) else (sets,)
-    test = None if tested is None else _test_from(tested, config, extensions)
-    ready = [_ready(splits, test, config, seed) for splits in experiences]
+    test = None if tested is None else _test_from(tested, config, extensions, duration_us)
+    ready = [_ready(splits, test, config, seed, duration_us) for splits in experiences]
     if kind_of(config) == "events":
         return tuple(ready)
     for key in ("split_classes", "permutations"):
@@ -266,10 +273,10 @@ def load(
     return tuple(one for splits in ready for one in experiences_of(splits, config))
 
 
-def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int) -> Splits:
+def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int, duration_us: int | None) -> Splits:
     """One experience: pre-processed, without what is left out, checked, split."""
     own_test = test is None
-    train, val, test = _preprocessed_splits(splits, test, config)
+    train, val, test = _preprocessed_splits(splits, test, config, duration_us)
     what = "samples" if isinstance(test, Samples) else "recordings"
     if not len(test):
         raise RequestError(f"dataset={config.get('name')} has no test {what}; name others: dataset@test_dataset=…")
@@ -302,11 +309,13 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int)
     return replace(splits, train=train, val=val, test=test)
 
 
-def _preprocessed_splits(splits: Splits, test: Data | None, config: dict[str, Any]) -> tuple[Data, Data, Data]:
+def _preprocessed_splits(
+    splits: Splits, test: Data | None, config: dict[str, Any], duration_us: int | None
+) -> tuple[Data, Data, Data]:
     """Training, validation and test set after the stage; a test set from elsewhere has been through it already."""
     parts: dict[str, Any] = {"train": splits.train, "val": splits.val} | ({"test": splits.test} if test is None else {})
     if kind_of(config) == "events":
-        parts = _preprocessed(parts, config.get("preprocess"))
+        parts = prepared(parts, config.get("preprocess"), duration_us)
     return parts["train"], parts["val"], parts["test"] if test is None else test
 
 
@@ -348,18 +357,21 @@ def check_pair(training: Mapping[str, Any], test: Mapping[str, Any]) -> None:
             )
 
 
-def _test_from(config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str]) -> Data:
+def _test_from(
+    config: dict[str, Any], training: dict[str, Any], extensions: Sequence[str], duration_us: int | None
+) -> Data:
     sets = _call(config, "test_dataset", extensions)
     if isinstance(sets, tuple):
         raise RequestError(f"test_dataset={config.get('name')} has several experiences; a test set needs one")
     split = config.get("split", "test")
-    named = {"train": [sets.train, sets.val], "test": [sets.test]}
-    picked: list[Any] = [p for p in named.get(split, [sets.train, sets.val, sets.test]) if len(p)]
+    by_split = {"train": [sets.train, sets.val], "test": [sets.test]}
+    picked: list[Any] = [p for p in by_split.get(split, [sets.train, sets.val, sets.test]) if len(p)]
     if not picked:
         raise RequestError(f"test_dataset={config.get('name')} has no data in split={split}")
     if kind_of(config) == "values":
         return samples.joined(picked)
-    parts = _preprocessed({str(i): part for i, part in enumerate(picked)}, training.get("preprocess"))
+    named = {str(i): part for i, part in enumerate(picked)}
+    parts = prepared(named, training.get("preprocess"), duration_us)
     return joined(list(parts.values()))
 
 
@@ -372,19 +384,6 @@ def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Spli
         raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
     known.check_returned(sets, config, group)
     return sets
-
-
-def _preprocessed(parts: Mapping[str, Any], preprocess: Mapping[str, Any] | None) -> dict[str, Recordings]:
-    settings = stage.Preprocess.from_config(preprocess)
-    identities = {name: cache.identity(part) for name, part in parts.items()}
-
-    def make() -> dict[str, Recordings]:
-        return {name: stage.preprocess_recordings(part, settings) for name, part in parts.items()}
-
-    if settings == stage.Preprocess() or None in identities.values():
-        return make()
-    code = cache.code_fingerprint("events", "preprocess")
-    return cache.load_or_make({"preprocess": asdict(settings), "of": identities, "code": code}, make)
 
 
 def _plain(config: Any) -> Any:

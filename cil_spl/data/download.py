@@ -15,6 +15,7 @@ from cil_spl.base.errors import RequestError
 
 log = logging.getLogger(__name__)
 
+Download = bool | None  # null: into the default folder only
 Folder = Annotated[str, MinLen(1), Says("the folder that holds the data set")]
 
 
@@ -32,7 +33,15 @@ def folder_of(root: Any) -> Path:
     return folder
 
 
-def check_root(root: Any, default: Any, download: bool, group: str = "dataset") -> None:
+def may_fetch(root: Any, default: Any, download: Download) -> bool:
+    """Whether a data set may be fetched into a folder: into the default one, and where the user says so into another.
+
+    A folder that the user names is most often one that holds the data set, or is misspelt.
+    """
+    return root == default if download is None else download
+
+
+def check_root(root: Any, default: Any, download: Download, group: str = "dataset") -> None:
     """Refuse a folder that is not there: most often it is misspelt, and gigabytes would be downloaded into it.
 
     Only the default one is made where it is missing.
@@ -47,9 +56,12 @@ def check_root(root: Any, default: Any, download: bool, group: str = "dataset") 
     if folder.exists():
         raise RequestError(f"{key} is a file; needs the folder that holds the data set")
     if root != default:
-        fetch = f", or make that folder (mkdir -p {folder}) to have the data set downloaded into it" if download else ""
-        raise RequestError(f"{key} does not exist; set {group}.root to the folder that holds the data set{fetch}")
-    if not download:
+        also = "" if download else f" and set {group}.download=true"
+        raise RequestError(
+            f"{key} does not exist; set {group}.root to the folder that holds the data set"
+            + ("" if download is False else f", or make that folder (mkdir -p {folder}){also} to download it there")
+        )
+    if not may_fetch(root, default, download):
         raise RequestError(
             f"{key} does not exist; set {group}.root to the folder that holds the data set, or {group}.download=true"
         )

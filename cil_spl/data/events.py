@@ -7,7 +7,6 @@ gather and nothing is held twice.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,9 +14,13 @@ from typing import Any
 import numpy as np
 
 from cil_spl.base.errors import RequestError
+from cil_spl.data.fields import FIELDS, named
+from cil_spl.data.labels import class_numbers, count_of
 from cil_spl.data.samples import Samples
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int32), ("p", np.int8)])
+_LAST_US = np.iinfo(EVENT["t"]).max
+_LATEST_US = 1 << 53  # of absolute times: the year 2255 in microseconds since 1970; larger ones are no whole floats
 
 
 @dataclass(frozen=True)
@@ -117,42 +120,100 @@ def check_events(events: np.ndarray, sensor_size: tuple[int, int, int], name: st
     """Check one recording and return it as ``EVENT``.
 
     Args:
-        events: structured array with fields x, y, t (microseconds) and p, of any numeric type;
-            p may be boolean.
+        events: structured array with fields x, y, t (microseconds) and p, or other common names of them (``timestamp``,
+            ``polarity``, see :mod:`cil_spl.data.fields`), of any numeric type. p may be boolean, or -1 and 1.
         sensor_size: (width, height, polarities).
         name: what the message calls the recording.
 
+    Returns:
+        Events, shape ``[N]``. Times beyond 32 bits are counted from the first event.
+
     Raises:
-        RequestError: a field is missing, a value is not a finite whole number, an event lies
-            outside the sensor, time is negative, too large for 32 bits, or runs backwards. The
+        RequestError: a field is missing or no number, a value is not a finite whole number, an event lies
+            outside the sensor, time is negative, runs backwards, or goes on for longer than 32 bits. The
             message names the recording and the first such event.
     """
-    missing = [f for f in EVENT.names or () if f not in (events.dtype.names or ())]
-    if missing:
-        raise RequestError(f"{name}: the event array has no field {', '.join(missing)} (needs x, y, t, p)")
-    width, height, polarities = sensor_size
-    limits = {"x": width - 1, "y": height - 1, "t": np.iinfo(np.int32).max, "p": polarities - 1}
-    if polarities == 1:
-        limits["p"] = 1
+    columns = _columns(events, name)
+    width, height, polarities = _checked_size(sensor_size)
+    limits = {"x": width - 1, "y": height - 1, "t": _LATEST_US, "p": max(polarities - 1, 1 if polarities == 1 else 0)}
     out = np.empty(len(events), EVENT)
     for field, top in limits.items():
-        values = events[field]
+        values = columns[field]
         if values.dtype.kind == "f":
+            values = values.astype(np.float64)  # of 16 bits, limits below would be infinite
             bad = ~np.isfinite(values) | (values != np.floor(values))
-            _refuse(bad, events, name, field, "is not a whole number")
+            hint = "; times are whole microseconds: multiply seconds by 1e6, and round" if field == "t" else ""
+            _refuse(bad, values, name, field, f"is not a whole number{hint}")
+        if field == "p":
+            values = _without_signs(values)
         low = values < 0 if values.dtype.kind in "if" else np.zeros(len(values), bool)
-        _refuse(low | (values > top), events, name, field, f"is outside 0..{top}")
+        if field == "t":
+            _refuse(low, values, name, field, f"is outside 0..{_LAST_US}; subtract the first event's time from all")
+            _refuse(values > top, values, name, field, "no recording has; are these nanoseconds? Give microseconds")
+            values = _in_32_bits(values, name)
+        else:
+            _refuse(low | (values > top), columns[field], name, field, f"is outside 0..{top}")
         out[field] = values
-    if len(out) > 1:
-        backwards = np.concatenate([[False], out["t"][1:] < out["t"][:-1]])
-        _refuse(backwards, events, name, "t", "is before the event ahead of it: time runs backwards")
     return out
 
 
-def _refuse(bad: np.ndarray, events: np.ndarray, name: str, field: str, why: str) -> None:
+def _columns(events: Any, name: str) -> dict[str, np.ndarray]:
+    """The four fields of a list of events, each of plain numbers."""
+    if not isinstance(events, np.ndarray):
+        raise RequestError(f"{name}: of type {type(events).__name__}; needs an array of events with fields x, y, t, p")
+    found = named(events.dtype.names or (), name)
+    missing = [field for field in FIELDS if field not in found]
+    if missing:
+        raise RequestError(f"{name}: the event array has no field {', '.join(missing)} (needs x, y, t, p)")
+    if events.ndim != 1:
+        raise RequestError(f"{name}: events in an array of shape {list(events.shape)}; needs a list of them, [N]")
+    columns = {field: events[column] for field, column in found.items()}
+    for field, values in columns.items():
+        if values.dtype.kind not in ("buif" if field == "p" else "uif") or values.ndim != 1:
+            what = "whole microseconds" if field == "t" else "whole numbers"
+            raise RequestError(f"{name}: its {found[field]} is of type {events.dtype[found[field]]}; needs {what}")
+    return columns
+
+
+def _checked_size(sensor_size: Sequence[int]) -> tuple[int, int, int]:
+    """Of a sensor whose events fit ``EVENT``."""
+    most = (np.iinfo(EVENT["x"]).max, np.iinfo(EVENT["y"]).max, np.iinfo(EVENT["p"]).max)
+    try:
+        width, height, polarities = (int(n) for n in sensor_size)
+        if all(1 <= n <= top for n, top in zip((width, height, polarities), most, strict=True)):
+            return width, height, polarities
+    except (TypeError, ValueError):
+        pass
+    raise RequestError(
+        f"sensor_size={sensor_size}: needs (width, height, polarities), whole numbers from 1, up to {most}"
+    )
+
+
+def _without_signs(polarity: np.ndarray) -> np.ndarray:
+    """-1 and 1, where there is no 0, as 0 and 1."""
+    if polarity.dtype.kind not in "if" or not (polarity == -1).any() or not np.isin(polarity, (-1, 1)).all():
+        return polarity
+    return polarity > 0
+
+
+def _in_32_bits(t: np.ndarray, name: str) -> np.ndarray:
+    """Times from 0 in order; counted from the first event where they are absolute ones that 32 bits do not hold."""
+    backwards = np.zeros(len(t), bool)
+    backwards[1:] = t[1:] < t[:-1]
+    remedy = "time runs backwards; sort them: events[np.argsort(events['t'], kind='stable')]"
+    _refuse(backwards, t, name, "t", f"is before the event ahead of it: {remedy}")
+    if not len(t) or t[-1] <= _LAST_US:
+        return t
+    since = t - t[0]
+    why = f"is outside 0..{_LAST_US} after the first event; cut the recording, and give times in microseconds"
+    _refuse(since > _LAST_US, t, name, "t", why)
+    return since
+
+
+def _refuse(bad: np.ndarray, values: np.ndarray, name: str, field: str, why: str) -> None:
     if bad.any():
         i = int(np.argmax(bad))
-        raise RequestError(f"{name}: event {i} has {field}={events[field][i]}, which {why}")
+        raise RequestError(f"{name}: event {i} has {field}={values[i]}, which {why}")
 
 
 def from_list(
@@ -169,13 +230,13 @@ def from_list(
         RequestError: labels, names or origins are not as many as recordings, a label is no number of a class, or an
             event cannot be (see :func:`check_events`).
     """
-    n = len(recordings)
+    n = count_of(recordings, "from_list: recordings")
     names = [f"recording {i}" for i in range(n)] if names is None else list(names)
     origins = [""] * n if origins is None else list(origins)
     for what, listed in (("labels", target), ("names", names), ("origins", origins)):
-        if len(listed) != n:
+        if count_of(listed, f"from_list: {what}") != n:
             raise RequestError(f"from_list: {n} recordings, but {len(listed)} {what}; needs one for each recording")
-    labels = _labels(target, names, classes)
+    labels = class_numbers(target, names, classes)
     checked = [check_events(e, sensor_size, n) for e, n in zip(recordings, names, strict=True)]
     stop = np.cumsum([len(e) for e in checked], dtype=np.int64)
     start = stop - np.array([len(e) for e in checked], dtype=np.int64)
@@ -189,25 +250,6 @@ def from_list(
         sensor_size=sensor_size,
         classes=tuple(classes),
     )
-
-
-def _labels(
-    target: Sequence[int] | np.ndarray, names: Sequence[Any] | np.ndarray, classes: Sequence[str]
-) -> np.ndarray:
-    """Class numbers, int64 ``[R]``; the first that is none is named with its recording."""
-    found = np.asarray(target)
-    numbers = found if found.dtype.kind in "iu" else np.full(len(found), -1)
-    with contextlib.suppress(ValueError, TypeError):  # 3.0 is a class number, "three" and 0.5 are not
-        whole = found.astype(np.float64)
-        numbers = np.where(whole == np.floor(whole), whole, -1)
-    bad = (numbers < 0) | (numbers >= len(classes))
-    if bad.any():
-        first = int(np.argmax(bad))
-        raise RequestError(
-            f"{names[first]}: its label is {found[first]}; allowed are 0 to {len(classes) - 1}, the numbers of the "
-            f"classes {', '.join(map(str, classes))}"
-        )
-    return numbers.astype(np.int64)
 
 
 def check_recordings(recordings: Recordings, what: str) -> None:
@@ -234,4 +276,23 @@ def check_recordings(recordings: Recordings, what: str) -> None:
             f"{what}: {recordings.name[i]} lies at events {recordings.start[i]} to {recordings.stop[i]} of "
             f"{len(recordings.events)}; see from_list"
         )
-    _labels(recordings.target, recordings.name, recordings.classes)
+    class_numbers(recordings.target, recordings.name, recordings.classes)
+
+
+def shuffled_within(recordings: Recordings, within_us: int, seed: int) -> Recordings:
+    """The same events, each at a random time of its own window, so that their order within windows is another.
+
+    Args:
+        recordings: not changed.
+        within_us: windows of so many microseconds, from 0 on.
+        seed: of the times.
+    """
+    events, offsets = recordings.take(np.arange(len(recordings)))
+    times = events["t"].astype(np.int64)
+    drawn = np.random.default_rng(seed).integers(0, within_us, len(times))
+    times = times // within_us * within_us + drawn
+    of = np.repeat(np.arange(len(recordings)), np.diff(offsets))
+    order = np.lexsort((times, of))
+    events = events[order]
+    events["t"] = times[order]
+    return replace(recordings, events=events, start=offsets[:-1], stop=offsets[1:])

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import math
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO, cast
 
 import numpy as np
 
+from cil_spl.base.arrays import check_file
 from cil_spl.base.errors import RequestError
+from cil_spl.base.memory import check_fits
 from cil_spl.data.download import fetch
+
+_BLOCK = 1 << 22  # bytes
+_PACKED_AT_MOST = 1100  # times that deflate makes anything smaller
 
 
 @dataclass(frozen=True)
@@ -58,30 +65,59 @@ def read_idx(file: Path) -> np.ndarray:
     """Array of unsigned bytes in an idx file, plain or ``.gz``.
 
     Raises:
-        RequestError: the file is no such file, or cut off, or longer than it says.
+        RequestError: there is no such file, or it is none, cut off, longer than it says, or larger than the memory.
     """
+    check_file(file)
     try:
-        data = gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()
+        size = file.stat().st_size
+        if file.suffix == ".gz":
+            with gzip.open(file) as unpacked:
+                return _bytes_of(cast(IO[bytes], unpacked), file, packed=size)
+        with file.open("rb") as plain:
+            return _bytes_of(plain, file)
     except (OSError, EOFError, zlib.error) as error:
         raise RequestError(f"{file} cannot be read ({error}); get it again") from error
+
+
+def _bytes_of(data: IO[bytes], file: Path, packed: int | None = None) -> np.ndarray:
+    """What the header announces, and no byte more: its size is known before it is read."""
     # Magic: two zero bytes, 8 for unsigned bytes, number of axes; then each axis' length, big endian.
-    axes = data[3] if len(data) > 3 and data[:3] == b"\0\0\x08" else 0
-    if not 1 <= axes <= 4 or len(data) < 4 + 4 * axes:
-        raise RequestError(
-            f"{file} is not an idx file of unsigned bytes (it begins with {data[:4].hex() or 'nothing'})"
-        )
-    shape = tuple(int(n) for n in np.frombuffer(data, ">u4", axes, offset=4))
-    have, need = len(data) - 4 - 4 * axes, int(np.prod(shape, dtype=object))
-    if have != need:
-        raise RequestError(f"{file} has {have} bytes of data where its header {shape} needs {need}; get it again")
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * axes).reshape(shape)
+    magic = data.read(4)
+    axes = magic[3] if len(magic) == 4 and magic[:3] == b"\0\0\x08" else 0
+    lengths = data.read(4 * axes) if 1 <= axes <= 4 else b""
+    if not 1 <= axes <= 4 or len(lengths) < 4 * axes:
+        raise RequestError(f"{file} is not an idx file of unsigned bytes (it begins with {magic.hex() or 'nothing'})")
+    shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4"))
+    need = math.prod(shape)
+    refused = f"of data where its header {shape} needs {need}; get it again"
+    if packed is None:
+        have = file.stat().st_size - 4 - 4 * axes
+        if have != need:
+            raise RequestError(f"{file} has {have} bytes {refused}")
+    elif need > _PACKED_AT_MOST * packed:
+        raise RequestError(f"{file} has fewer bytes {refused}")
+    check_fits(need, f"{file}, of shape {list(shape)},", "get it again, or take fewer images", packed)
+    values = np.empty(need, np.uint8)
+    have = _fill(values, data)
+    if have < need or data.read(1):
+        raise RequestError(f"{file} has {'fewer' if have < need else 'more'} bytes {refused}")
+    return values.reshape(shape)
+
+
+def _fill(values: np.ndarray, data: IO[bytes]) -> int:
+    """Fill an array of bytes; returns how many there were."""
+    view, at = values.data, 0
+    while at < len(values) and (part := data.read(min(_BLOCK, len(values) - at))):
+        view[at : at + len(part)] = part
+        at += len(part)
+    return at
 
 
 def read_labelled(images_file: Path, labels_file: Path) -> tuple[np.ndarray, np.ndarray]:
     """Images ``[N, H, W]``, bytes, and their labels ``[N]``, int64, of two idx files.
 
     Raises:
-        RequestError: one is no such file, or they do not belong together.
+        RequestError: one is no such file, they do not belong together, or no image shows anything.
     """
     images, target = read_idx(images_file), read_idx(labels_file).astype(np.int64)
     if images.ndim != 3 or target.ndim != 1 or len(images) != len(target):
@@ -89,7 +125,17 @@ def read_labelled(images_file: Path, labels_file: Path) -> tuple[np.ndarray, np.
             f"{images_file} holds an array of shape {images.shape}, {labels_file} one of {target.shape}; "
             "they must be [N, height, width] and [N], with the same N"
         )
+    if not all(images.shape[1:]):
+        raise RequestError(f"{images_file}: its images have {images.shape[1]} x {images.shape[2]} pixels; get it again")
+    if len(images) and all((block == block[:, :1, :1]).all() for block in _blocks(images)):
+        raise RequestError(
+            f"{images_file}: each of its {len(images)} images is of one grey, as black ones are: get it again"
+        )
     return images, target
+
+
+def _blocks(images: np.ndarray, size: int = 4096) -> Iterator[np.ndarray]:
+    return (images[begin : begin + size] for begin in range(0, len(images), size))
 
 
 def idx_file(root: Path, name: str, download: bool, source: Source = MNIST) -> Path:

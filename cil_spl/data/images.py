@@ -15,7 +15,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, idx
-from cil_spl.data.download import Folder, absent, fetch, folder_of, whole_folder
+from cil_spl.data.download import Download, Folder, absent, fetch, folder_of, may_fetch, whole_folder
 from cil_spl.data.events import Splits
 from cil_spl.data.samples import Samples, from_arrays, joined
 
@@ -23,6 +23,7 @@ DIGITS = tuple("0123456789")
 CLOTHES = ("T-shirt", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Boot")
 THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _BYTE = 1 / 255
+_MNIST_ROOT, _FASHION_ROOT, _CIFAR_ROOT = "data/mnist", "data/fashion_mnist", "data/cifar10"
 
 _CIFAR = "cifar-10-batches-bin"
 _CIFAR_MIRRORS = ("https://www.cs.toronto.edu/~kriz/",)
@@ -52,35 +53,35 @@ def digits() -> Splits:
     )
 
 
-def mnist(*, root: Folder = "data/mnist", download: bool = True) -> Splits:
+def mnist(*, root: Folder = _MNIST_ROOT, download: Download = None) -> Splits:
     """MNIST, 1 x 28 x 28, ten classes; or other images of ten classes in its four files.
 
     Args:
         root: folder with the four idx files, plain or ``.gz``, or with them in ``MNIST/raw``.
-        download: fetch them there if they are absent.
+        download: fetch them there if they are absent; None into the default folder only.
 
     Raises:
         RequestError: a file is missing, cut off or foreign; it is named.
     """
-    return _of_idx("mnist", root, download, idx.MNIST, DIGITS)
+    return _of_idx("mnist", root, may_fetch(root, _MNIST_ROOT, download), idx.MNIST, DIGITS)
 
 
-def fashion_mnist(*, root: Folder = "data/fashion_mnist", download: bool = True) -> Splits:
+def fashion_mnist(*, root: Folder = _FASHION_ROOT, download: Download = None) -> Splits:
     """Fashion-MNIST, 1 x 28 x 28, ten classes.
 
     Args:
         root: folder with the four idx files, plain or ``.gz``, or with them in ``FashionMNIST/raw``.
-        download: fetch them there if they are absent.
+        download: fetch them there if they are absent; None into the default folder only.
 
     Raises:
         RequestError: a file is missing, cut off or foreign; it is named.
     """
-    return _of_idx("fashion_mnist", root, download, idx.FASHION_MNIST, CLOTHES)
+    return _of_idx("fashion_mnist", root, may_fetch(root, _FASHION_ROOT, download), idx.FASHION_MNIST, CLOTHES)
 
 
-def _of_idx(name: str, root: str, download: bool, source: idx.Source, classes: Sequence[str]) -> Splits:
+def _of_idx(name: str, root: str, fetches: bool, source: idx.Source, classes: Sequence[str]) -> Splits:
     folder = folder_of(root)
-    files = idx.files_of(folder, download, source)
+    files = idx.files_of(folder, fetches, source)
 
     def part(split: str, images_file: Path, labels_file: Path) -> Samples:
         images, target = idx.read_labelled(images_file, labels_file)
@@ -110,12 +111,12 @@ def _checked(
     return from_arrays(images, target, classes, names, origins, scale=_BYTE)
 
 
-def cifar10(*, root: Folder = "data/cifar10", download: bool = True) -> Splits:
+def cifar10(*, root: Folder = _CIFAR_ROOT, download: Download = None) -> Splits:
     """CIFAR-10, 3 x 32 x 32, ten classes, in its binary version; any number of its training batches will do.
 
     Args:
         root: folder with ``data_batch_<number>.bin`` and ``test_batch.bin``, or with them in ``cifar-10-batches-bin``.
-        download: fetch it there (162 MB) if it is absent.
+        download: fetch it there (162 MB) if it is absent; None into the default folder only.
 
     Raises:
         RequestError: a file is missing, cut off or foreign; it is named.
@@ -123,7 +124,11 @@ def cifar10(*, root: Folder = "data/cifar10", download: bool = True) -> Splits:
     at = folder_of(root)
     folder = next((f for f in (at / _CIFAR, at) if _batches_in(f) or (f / "test_batch.bin").exists()), None)
     if folder is None:
-        absent(at, download, f"data_batch_1.bin and test_batch.bin, nor a folder {_CIFAR} that does")
+        absent(
+            at,
+            may_fetch(root, _CIFAR_ROOT, download),
+            f"data_batch_1.bin and test_batch.bin, nor a folder {_CIFAR} that does",
+        )
         folder = _fetch_cifar10(at)
     files = {"train": _batches_in(folder), "test": [folder / "test_batch.bin"]}
     if not files["train"] or not files["test"][0].exists():

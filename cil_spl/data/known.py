@@ -10,7 +10,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data import nmnist
 from cil_spl.data.events import Recordings, Splits, check_recordings
 from cil_spl.data.options import kind_of
-from cil_spl.data.samples import Samples
+from cil_spl.data.samples import Samples, check_samples
 
 # Of our sets, by path: sensor_size or input_shape, and number of classes, None where the files say it. Of a user's own
 # set both are known once it has been read.
@@ -92,13 +92,17 @@ def _check_part(part: Any, config: Mapping[str, Any], group: str, where: str) ->
     if not isinstance(part, wanted):
         given = "Samples" if isinstance(part, Samples) else "Recordings"
         raise RequestError(f"{group}.{size}={shown(config[size])}: the data set gives {given}, which have none")
-    what = "samples"
     if isinstance(part, Recordings):
         check_recordings(part, where)
-        what = "recordings"
+    else:
+        check_samples(part, where)
+    what = "recordings" if isinstance(part, Recordings) else "samples"
     found = part.input_shape if isinstance(part, Samples) else part.sensor_size
     if tuple(found) != tuple(config[size]):
         raise RequestError(f"{group}.{size}={shown(config[size])}: the {what} are of {shown(list(found))}")
     n = None if part.classes is None else len(part.classes)
-    if n != config["n_classes"] or (n is not None and len(part) and part.target.max() >= n):
-        raise RequestError(f"{group}.n_classes={shown(config['n_classes'])}: the {what} have {shown(n)}")
+    if n != config["n_classes"]:
+        of = "no classes" if n is None else f"{n} classes"
+        raise RequestError(
+            f"{group}.n_classes={shown(config['n_classes'])}: the {what} have {of}; set {group}.n_classes={shown(n)}"
+        )

@@ -37,9 +37,12 @@ def decode(path: Path) -> np.ndarray:
         Events, dtype ``EVENT``, shape ``[N]``; N may be 0. They are not checked, see ``check_events``.
 
     Raises:
-        RequestError: not a whole number of events, or times beyond 32 bits.
+        RequestError: it cannot be read, not a whole number of events, or times beyond 32 bits.
     """
-    raw = np.fromfile(path, np.uint8)
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise RequestError(f"{path}: cannot be read ({error}); get it again, or move it away") from error
     if len(raw) % _EVENT_BYTES:
         raise RequestError(
             f"{path}: {len(raw)} bytes, not a whole number of {_EVENT_BYTES}-byte events; it is cut off or no N-MNIST "

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from annotated_types import Ge, Len, Lt, MinLen
+from annotated_types import Ge, Le, Len, Lt, MinLen
 
 from cil_spl.base.annotations import Keys, Says
 from cil_spl.base.errors import RequestError
@@ -26,7 +26,7 @@ class Frames:
 
     bins: Annotated[int, Ge(1)] = 4
     by: Literal["time", "count"] = "time"
-    duration_us: Annotated[int, Ge(1)] | None = None
+    duration_us: Annotated[int, Ge(1), Le(2**31 - 1)] | None = None  # times have 32 bits
     encode: Literal["events", "repeat", "once"] | None = None
 
 

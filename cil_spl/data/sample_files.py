@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from cil_spl.base.arrays import check_file, read_npy
 from cil_spl.base.errors import RequestError
 from cil_spl.data.preparation import Preparation
 
@@ -40,15 +41,9 @@ def read_samples(path: Path | str, preparation: Preparation) -> np.ndarray:
         raise RequestError(
             f"{path}: unknown kind of file; the run was trained on samples: give {' or '.join(SUFFIXES)}"
         )
-    if not path.is_file():
-        raise RequestError(f"{path}: no such file")
-    if suffix == ".png":
-        return preparation.checked(_picture(path, preparation), str(path))
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)  # checks the length before it takes memory
-    except (OSError, ValueError, EOFError, TypeError, SyntaxError, OverflowError) as error:
-        raise RequestError(f"{path}: not a readable .npy array of numbers ({error}); save it again") from error
-    return preparation.checked(array, str(path))
+    check_file(path)
+    values = _picture(path, preparation) if suffix == ".png" else read_npy(path)
+    return preparation.checked(values, str(path))
 
 
 def _picture(path: Path, preparation: Preparation) -> np.ndarray:

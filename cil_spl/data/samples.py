@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment_images import AugmentImages, augment_images
+from cil_spl.data.labels import class_numbers, count_of
 
 _BLOCK = 4096  # samples worked on at once, to bound memory
 
@@ -121,31 +123,26 @@ def from_arrays(
         RequestError: an array of another shape or length, a value that is no finite number, a class that there is not;
             names the sample.
     """
-    values, target = np.asarray(values), np.asarray(target)
-    if values.ndim != 4 or values.dtype.kind not in "buif":
+    values = _numbers(values, "samples")
+    if values.ndim != 4:
         raise RequestError(
             f"samples: an array of {values.dtype}, shape {list(values.shape)}; needs numbers of shape "
             "[samples, channels, height, width]"
         )
     names = [f"sample {i}" for i in range(len(values))] if names is None else names
     origins = [""] * len(values) if origins is None else origins
-    lengths = {"targets": len(target) if target.ndim else 1, "names": len(names), "origins": len(origins)}
-    for what, n in lengths.items():
+    for what, listed in (("targets", target), ("names", names), ("origins", origins)):
+        n = count_of(listed, f"samples: {what}")
         if n != len(values):
             raise RequestError(f"samples: {n} {what} for {len(values)} samples; there must be one for each")
     for begin in range(0, len(values) if values.dtype.kind == "f" else 0, _BLOCK):
         _refuse(~np.isfinite(values[begin : begin + _BLOCK]), begin, names, "its values", "are not all finite numbers")
     if classes is None:
-        target = target.astype(np.float32)
+        with np.errstate(over="ignore"):
+            target = _numbers(target, "samples: targets").astype(np.float32)
         _refuse(~np.isfinite(target), 0, names, "its target", "is no finite number")
     else:
-        if target.ndim != 1 or target.dtype.kind not in "ui":
-            raise RequestError(
-                f"samples: targets of {target.dtype}, shape {list(target.shape)}; needs one class number for each"
-            )
-        outside = (target < 0) | (target >= len(classes))
-        _refuse(outside, 0, names, "its target", f"is outside the classes 0..{len(classes) - 1}")
-        target = target.astype(np.int64)
+        target = class_numbers(target, names, classes)
     return Samples(
         values=values,
         target=target,
@@ -154,6 +151,40 @@ def from_arrays(
         classes=None if classes is None else tuple(classes),
         scale=(scale,),
     )
+
+
+def _numbers(values: Any, what: str) -> np.ndarray:
+    """Real numbers in this machine's byte order."""
+    try:
+        found = np.asarray(values)
+    except ValueError as error:  # lists of different lengths
+        raise RequestError(f"{what}: lists of different lengths; needs an array of numbers") from error
+    if found.dtype.kind not in "buif":
+        raise RequestError(f"{what}: an array of {found.dtype}; needs numbers")
+    return found.astype(found.dtype.newbyteorder("="), copy=False)
+
+
+def check_samples(samples: Samples, what: str) -> None:
+    """Refuse samples whose parts do not belong together; those of :func:`from_arrays` always do.
+
+    Args:
+        what: how messages call them.
+
+    Raises:
+        RequestError: names the part, or the sample with a label that is no class.
+    """
+    values, rows, n = samples.values, samples.rows, len(samples.target)
+    if not isinstance(values, np.ndarray) or values.ndim != 4 or values.dtype.kind not in "buif":
+        raise RequestError(
+            f"{what}: values are no array of numbers [samples, channels, height, width]; see from_arrays"
+        )
+    for field, held in (("name", samples.name), ("origin", samples.origin), ("values", rows)):
+        if len(held) != n:
+            raise RequestError(f"{what}: {len(held)} of {field} for {n} targets; there must be one for each sample")
+    if n and not ((rows >= 0) & (rows < len(values))).all():
+        raise RequestError(f"{what}: row leads beyond its {len(values)} values; see from_arrays")
+    if samples.classes is not None:
+        class_numbers(samples.target, samples.name, samples.classes)
 
 
 def _refuse(bad: np.ndarray, first: int, names: Sequence[str], what: str, why: str) -> None:

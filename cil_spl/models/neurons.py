@@ -236,8 +236,9 @@ def load_weights(net: nn.Module, weights: dict[str, Tensor]) -> None:
     """
     have = dict(net.named_parameters()) | dict(net.named_buffers())
     for name in weights_of(net):
-        if name not in weights or weights[name].shape != have[name].shape:
-            found = tuple(weights[name].shape) if name in weights else "nothing"
+        given = weights.get(name)
+        if not isinstance(given, Tensor) or given.shape != have[name].shape:
+            found = tuple(given.shape) if isinstance(given, Tensor) else type(given).__name__ if given else "nothing"
             raise RequestError(
                 f"weights: {name} should have shape {tuple(have[name].shape)}, found {found}; "
                 "they belong to another model"

@@ -8,6 +8,7 @@ time step before, may read a layer further down: that is feedback.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,6 +17,7 @@ from typing import Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import nearest
 from cil_spl.models.kinds import POOLS, WEIGHTED, Kind, Pair, Shape, kind_of, pair
+from cil_spl.models.stored import check_stored
 
 __all__ = ["INPUT", "POOLS", "WEIGHTED", "Layer", "Pair", "Plan", "Shape", "pair"]
 
@@ -50,7 +52,12 @@ class Plan:
 
     @classmethod
     def from_dict(cls, found: Mapping[str, Any]) -> Plan:
-        """The plan of :meth:`as_dict`."""
+        """The plan of :meth:`as_dict`.
+
+        Raises:
+            RequestError: it is not as that writes it; names the layer, the key and its value.
+        """
+        check_stored(found)
         c, height, width = found["input_shape"]
         layers = (Layer(one["name"], one["kind"], one["params"], tuple(one["inputs"])) for one in found["layers"])
         return cls(found["name"], (c, height, width), tuple(layers))
@@ -125,6 +132,11 @@ class Plan:
     def delays(self) -> dict[str, str]:
         """The delays, and what each of them reads."""
         return {layer.name: self.inputs_of(layer.name)[0] for layer in self.layers if layer.kind == "delay"}
+
+    @cached_property
+    def largest(self) -> int:
+        """Values of its largest layer, for one sample at one time step."""
+        return max(math.prod(shape) for shape in self.shapes().values())
 
     def shapes(self) -> dict[str, Shape]:
         """Output shape of every layer, without batch and time, the input's under ``input``.

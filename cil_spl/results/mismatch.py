@@ -26,6 +26,7 @@ from cil_spl.chip import rules
 from cil_spl.chip.network import ChipNetwork
 from cil_spl.chip.quantize import check_neuron, integer_twin
 from cil_spl.chip.simulator import simulate as run_chip
+from cil_spl.data.batches import check_frames
 from cil_spl.data.events import Recordings
 from cil_spl.data.frames import bin_edges, check_bins, frames
 from cil_spl.models.fold import fold
@@ -194,6 +195,8 @@ def take_apart(
     cut = network.config.frames
     for number in (*bins, cut.bins):
         check_bins(number, cut.by, cut.duration_us)
+        at_once = min(AT_A_TIME, len(recordings))
+        check_frames(number, at_once, recordings.input_shape, "--recordings", network.plan.largest)
     for stage in stages(network.plan):
         check_neuron(network.net.get_submodule(stage.neuron), stage)
     if not len(recordings):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cil_spl.results.names import without_time
 from cil_spl.results.store import MLFLOW_STATUS, experiment_id, first_line, redact
 from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
 
@@ -43,7 +44,7 @@ class MlflowRun:
             experiment_id(client, uri, experiment),
             start_time=millis(info["started"]),
             tags=tags,
-            run_name=(info["params"].get("name") or folder.name)[:LONGEST_NAME],
+            run_name=(info["params"].get("name") or without_time(folder.name))[:LONGEST_NAME],
         )
         copy = cls(client, run.info.run_id, folder)
         copy._log_params({_safe(key): as_text(value) for key, value in info["params"].items()})

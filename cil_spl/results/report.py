@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,14 @@ def console(stderr: bool = False, width: int | None = None) -> Console:
 
     colors: Any = None if os.environ.get("NO_COLOR") else "auto"
     return Console(stderr=stderr, color_system=colors, highlight=False, markup=False, width=width)
+
+
+def terminal() -> tuple[int | None, bool]:
+    """The width of the terminal, and whether it shows bold; no width where output goes to a file or another program."""
+    if not sys.stdout.isatty():
+        return None, False
+    out = console()
+    return out.width, out.is_terminal and out.color_system is not None
 
 
 def percent(value: float | None) -> str:
@@ -55,6 +64,18 @@ def shortened(path: Path | str) -> str:
     """A path as it reads from where the user stands."""
     path = Path(path)
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def show_line(info: Mapping[str, Any], name: str, out: Console | None = None) -> None:
+    """The end of a run of a sweep: its figures in a line."""
+    row = info["row"]
+    figures = Figures([row])
+    told = [
+        f"{figures.heads[figure].lower()} {written(figure, row[figure], figures)}"
+        for figure in figures.names
+        if row.get(figure) is not None
+    ]
+    (out or console()).print(f"{name}: {', '.join(told)}", soft_wrap=True, highlight=False)
 
 
 def show_row(info: Mapping[str, Any], folder: Path | str, out: Console | None = None) -> None:

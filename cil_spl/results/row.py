@@ -6,6 +6,7 @@ task, from a folder or from the store.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -52,6 +53,21 @@ def score_of(info: Mapping[str, Any]) -> float | None:
     """What a sweeper may optimise, of a run's ``run.json``; None where the run left none."""
     value = info["metrics"].get(info["row"].get("score"))
     return None if value is None else float(value)
+
+
+def judged_by(row: Mapping[str, Any]) -> str:
+    """The figure of a row that rows are compared by: the deployed network's, on the test recordings."""
+    metric = str(row.get("score") or "").partition("deployed_")[2] or EARLIER[0].metric
+    return f"deployed/{metric}"
+
+
+def value_of(run: Mapping[str, Any], figure: str) -> float | None:
+    """A figure of a run; None where it has none, or not a finite one."""
+    found = run["row"].get(figure, run["metrics"].get(figure))
+    try:
+        return None if found is None or not math.isfinite(float(found)) else float(found)
+    except OverflowError:  # a whole number beyond all fractions
+        return None
 
 
 class Figures:

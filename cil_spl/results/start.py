@@ -22,7 +22,7 @@ from cil_spl.models.plan import Plan
 from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
 from cil_spl.tasks.task import Task
-from cil_spl.training.checkpoints import read_checkpoint
+from cil_spl.training.checkpoints import check_weights, read_checkpoint
 from cil_spl.training.context import Observer, begin, precision_of
 
 StartWeights = dict[str, torch.Tensor]
@@ -60,7 +60,7 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     for group in ("dataset", "test_dataset"):
         if cfg.get(group) is not None:
             datasets.check_folder(cfg[group], group)
-    check_memory(cfg, 1)
+    check_memory(cfg, plan, 1)
     start = starting_weights(cfg, task, plan)
     with released(fence.make(cfg, "target")) as target:
         warnings = target.check(plan, asked)
@@ -77,16 +77,19 @@ def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:
 
 
 def check_data(cfg: Any, experiences: Sequence[Splits]) -> None:
-    """Refuse data without validation recordings, or whose batches are larger than this machine's memory."""
+    """Refuse data without validation recordings, or whose batches are larger than the memory that is free."""
     known.check_validation(cfg.dataset, experiences)
-    check_memory(cfg, max(len(part) for data in experiences for part in (data.train, data.val, data.test)))
+    check_memory(cfg, plan_of(cfg, fence.make(cfg, "task")), max(len(data.train) for data in experiences))
 
 
-def check_memory(cfg: Any, n: int) -> None:
-    """Refuse batches of at most ``n`` recordings whose frames are larger than this machine's memory."""
+def check_memory(cfg: Any, plan: Plan, n: int) -> None:
+    """Refuse training batches of at most ``n`` recordings, or one to evaluate, that are larger than the free memory.
+
+    Evaluation takes smaller batches by itself. A CNN adds the bins of a recording before it computes.
+    """
     shape = datasets.input_shape(cfg.dataset)
-    for key in ("batch_size", "eval_batch_size"):
-        check_frames(cfg.frames.bins, min(n, cfg.trainer[key]), shape, f"trainer.{key}")
+    largest = 0 if cfg.model.family == "cnn" else plan.largest
+    check_frames(cfg.frames.bins, min(n, cfg.trainer.batch_size), shape, "trainer.batch_size", largest)
 
 
 def starting_weights(cfg: Any, task: Task, plan: Plan) -> StartWeights | None:
@@ -114,6 +117,6 @@ def _weights_from(name: str) -> StartWeights:
     content = read_checkpoint(path)
     kept = content.get("keep")
     weights = content.get("weights", kept.get("net") if isinstance(kept, dict) else None)
-    if not isinstance(weights, dict) or not all(isinstance(value, torch.Tensor) for value in weights.values()):
+    if not isinstance(weights, dict):
         raise RequestError(f"{path} holds no weights; name a run, or its weights.pt")
-    return weights
+    return check_weights(path, weights)

@@ -16,7 +16,7 @@ import shutil
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -384,3 +384,15 @@ def _as_info(run: Any) -> dict[str, Any]:
         "row": {**words, **metrics},
         "folder": tags.get("folder"),
     }
+
+
+def artifacts_of(uri: str) -> Callable[[Mapping[str, Any], str], bytes | None]:
+    """A function of a run and a file's name that gives the file which the run left in the store; None for none."""
+    client = client_of(uri)
+
+    def fetch(run: Mapping[str, Any], name: str) -> bytes | None:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(RequestError), trouble(uri):
+            return Path(client.download_artifacts(run["run_id"], name, folder)).read_bytes()
+        return None
+
+    return fetch

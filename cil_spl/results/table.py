@@ -7,43 +7,28 @@ validation split; nothing here chooses between runs.
 
 from __future__ import annotations
 
-import csv
-import io
-import math
-import statistics
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import close
-from cil_spl.results import report
-from cil_spl.results.row import COSTS, STAGES, WORSE, Figures
+from cil_spl.results import settings
+from cil_spl.results.paired import Difference
+from cil_spl.results.row import Figures, judged_by, value_of
+from cil_spl.results.scores import Fetch
+from cil_spl.results.settings import configuration, told_apart
 from cil_spl.results.values import as_text
 
-# Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
-# threads work at it. What lies there does: the number of test recordings is compared.
-IGNORED = (
-    "seed",
-    "name",
-    "extensions",
-    "trainer.threads",
-    "target.threads",
-    "dataset.root",
-    "dataset.download",
-    "test_dataset.root",
-    "test_dataset.download",
-)
-IGNORED_GROUPS = ("tracking.",)
 # The columns that name a row; everything else that differs is listed as a setting.
 IDENTITY = ("method", "model", "dataset", "target", "backend", "bins")
 NOTE = (
     "mean ± standard deviation (n − 1) over seeds; finished runs only, none left out for its result; "
     "each run chose its epoch on its validation split and was scored once on the test set"
 )
-# Heads of columns that hold numbers begin so.
-NUMBERS = (*STAGES.values(), *WORSE.values(), *COSTS.values(), "8-bit", "Bins", "Seeds", "n")
 FORMATS = ("text", "markdown", "csv", "latex")
+UNFINISHED = ("killed", "failed", "running")
 
 
 @dataclass(frozen=True)
@@ -52,11 +37,17 @@ class Row:
 
     Attributes:
         identity: method, model, dataset, target, backend, bins.
-        settings: what else tells it from the other rows of the same identity.
+        settings: what else tells it from the other rows.
         values: figure → one value per seed; runs without it are left out.
         seeds: in ascending order.
         n: recordings in the test set.
         commits: of the code that made the runs.
+        score: the figure that rows are compared by.
+        less: whether less of it is better.
+        difference: of the score from the chosen row's; None where none is known.
+        chosen: whether the others are compared with this one.
+        best: whether its score is the best, and outside the interval of every other row's.
+        runs: in the order of ``seeds``.
     """
 
     identity: Mapping[str, str]
@@ -65,6 +56,12 @@ class Row:
     seeds: tuple[str, ...]
     n: str
     commits: tuple[str, ...] = ()
+    score: str = ""
+    less: bool = False
+    difference: Difference | None = None
+    chosen: bool = False
+    best: bool = False
+    runs: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)
@@ -76,92 +73,135 @@ class Table:
     notes: tuple[str, ...] = field(default=(NOTE,))
 
 
-def tabulate(runs: Iterable[Mapping[str, Any]], filters: Sequence[str] = ()) -> Table:
+def tabulate(
+    runs: Iterable[Mapping[str, Any]],
+    filters: Sequence[str] = (),
+    against: Sequence[str] = (),
+    fetch: Fetch | None = None,
+) -> Table:
     """Group runs into rows.
 
     Args:
-        runs: in the shape of ``run.json``, the newest first.
+        runs: in the shape of ``run.json``, the newest first; ``against`` reads what lies in their ``folder``.
         filters: ``key=value``; the key is a parameter or a column, several values with commas.
+        against: likewise; chooses the row of each data set that the others are compared with. Nothing for none.
+        fetch: asks the store for a file of a run whose folder is gone.
 
     Raises:
-        RequestError: a filter's key is unknown, or no finished run is left.
+        RequestError: a key of a filter is unknown, no finished run is left, or ``against`` chooses no row or several.
     """
-    finished = [run for run in runs if run["status"] == "finished" and run["row"].get("method")]
-    wanted = _checked(filters, finished)
-    kept = [run for run in finished if all(_passes(run, text) for text in wanted)]
+    from cil_spl.results import comparison
+
+    runs = list(runs)
+    wanted = _checked("--filter", filters, runs)
+    fitting = [run for run in runs if all(_passes(run, text) for text in wanted)]
+    kept = [run for run in fitting if _counts(run)]
     if not kept:
         what = f" that fit {' '.join(filters)}" if filters else ""
-        raise RequestError(f"no finished runs{what}; `cilspl run` makes one")
+        raise RequestError(f"no finished runs{what}; `cilspl run` makes one{_others(fitting)}")
     groups: dict[tuple[Any, ...], dict[str, Mapping[str, Any]]] = {}
     repeated = 0
     for run in kept:  # the newest first: it counts where a seed was run twice
-        n = run["row"].get("n")
-        data = ("" if n is None else f"{float(n):.0f}", run["tags"].get("data", ""))
+        n = value_of(run, "n")
+        data = ("" if n is None else f"{n:.0f}", run["tags"].get("data", ""))
         key = (tuple(identity(run).items()), tuple(sorted(configuration(run).items())), *data)
         seeds = groups.setdefault(key, {})
         seed = str(run["row"].get("seed", run["params"].get("seed")))
         repeated += seed in seeds
         seeds.setdefault(seed, run)
     figures = Figures(run["row"] for run in kept)
-    rows = [
-        _row(dict(key[0]), _told_apart(key, groups), key[2], seeds, figures)
-        for key, seeds in sorted(groups.items(), key=lambda item: _order(item[0]))
-    ]
-    return Table(tuple(rows), figures, tuple(_notes(rows, repeated)))
+    ordered = sorted(groups.items(), key=lambda item: _order(item[0]))
+    apart = _settings([key for key, _ in ordered])
+    rows = [_row(dict(key[0]), told, key[2], seeds, figures) for (key, seeds), told in zip(ordered, apart, strict=True)]
+    if against:
+        by = _checked("--against", against, kept)
+        rows = [replace(row, chosen=all(_passes(run, text) for run in row.runs for text in by)) for row in rows]
+    rows, compared = comparison.compare(rows, figures, against, fetch)
+    left_out = _left_out(runs, fitting, repeated)
+    return Table(tuple(rows), figures, (NOTE, *left_out, *_notes(rows), *compared))
+
+
+def _counts(run: Mapping[str, Any]) -> bool:
+    return run["status"] == "finished" and bool(run["row"].get("method"))
 
 
 def identity(run: Mapping[str, Any]) -> dict[str, str]:
-    """The columns that name a run's row."""
+    """The columns that name a run's row; of a run that left no row, what its parameters say."""
     row, params = run["row"], run["params"]
-    named = {key: row.get(key) for key in IDENTITY[:-1]} | {"bins": params.get("frames.bins")}
+    named = {key: row.get(key, None if row else params.get(f"{key}.name")) for key in IDENTITY[:-1]}
+    named["bins"] = params.get("frames.bins")
     return {key: "" if value in (None, "None", "null") else as_text(value) for key, value in named.items()}
 
 
-def configuration(run: Mapping[str, Any]) -> dict[str, str]:
-    """Every parameter that makes a run what it is, as text."""
-    return {
-        key: as_text(value)
-        for key, value in run["params"].items()
-        if key not in IGNORED and not key.startswith(IGNORED_GROUPS)
-    }
-
-
-def _told_apart(key: tuple[Any, ...], groups: Iterable[tuple[Any, ...]]) -> dict[str, str]:
-    """What differs between this group and the others that bear the same name."""
-    named_alike = [dict(other[1]) for other in groups if other[0] == key[0]]
-    mine = dict(key[1])
-    names = sorted({name for other in named_alike for name in {**other, **mine}})
-    absent = "(none)"
-    return {n: mine.get(n, absent) for n in names if any(o.get(n, absent) != mine.get(n, absent) for o in named_alike)}
+def _settings(keys: Sequence[tuple[Any, ...]]) -> list[dict[str, str]]:
+    """What tells each group from the others; the data themselves where nothing else does."""
+    apart = told_apart([dict(key[0]) for key in keys], [dict(key[1]) for key in keys])
+    alike = Counter((key[0], tuple(told.items()), key[2]) for key, told in zip(keys, apart, strict=True))
+    return [
+        told | ({"data": key[3]} if alike[key[0], tuple(told.items()), key[2]] > 1 else {})
+        for key, told in zip(keys, apart, strict=True)
+    ]
 
 
 def _row(
-    names: dict[str, str], settings: dict[str, str], n: str, seeds: Mapping[str, Mapping[str, Any]], figures: Figures
+    names: dict[str, str], told: dict[str, str], n: str, seeds: Mapping[str, Mapping[str, Any]], figures: Figures
 ) -> Row:
-    values = {}
     ordered = sorted(seeds, key=lambda seed: (len(seed), seed))
-    for figure in figures.names:
-        found = [seeds[seed]["row"].get(figure) for seed in ordered]
-        values[figure] = tuple(float(v) for v in found if v is not None and not math.isnan(float(v)))
+    runs = tuple(seeds[seed] for seed in ordered)
+    values = {figure: tuple(v for run in runs if (v := value_of(run, figure)) is not None) for figure in figures.names}
     commits = {
         run["tags"]["git_commit"][:9] + ("+" if run["tags"].get("git_dirty") == "true" else "")
-        for run in seeds.values()
+        for run in runs
         if run["tags"].get("git_commit")
     }
-    return Row(names, settings, values, tuple(ordered), n, tuple(sorted(commits)))
+    first = runs[0]["row"]
+    return Row(
+        identity=names,
+        settings=told,
+        values=values,
+        seeds=tuple(ordered),
+        n=n,
+        commits=tuple(sorted(commits)),
+        score=judged_by(first),
+        less=first.get("rise") is not None,
+        runs=runs,
+    )
 
 
 def _order(key: tuple[Any, ...]) -> tuple[Any, ...]:
     names = dict(key[0])
     bins = names["bins"]
-    number = int(bins) if bins.isdigit() else 0
-    return (names["dataset"], names["target"], names["method"], names["model"], number, key[1])
+    number = int(bins) if bins.isdecimal() and len(bins) < 10 else 0
+    return (names["dataset"], names["target"], names["method"], names["model"], number, key[1:])
 
 
-def _notes(rows: Sequence[Row], repeated: int) -> list[str]:
-    notes = [NOTE]
+# --------------------------------------------------------------------------------------------------
+# what a reader has to know
+
+
+def _left_out(runs: Sequence[Any], fitting: Sequence[Mapping[str, Any]], repeated: int) -> list[str]:
+    """How many runs are in no row, and why."""
+    states = Counter(run["status"] for run in fitting if not _counts(run))
+    counts = {state: states.pop(state, 0) for state in UNFINISHED} | {"finished without a row": states.total()}
+    parts = [f"{count} {state}" for state, count in counts.items() if count]
+    filtered = len(runs) - len(fitting)
+    if filtered:
+        parts.append(f"{filtered} that {'does' if filtered == 1 else 'do'} not fit the filter")
     if repeated:
-        notes.append(f"{repeated} repeated {'run' if repeated == 1 else 'runs'} left out: of each seed the latest")
+        parts.append(f"{repeated} repeated (of each seed the latest counts)")
+    return [f"left out of {len(runs)} runs: {', '.join(parts)}"] if parts else []
+
+
+def _others(fitting: Sequence[Mapping[str, Any]]) -> str:
+    states = Counter(run["status"] for run in fitting)
+    parts = [f"{states[state]} {state}" for state in UNFINISHED if states[state]]
+    return f" (there are: {', '.join(parts)})" if parts else ""
+
+
+def _notes(rows: Sequence[Row]) -> list[str]:
+    notes = []
+    if any(row.settings for row in rows):
+        notes.append(settings.NOTE)
     mixed = [row for row in rows if len(row.commits) > 1]
     if mixed:
         commits = sorted({commit for row in mixed for commit in row.commits})
@@ -176,18 +216,18 @@ def _notes(rows: Sequence[Row], repeated: int) -> list[str]:
 # filters
 
 
-def _checked(filters: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Sequence[str]:
+def _checked(option: str, filters: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Sequence[str]:
     if not filters:
         return filters
     known = sorted({key for run in runs for key in (*run["params"], *run["tags"], *IDENTITY)})
     for text in filters:
         key, equals, _ = text.partition("=")
         if not equals:
-            raise RequestError(f"--filter {text}: needs key=value, for example --filter method=bptt")
+            raise RequestError(f"{option} {text}: needs key=value, for example {option} method=bptt")
         if runs and key not in known:
             meant = close(key, known)
             raise RequestError(
-                f"--filter {text}: no run has {key}; "
+                f"{option} {text}: no run has {key}; "
                 + (f"did you mean {meant}?" if meant else f"columns are {', '.join(IDENTITY)}, and every parameter")
             )
     return filters
@@ -195,8 +235,8 @@ def _checked(filters: Sequence[str], runs: Sequence[Mapping[str, Any]]) -> Seque
 
 def _passes(run: Mapping[str, Any], text: str) -> bool:
     key, _, wanted = text.partition("=")
-    found = {**run["params"], **run["tags"], **identity(run)}.get(key)
-    return any(_same(as_text(found), value) for value in wanted.split(","))
+    found = as_text({**run["params"], **run["tags"], **identity(run)}.get(key))
+    return _same(found, wanted) or any(_same(found, value) for value in wanted.split(","))
 
 
 def _same(found: str, wanted: str) -> bool:
@@ -208,159 +248,15 @@ def _same(found: str, wanted: str) -> bool:
         return False
 
 
-# --------------------------------------------------------------------------------------------------
-# numbers and formats
+def render(table: Table, form: str = "text", width: int | None = None, styled: bool = False) -> str:
+    """The table as ``text``, ``markdown``, ``csv`` or ``latex``.
 
+    Args:
+        table: its rows and notes.
+        form: one of ``FORMATS``.
+        width: columns of the terminal that text has to fit; None for as many as it takes.
+        styled: whether text may hold a terminal's control sequences, for bold.
+    """
+    from cil_spl.results import layout
 
-def spread(values: Sequence[float]) -> tuple[float, float | None]:
-    """Mean and sample standard deviation; None of a single value."""
-    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
-
-
-def written(figure: str, values: Sequence[float], figures: Figures) -> str:
-    """``97.50 ± 0.12``: per cent, a count with its unit, or a number as it is."""
-    if not values:
-        return "–"
-    mean, deviation = spread(values)
-    if figure in COSTS:
-        size, letter = report.unit_of(mean)
-        scaled = f"{mean / size:.2f}" if letter else f"{mean:.0f}"
-        return f"{scaled}{letter}" if deviation is None else f"{scaled} ± {deviation / size:.2f} {letter}".rstrip()
-    first = report.written(figure, mean, figures)
-    return first if deviation is None else f"{first} ± {report.written(figure, deviation, figures)}"
-
-
-def columns(table: Table) -> tuple[list[str], list[list[str]]]:
-    """Heads and cells of a printed table; columns that no row fills are left out."""
-    figures = table.figures
-    shown = [f for f in figures.names if any(row.values[f] for row in table.rows)]
-    settings = any(row.settings for row in table.rows)
-    heads = ["Method", "Model", "Data set", "Target", "Bins", *(["Settings"] if settings else []), "Seeds", "n"]
-    heads += [f"{figures.heads[f]} (%)" if f in figures.shares else figures.heads[f] for f in shown]
-    cells = []
-    for row in table.rows:
-        names = row.identity
-        about = [names["method"], names["model"], names["dataset"], report.where(names["target"], names["backend"])]
-        about.append(names["bins"])
-        if settings:
-            about.append(" ".join(f"{key}={_short(value)}" for key, value in row.settings.items()))
-        cells.append([*about, str(len(row.seeds)), row.n, *(written(f, row.values[f], figures) for f in shown)])
-    return heads, cells
-
-
-def _short(value: str) -> str:
-    return value if len(value) <= 40 else f"{value[:24]}…{value[-12:]}"
-
-
-def render(table: Table, form: str = "text", width: int | None = None) -> str:
-    """The table as ``text``, ``markdown``, ``csv`` or ``latex``."""
-    return {"text": _text, "markdown": _markdown, "csv": _csv, "latex": _latex}[form](table, width)
-
-
-def _text(table: Table, width: int | None) -> str:
-    """Columns where all rows agree move above the table when it would not fit; what is still too wide wraps."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table as Rich
-
-    heads, cells = columns(table)
-    out = report.console(width=width)
-    above = []
-    if _natural_width(heads, cells) > out.width:
-        agreed = [
-            i for i, head in enumerate(heads) if head not in ("Method", "Model") and len({row[i] for row in cells}) == 1
-        ]
-        agreed = [i for i in agreed if heads[i] in ("Data set", "Target", "Bins", "Settings", "Seeds", "n")]
-        above = [f"{heads[i]}: {cells[0][i]}" for i in agreed]
-        heads = [head for i, head in enumerate(heads) if i not in agreed]
-        cells = [[cell for i, cell in enumerate(row) if i not in agreed] for row in cells]
-    narrow = _natural_width(heads, cells) > out.width
-    if narrow:
-        heads = [head.replace(" (%)", "\n(%)").replace("Quantised", "8-bit") for head in heads]
-        cells = [[cell.replace(" ± ", "\n± ").replace(" (", "\n(") for cell in row] for row in cells]
-    grid = Rich(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 0 if narrow else 1, 0, 0))
-    for head in heads:
-        number = _is_number(head)
-        grid.add_column(head, justify="right" if number else "left", no_wrap=number, overflow="fold")
-    for row in cells:
-        grid.add_row(*row)
-    with out.capture() as capture:
-        if above:
-            out.print("   ".join(above))
-            out.print()
-        out.print(grid)
-        out.print()
-        for note in table.notes:
-            out.print(note, style="dim")
-    return capture.get()
-
-
-def _is_number(head: str) -> bool:
-    return head.endswith("(%)") or head.split()[0] in NUMBERS
-
-
-def _natural_width(heads: Sequence[str], cells: Sequence[Sequence[str]]) -> int:
-    return sum(max(len(head), *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(heads))
-
-
-def _markdown(table: Table, _width: int | None) -> str:
-    heads, cells = columns(table)
-    rule = ["---:" if _is_number(head) else "---" for head in heads]
-    lines = [heads, rule, *([cell.replace("|", "\\|") for cell in row] for row in cells)]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return body + "\n\n" + "\n".join(f"{note}  " for note in table.notes) + "\n"
-
-
-def _csv(table: Table, _width: int | None) -> str:
-    """Every figure as numbers: mean, standard deviation (empty for one seed) and count of its own."""
-    settings = sorted({key for row in table.rows for key in row.settings})
-    heads = [*IDENTITY, *settings, "seeds", "n"]
-    for figure in _in_csv(table):
-        heads += [f"{figure} mean", f"{figure} sd"]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(heads)
-    for row in table.rows:
-        cells: list[Any] = [row.identity[key] for key in IDENTITY]
-        cells += [row.settings.get(key, "") for key in settings]
-        cells += [" ".join(row.seeds), row.n]
-        for figure in _in_csv(table):
-            mean, deviation = spread(row.values[figure]) if row.values[figure] else (None, None)
-            cells += ["" if value is None else f"{value:.10g}" for value in (mean, deviation)]
-        writer.writerow(cells)
-    return out.getvalue()
-
-
-def _in_csv(table: Table) -> list[str]:
-    """The metrics of every network, and of the other figures those that a row has."""
-    filled = {name for row in table.rows for name, values in row.values.items() if values}
-    return [name for name in table.figures.names if name in filled or name.partition("/")[0] in STAGES]
-
-
-_LATEX = str.maketrans(
-    {
-        "\\": r"\textbackslash{}",
-        "&": r"\&",
-        "%": r"\%",
-        "$": r"\$",
-        "#": r"\#",
-        "_": r"\_",
-        "{": r"\{",
-        "}": r"\}",
-        "~": r"\textasciitilde{}",
-        "^": r"\textasciicircum{}",
-        "±": r"$\pm$",
-        "−": r"$-$",
-        "–": "--",
-        "→": r"$\to$",
-        "…": r"\ldots{}",
-    }
-)
-
-
-def _latex(table: Table, _width: int | None) -> str:
-    heads, cells = columns(table)
-    form = "".join("r" if _is_number(head) else "l" for head in heads)
-    lines = [" & ".join(cell.translate(_LATEX) for cell in row) + r" \\" for row in (heads, *cells)]
-    body = "\n".join(["\\toprule", lines[0], "\\midrule", *lines[1:], "\\bottomrule"])
-    notes = "\n".join(f"% {note}" for note in table.notes)
-    return f"{notes}\n% needs \\usepackage{{booktabs}}\n\\begin{{tabular}}{{{form}}}\n{body}\n\\end{{tabular}}\n"
+    return layout.render(table, form, width, styled)

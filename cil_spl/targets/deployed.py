@@ -12,7 +12,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import Data, Recordings, from_list
 from cil_spl.data.preparation import Preparation, chosen
-from cil_spl.data.preprocess import preprocess_recordings
+from cil_spl.data.prepared import prepared
 from cil_spl.data.samples import Samples
 from cil_spl.models.net import Net
 from cil_spl.models.plan import Plan
@@ -29,7 +29,8 @@ class Prediction:
         decision: number of the class, -1 where there is none; None where the task has no decisions.
         label: its name; why there is none, otherwise; None where the task has no decisions.
         counts: output events of each output. Shape ``[K]``.
-        decision_us: time from which that class leads for good, in the recording's own time; None where unknown.
+        decision_us: time from which that class leads for good, in the recording's own time, from its first event on
+            where it begins late (:mod:`cil_spl.data.times`); None where unknown.
         values: what the outputs say by the run's task, for example a picture (C, H, W); ``counts`` as a rule.
     """
 
@@ -116,7 +117,8 @@ class DeployedNetwork:
     def _recording(self, events: np.ndarray) -> Recordings:
         data = self.config.dataset
         recordings = from_list([events], [0], tuple(data.sensor_size), self.classes)
-        recordings = preprocess_recordings(recordings, data.get("preprocess"))
+        ready = prepared({"one": recordings}, data.get("preprocess"), self.config.frames.duration_us)
+        recordings = ready["one"]
         if not len(recordings[0]):
             raise RequestError("the recording has no event left after dataset.preprocess")
         return recordings

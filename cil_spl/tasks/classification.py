@@ -32,6 +32,7 @@ def classification(*, name: str = "classification", label_smoothing: Annotated[f
         loss=lambda outputs, target: F.cross_entropy(outputs, target, label_smoothing=label_smoothing),
         decide=most_events,
         metrics=metrics,
+        scores=right,
         train_metrics=lambda outputs, target: {"accuracy": (outputs.argmax(1).cpu() == target).float().mean()},
         files=write_files,
         softmax=True,
@@ -47,6 +48,13 @@ def most_events(outputs: np.ndarray, allowed: Sequence[int] | None = None) -> np
     best = outputs.max(axis=1)
     tie = (outputs == best[:, None]).sum(axis=1) > 1
     return np.where(tie, -1, outputs.argmax(axis=1))
+
+
+def right(outputs: np.ndarray, decision: np.ndarray | None, target: np.ndarray) -> np.ndarray:
+    """Whether each recording was answered correctly. Shape (B,)."""
+    assert decision is not None
+    found: np.ndarray = decision == target
+    return found
 
 
 def metrics(outputs: np.ndarray, decision: np.ndarray | None, target: np.ndarray) -> dict[str, float]:

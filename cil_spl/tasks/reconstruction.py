@@ -51,6 +51,7 @@ def reconstruction(
         better="less",
         loss=lambda outputs, target: F.mse_loss(scale * outputs, target),
         metrics=metrics,
+        scores=lambda outputs, decision, target: np.square(scale * outputs - target).mean(axis=1),
         values=lambda outputs, input_shape: (scale * outputs).reshape(-1, *input_shape),  # B K -> B C H W
         target=pixels,
         outputs=lambda input_shape, n_classes: math.prod(input_shape),

@@ -41,6 +41,10 @@ def _no_decision(outputs: np.ndarray, allowed: Sequence[int] | None = None) -> N
     return None
 
 
+def _no_scores(outputs: np.ndarray, decision: np.ndarray | None, target: np.ndarray) -> None:
+    return None
+
+
 def _as_they_are(outputs: np.ndarray, input_shape: Sequence[int]) -> np.ndarray:
     return outputs
 
@@ -67,6 +71,8 @@ class Task:
         columns: the metrics that rows show; ``monitor`` alone where none are named.
         decide: outputs (B, K), and the outputs that count (None for all) → decisions (B,), -1 where there is none; None
             where the task has no decisions.
+        scores: outputs, decisions and targets of a whole set → what ``monitor`` is for each input, so that their mean
+            is that of the set, for paired comparisons between runs; None where it is no such mean. Shape (B,).
         values: outputs (B, K) and the input shape (C, H, W) → what they say, as ``predict`` keeps it. Shape (B, ...).
         target: what a batch asks for. Shape (B, ...).
         outputs: input shape (C, H, W) and number of classes of the data → number of outputs, K.
@@ -82,6 +88,7 @@ class Task:
     better: Literal["more", "less"] = "more"
     columns: tuple[Column, ...] = ()
     decide: Callable[[np.ndarray, Sequence[int] | None], np.ndarray | None] = _no_decision
+    scores: Callable[[np.ndarray, np.ndarray | None, np.ndarray], np.ndarray | None] = _no_scores
     values: Callable[[np.ndarray, Sequence[int]], np.ndarray] = _as_they_are
     target: Callable[[Batch], Tensor] = _target_of
     outputs: Callable[[Sequence[int], int | None], int] = _one_per_class

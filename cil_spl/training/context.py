@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,6 +111,9 @@ def _number(value: Tensor) -> str:
     return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
 
 
+_CALIBRATION_VALUES = 1 << 27  # of frames that are looked at together
+
+
 @dataclass(frozen=True)
 class TrainingContext:
     """A run as a method sees it.
@@ -175,7 +179,8 @@ class TrainingContext:
         """Batches of recordings or samples: shuffled and augmented for training, plain for evaluation."""
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
         if not train:
-            return Batches(recordings, self.trainer.eval_batch_size, frames, seed=self.seed)
+            size, largest = self.trainer.eval_batch_size, self.plan.largest
+            return Batches(recordings, size, frames, seed=self.seed, layer_values=largest)
         return Batches(
             recordings,
             self.trainer.batch_size,
@@ -248,9 +253,13 @@ class TrainingContext:
         return value if batch.share == 1 else value * batch.share
 
     def calibration(self, recordings: Data, bins: int | None = None) -> Batches:
-        """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on."""
+        """Recordings of all classes mixed, as they are, alike on every rank, to calibrate something on.
+
+        At most 64 at once: fewer where their time steps are many, by a rule that does not ask how much memory there is.
+        """
         frames = self.frames if bins is None else replace(self.frames, bins=bins)
-        return Batches(recordings, 64, frames, shuffle=True, seed=self.seed)
+        at_once = max(1, min(64, _CALIBRATION_VALUES // (frames.bins * math.prod(recordings.input_shape))))
+        return Batches(recordings, at_once, frames, shuffle=True, seed=self.seed)
 
     def sample(self, bins: int | None = None) -> Tensor:
         """Frames of some of the first training recordings, to scale fresh weights by. (T, B, C, H, W)."""

@@ -8,15 +8,18 @@ from __future__ import annotations
 import logging
 import math
 import sys
+import textwrap
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
 from torch import Tensor
 
 from cil_spl.base import ranks
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch, Batches, ahead
 from cil_spl.training import generators
@@ -26,6 +29,8 @@ from cil_spl.training.options import Trainer
 ALL_DONE = "all epochs done"
 EPOCH_SECONDS = "train/epoch_seconds"
 LAST, BEST = "-last.pt", "-best.pt"
+WIDTH = 80  # of a terminal
+_NOT_SHOWN = ("synops",)  # in the record alone
 _log = logging.getLogger(__name__)
 
 Step = Callable[[Batch], Mapping[str, float | Tensor]]
@@ -133,11 +138,13 @@ def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
         return None
     generated = saved.get("generators", saved.get("rng"))
-    if generated is None or set(saved["fitted"]) - {field.name for field in fields(Fitted)}:
+    if generated is None:
         raise RequestError(f"{last_file}: {_FOREIGN}")
+    fitted = _fitted(saved["fitted"], last_file)
     _put_back(keep, saved, last_file)
-    generators.load_state(generated)
-    return Fitted(**saved["fitted"])
+    with _foreign(last_file):
+        generators.load_state(generated)
+    return fitted
 
 
 @dataclass(frozen=True)
@@ -161,11 +168,7 @@ def read_stages(folder: Path) -> dict[str, Stage]:
     """
     stages = {}
     for path in sorted(folder.glob(f"*{LAST}")):
-        saved = read_checkpoint(path)
-        try:
-            fitted = Fitted(**saved["fitted"])
-        except (KeyError, TypeError) as error:
-            raise RequestError(f"{path}: no checkpoint of a run's training ({error})") from None
+        fitted = _fitted(read_checkpoint(path, "fitted")["fitted"], path)
         reached = fitted.epochs
         if fitted.best_epoch:
             best = path.with_name(path.name.removesuffix(LAST) + BEST)
@@ -175,6 +178,8 @@ def read_stages(folder: Path) -> dict[str, Stage]:
                     "copy, or start another run by `cilspl run`"
                 )
             epoch = read_checkpoint(best).get("epoch", fitted.best_epoch)
+            if type(epoch) is not int:
+                raise RequestError(f"{best}: {_FOREIGN}")
             if epoch < fitted.best_epoch:
                 raise RequestError(
                     f"{best}: it holds epoch {epoch}, but by {path.name} the best is {fitted.best_epoch}; put the file "
@@ -216,6 +221,7 @@ def _reason_to_stop(fitted: Fitted, trainer: Trainer) -> str:
     return ALL_DONE
 
 
+_NUMBERS = ("best_score", "seconds")
 _FOREIGN = "a checkpoint of another method or version; take the file from a copy of the run, or begin the run anew"
 
 
@@ -223,7 +229,32 @@ def _put_back(keep: Mapping[str, Stateful], saved: Mapping[str, Any], path: Path
     if set(keep) - set(saved["keep"]):
         raise RequestError(f"{path}: {_FOREIGN}")
     for name, thing in keep.items():
-        thing.load_state_dict(saved["keep"][name])
+        with _foreign(path):
+            thing.load_state_dict(saved["keep"][name])
+
+
+@contextmanager
+def _foreign(path: Path) -> Iterator[None]:
+    """What torch, numpy and Python raise over states that are not theirs, as one message."""
+    try:
+        yield
+    except RequestError as error:
+        raise RequestError(f"{path}: {error}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RuntimeError, OverflowError) as error:
+        raise RequestError(f"{path}: {_FOREIGN} ({type(error).__name__})") from None
+
+
+def _fitted(about: dict[str, Any], path: Path) -> Fitted:
+    """What a file says that a fit came to."""
+    default = vars(Fitted())
+    for name, value in about.items():
+        known = name in default and type(value) in ({float, int} if name in _NUMBERS else {type(default[name])})
+        if not known or (name in ("best_epoch", "epochs") and value < 0) or (name == "seconds" and not value >= 0):
+            raise RequestError(f"{path}: {_FOREIGN} (fitted.{name}={shown(value)})")
+    history = about.get("history", [])
+    if not all(isinstance(one, dict) and all(type(v) in (int, float) for v in one.values()) for one in history):
+        raise RequestError(f"{path}: {_FOREIGN} (fitted.history={shown(history)})")
+    return Fitted(**about)
 
 
 def _states(keep: Mapping[str, Stateful]) -> dict[str, object]:
@@ -236,10 +267,16 @@ def _save(path: Path, content: dict[str, object]) -> None:
 
 
 def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
-    """What an epoch came to, in one line."""
-    shown = [f"{stage} {epoch}/{epochs}"]
-    shown += [f"{name} {value:.4g}" for name, value in metrics.items() if name != EPOCH_SECONDS]
-    return "  ".join([*shown, f"{metrics[EPOCH_SECONDS]:.1f} s"])
+    """What an epoch came to, as a rule in one line of a terminal: ``train 3/20  loss 0.31  accuracy 0.9; val …``."""
+    groups: dict[str, list[str]] = {}
+    for name, value in metrics.items():
+        group, _, rest = name.partition("/")
+        if name != EPOCH_SECONDS and rest not in _NOT_SHOWN and not (rest == "silent" and value == 0):
+            again = rest.startswith("deployed_") and f"{group}/{rest.removeprefix('deployed_')}" in metrics
+            groups.setdefault(group, []).append(f"{'deployed' if again else rest} {value:.4g}")
+    told = [", ".join(parts) if group == "train" else f"{group} {', '.join(parts)}" for group, parts in groups.items()]
+    text = f"{stage} {epoch}/{epochs}: {'; '.join([*told, f'{metrics[EPOCH_SECONDS]:.1f} s'])}"
+    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _bar(batches: Iterable[Batch], total: int, title: str, progress: bool | None) -> Iterable[Batch]:

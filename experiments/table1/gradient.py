@@ -64,7 +64,7 @@ def measured(bins: int, given: argparse.Namespace) -> list[float]:
     plan = plan_of(cfg, task)
     target.check(plan, schema.asked(cfg))
     process.prepare(cfg.seed, cfg.trainer.threads, cfg.trainer.device)
-    data = datasets.load(cfg.dataset, None, seed=cfg.seed)
+    data = datasets.load(cfg.dataset, None, seed=cfg.seed, duration_us=cfg.frames.duration_us)
     with tempfile.TemporaryDirectory() as folder:
         record = SimpleNamespace(folder=Path(folder), log=lambda *_: None, warn=lambda _: None)
         ctx = with_target(context_of(cfg, plan, data, task, record, None), target)

@@ -115,6 +115,7 @@ def random_graph(rng: np.random.Generator) -> ChipNetwork:
 
     size = int(rng.integers(3, 7))
     c, f, g = (int(n) for n in rng.integers(1, 10, 3))
+    f = min(f, 2 * g)  # what the last layer takes
 
     def same(name: str, features_in: int, features: int, k: int, map_size: int) -> ChipLayer:
         made = layer(

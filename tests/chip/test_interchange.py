@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -140,3 +142,130 @@ def test_a_full_disk_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mon
         save(spread_readout(one()), tmp_path / "chip.npz")
     assert [path.name for path in tmp_path.iterdir()] == ["chip.npz"]
     assert load(tmp_path / "chip.npz").readout is None
+
+
+# Mistakes of any writer, in files without a checksum
+
+
+def two() -> ChipNetwork:
+    network = networks.active_chain(np.random.default_rng(0))
+    return replace(network, layers=(replace(network.layers[0], name="first"), network.layers[1]))
+
+
+Path_ = tuple[str | int, ...]
+ODD_VALUES: tuple[Any, ...] = (
+    None,
+    True,
+    -1,
+    2**31,
+    10**30,
+    1.5,
+    float("nan"),
+    float("inf"),
+    "x",
+    [],
+    [1],
+    [0, 0],
+    [1, 1, 1],
+    {},
+)
+NUMBERS: tuple[Path_, ...] = (
+    ("layers", 0, "threshold"), ("layers", 0, "min_v_mem"), ("layers", 1, "stride"), ("layers", 0, "padding"),
+    ("layers", 0, "input_shape"), ("layers", 0, "destinations"), ("layers", 0, "destinations", 0, "pool"),
+    ("layers", 0, "destinations", 0, "layer"), ("layers", 0, "destinations", 0, "feature_shift"), ("input_shape",),
+    ("layers", 1, "reset"), ("layers", 0, "scale"), ("layers",), ("layers", 1), ("kind",), ("format",),
+)  # fmt: skip
+SOUND: dict[Path_, tuple[Any, ...]] = {
+    ("layers", 0, "scale"): (2**31, 1.5),  # any number above 0
+    ("layers", 0, "min_v_mem"): (-1,),
+    ("layers", 0, "padding"): ([0, 0],),
+}
+
+
+def odd_file(tmp_path: Path, change: Callable[[dict[str, Any], dict[str, np.ndarray]], None]) -> Path:
+    save(two(), tmp_path / "chip.npz")
+    with np.load(tmp_path / "chip.npz") as file:
+        arrays = dict(file)
+    header = json.loads(str(arrays.pop("header"))) | {"format": 1}
+    change(header, arrays)
+    np.savez(tmp_path / "odd.npz", header=np.array(json.dumps(header)), **arrays)  # type: ignore[arg-type]
+    return tmp_path / "odd.npz"
+
+
+@pytest.mark.parametrize("place", NUMBERS, ids=lambda place: ".".join(map(str, place)))
+def test_values_of_another_kind_are_refused_in_one_line(place: Path_, tmp_path: Path) -> None:
+    for value in ODD_VALUES:
+        if value in SOUND.get(place, ()) and not isinstance(value, bool):
+            continue
+
+        def change(header: dict[str, Any], _: dict[str, np.ndarray], value: object = value) -> None:
+            part: Any = header
+            for key in place[:-1]:
+                part = part[key]
+            part[place[-1]] = value
+
+        with pytest.raises(RequestError, match=r"odd\.npz: ") as caught:
+            load(odd_file(tmp_path, change))
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda h, _: h.update(layers=[]), r"layers=\[\]; needed is at least one layer"),
+        (lambda h, _: h["layers"][0].update(stride=[0, 1]), r"layer first: stride=\(0, 1\)"),
+        (lambda h, _: h["layers"][0].update(threshold=437.5), r"layer first: threshold=437\.5; needed is a whole"),
+        (lambda h, _: h["layers"][0].update(scale=float("nan")), "layer first: scale=nan"),
+        (lambda h, _: h["layers"][0].pop("stride"), "layer first: stride is missing"),
+        (lambda h, _: h["layers"][0].update(sride=[1, 1]), "layer first: sride is no key of it"),
+        (lambda h, _: h["layers"][0].update(core="3"), "layer first: core=3; needed is a whole number"),
+        (lambda h, _: h["layers"][0].update(name="layer"), "layer layer: 2 layers have this name; names must differ"),
+        (lambda h, _: h.update(readout=[-1, -1]), r"readout=\[-1, -1\]"),
+        (lambda h, _: h.update(readout=[0.5]), r"readout=\[0\.5\]; needed is a list of whole numbers"),
+        (lambda _, a: a.pop("weight_1"), "it has 2 layers and the arrays weight_0; needed is weight_0"),
+        (lambda _, a: a.update(weight_0=a["weight_0"].astype(float)), "layer first: weight is float64"),
+        (lambda _, a: a.update(weight_0=a["weight_0"][:, :1]), "layer first: weight takes 1 features"),
+        (lambda _, a: a.update(weight_0=a["weight_0"].astype(object)), "object in place of numbers"),
+        (lambda _, a: a.update(extra=np.zeros(1)), "the arrays weight_0, weight_1, extra"),
+    ],
+    ids=range(15),
+)
+def test_a_mistake_is_named_with_its_layer(change: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(RequestError, match=rf"odd\.npz: .*{message}"):
+        load(odd_file(tmp_path, change))
+
+
+def test_a_layer_without_weights_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    network = two()
+    silent = replace(network.layers[0], weight=np.zeros_like(network.layers[0].weight))
+    save(replace(network, layers=(silent, network.layers[1])), tmp_path / "chip.npz")
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path / "chip.npz")
+    (record,) = caplog.records
+    assert "chip.npz: layer first: every weight is 0, so that it never fires" in record.getMessage()
+
+
+def test_deep_or_huge_headers_are_refused(tmp_path: Path) -> None:
+    for text in ("[" * 100_000, '{"kind": 1', "1" * 10_000, "NaN"):
+        np.savez(tmp_path / "odd.npz", header=np.array(text))
+        with pytest.raises(RequestError, match=r"odd\.npz: not a chip network"):
+            load(tmp_path / "odd.npz")
+    np.savez_compressed(tmp_path / "odd.npz", header=np.array("x"), weight_0=np.zeros(2**29, np.int8))
+    with pytest.raises(RequestError, match=r"its arrays would take 536871\d\d\d bytes; at most 268435456 are read"):
+        load(tmp_path / "odd.npz")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("chip_stride0.npz", r"layer conv1: stride=\(0, 1\)"),
+        ("chip_layers_empty.npz", r"layers=\[\]"),
+        ("chip_scale_nan.npz", "layer conv1: scale=nan"),
+    ],
+)
+def test_small_inputs_that_failed(name: str, message: str, shared: Path) -> None:
+    path = shared / "cases" / "chip" / name
+    if not path.exists():
+        pytest.skip("needs the small inputs that failed, in cases/ of the reference data")
+    with pytest.raises(RequestError, match=message):
+        load(path)

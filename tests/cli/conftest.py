@@ -13,10 +13,12 @@ from pathlib import Path
 import pytest
 
 import cil_spl
-from cil_spl import cli
+from cil_spl import cli, schema
 from cil_spl.base.errors import RequestError
+from cil_spl.results import sources
 from cil_spl.results.record import open_record
 from cil_spl.results.store import connect
+from cil_spl.results.values import plain
 
 
 def run_in(place: Path, *words: str) -> None:
@@ -57,6 +59,9 @@ def store(here, template):
     return here
 
 
+DATA = {"data": "d", "data_all": "a"}
+
+
 @dataclass
 class Said:
     code: int
@@ -89,9 +94,11 @@ def pipeline(monkeypatch):
 
     def run(cfg, folder, *, resume=False, extensions=()):
         stand_in.ran.append(cfg)
+        cfg = schema.check_config(cfg, extensions)
         if cfg.name == "refuse":
             raise RequestError("dataset.root=/nope: no such folder")
-        with open_record(cfg, folder, tags={"backend": "simulator"}, resume=resume) as record:
+        tags = {"backend": "simulator", **DATA, "sources": sources.deciding(plain(cfg))}
+        with open_record(cfg, folder, tags=tags, resume=resume) as record:
             for epoch, score in enumerate((0.5, 0.75, 0.625)):
                 record.log({"val/accuracy": score}, epoch)
             if cfg.name == "bug":
@@ -133,9 +140,9 @@ def pipeline(monkeypatch):
         return record.info["row"]
 
     def validate(cfg, extensions=()):
-        return cfg, None, ["conv1: an odd map"]
+        return schema.check_config(cfg, extensions), None, ["conv1: an odd map"]
 
-    stand_in.run, stand_in.validate = run, validate
+    stand_in.run, stand_in.validate, stand_in.data_tags = run, validate, lambda cfg: DATA
     monkeypatch.setitem(sys.modules, "cil_spl.pipeline", stand_in)
     monkeypatch.setattr(cil_spl, "pipeline", stand_in, raising=False)
     _forget_load()

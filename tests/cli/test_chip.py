@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 
+from cil_spl.chip import nirfile
 from cil_spl.chip.interchange import save
 from cil_spl.chip.network import ChipLayer, ChipNetwork
 from cil_spl.cli import main
@@ -33,6 +35,40 @@ def test_show_prints_what_the_cores_hold(tmp_path: Path, capsys: pytest.CaptureF
 def test_missing_answers_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["chip", "verify", str(tmp_path), str(tmp_path)]) == 2
     assert "cnn_sinabs.nir: no such file" in capsys.readouterr().err
+
+
+def test_show_takes_a_nir_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    layer = ChipLayer("out", np.full((3, 2, 4, 4), 127, np.int8), (1, 1), (0, 0), (2, 4, 4), 10, -10, scale=10.0)
+    nirfile.write(ChipNetwork((layer,), (2, 4, 4)), tmp_path / "a.nir")
+    assert main(["chip", "show", str(tmp_path / "a.nir")]) == 0
+    assert "2 -> 3, 4 x 4" in capsys.readouterr().out
+    (tmp_path / "a.nir").write_bytes((tmp_path / "a.nir").read_bytes()[:1000])
+    assert main(["chip", "show", str(tmp_path / "a.nir")]) == 2
+    assert "a.nir: not a NIR file, or damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "damage", ["counts cut", "network cut", "counts of another network", "a weight is not a number"]
+)
+def test_verify_of_damaged_answers_is_one_line(
+    damage: str, shared: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("cnn_sinabs.nir", "layer1_spike_counts.npz"):
+        (tmp_path / name).write_bytes((shared / "data" / "speck2f" / name).read_bytes())
+    if damage == "counts cut":
+        (tmp_path / "layer1_spike_counts.npz").write_bytes(bytes(100))
+    elif damage == "network cut":
+        (tmp_path / "cnn_sinabs.nir").write_bytes((tmp_path / "cnn_sinabs.nir").read_bytes()[:5000])
+    elif damage == "counts of another network":
+        np.savez(tmp_path / "layer1_spike_counts.npz", recording=["a"], counts=np.ones((1, 2, 3, 4), int))
+    else:
+        with h5py.File(tmp_path / "cnn_sinabs.nir", "r+") as file:
+            file["node/nodes/11/weight"][3, 3] = np.nan
+    assert main(["chip", "verify", str(tmp_path), str(shared / "data" / "NMNIST")]) == 2
+    said = capsys.readouterr().err
+    assert len(said.splitlines()) == 1
+    assert ("cnn_sinabs.nir: " if "network cut" in damage or "weight" in damage else "counts.npz: ") in said
+    assert ("node 11 (Affine): a weight is not a finite number" in said) == ("weight" in damage)
 
 
 # mismatch

@@ -83,7 +83,7 @@ def test_a_config_without_a_sensor_is_named(cilspl, here, killed, content, messa
         ("extensions.x=1", "extensions.x=1 (the run has no such key): a run goes on as it began"),
         ("frames.bins.x=1", "frames.bins.x=1 (the run has no such key): a run goes on as it began"),
         ("method.gains=[1,2]", "method.gains=[1,2] (the run has no such key)"),
-        ("hydra.run.dir=x", "hydra.run.dir=x: a resumed run stays in its folder and takes no setting of Hydra"),
+        ("hydra.run.dir=x", "hydra.run.dir=x: beside resume= no setting of Hydra can be typed"),
     ],
 )
 def test_what_does_not_fit_beside_resume(cilspl, killed, word, message):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import cil_spl
+from cil_spl.results import report, same
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,9 +35,45 @@ def test_the_table_of_the_store_and_of_the_folders_is_the_same(cilspl, two_runs)
     assert said.code == 0, said.err
     assert "90.50" in said.out
     assert "± 0.71" in said.out
-    assert max(len(line) for line in said.out.splitlines()) <= 80
+    assert len(said.out.splitlines()[0]) > 80  # into a pipe nothing wraps
     assert cilspl("table", "--from", "runs").out == said.out
     assert cilspl("table", "--experiment", "cilspl", "--filter", "method=cil_bptt", "seed=0,1").out == said.out
+
+
+@pytest.mark.parametrize("columns", [50, 80, 250])
+def test_the_table_fits_a_terminal(cilspl, two_runs, columns, monkeypatch):
+    monkeypatch.setattr(report, "terminal", lambda: (columns, True))
+    said = cilspl("table")
+    assert max(len(line) for line in said.out.splitlines()) <= columns
+    assert {"90.50", "cil_bptt", "event_digits"} <= set(said.out.split())
+
+
+def test_how_wide_a_terminal_is(monkeypatch, capsys):
+    assert report.terminal() == (None, False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    for name, value in {"COLUMNS": "77", "TERM": "xterm", "FORCE_COLOR": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    assert report.terminal() == (77, True)
+    monkeypatch.setenv("NO_COLOR", "1")
+    assert report.terminal() == (77, False)
+
+
+def test_a_difference_without_scores_says_so_and_the_notes_of_a_csv_are_printed(cilspl, two_runs):
+    said = cilspl("table", "--against", "method=cil_bptt", "--format", "csv")
+    assert said.code == 0, said.err
+    assert said.out.splitlines()[1].endswith(",reference")
+    assert "mean ± standard deviation" in said.err
+    assert "reference row (method=cil_bptt)" in said.err
+    assert "mean ±" not in said.out
+
+
+def test_several_places_and_a_file_of_rows(cilspl, two_runs):
+    runs = sorted(Path("runs").rglob("run.json"))
+    same.add_row(Path("rows.json"), json.loads(runs[0].read_text()))
+    both = cilspl("table", "--from", "rows.json", str(runs[1].parent)).out
+    assert both == cilspl("table", "--from", "runs").out
+    assert both == cilspl("table", "--from", "runs", "--from", "rows.json").out
 
 
 @pytest.mark.parametrize("form", ["markdown", "csv", "latex"])
@@ -52,6 +89,9 @@ def test_the_table_goes_into_a_file(cilspl, two_runs, form):
         (["--experiment", "nope"], "--experiment nope"),
         (["--filter", "methd=x"], "did you mean method?"),
         (["--from", "nope"], "--from nope"),
+        (["--against", "methd=x"], "did you mean method?"),
+        (["--against", "method=bptt"], "--against method=bptt: fits no row"),
+        (["--against", "method"], "--against method: needs key=value"),
         (["--format", "word"], "invalid choice"),
         (["--output", "nope/x.md"], "--output nope/x.md"),
         (["--uri", "sqlite:///other.db"], "no tracking store there yet"),

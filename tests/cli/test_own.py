@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from cil_spl.base import process
+from cil_spl.base import memory
 
 METHOD = '''
 """Least squares on the output counts, by plain gradient steps."""
@@ -223,10 +223,11 @@ def test_a_set_that_is_left_without_validation_recordings(cilspl, own):
 
 
 def test_the_whole_batch_is_held_against_the_memory(cilspl, own, monkeypatch):
-    monkeypatch.setattr(process, "memory_bytes", lambda: 8 * 8 * 2 * 4 * 2 * 3)  # three recordings in two bins
+    values = 8 * 8 * 2 + 256  # of the frames and of the largest layer
+    monkeypatch.setattr(memory, "free_bytes", lambda: values * 4 * 2 * 3)  # three recordings in two bins
     said = cilspl("run", *WORDS)
     assert said.code == 2
-    assert "frames.bins=2: the frames of 4 recordings (8 x 8 x 2 values in each bin)" in said.err
+    assert "frames.bins=2: the frames of 4 recordings (8 x 8 x 2 values in each bin) and 256 values" in said.err
     assert "at most 1 bins fit, or lower trainer.batch_size" in said.err
 
 

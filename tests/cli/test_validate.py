@@ -9,7 +9,7 @@ import shutil
 import pytest
 import torch
 
-from cil_spl.base import process
+from cil_spl.base import memory
 from cil_spl.targets import board
 from cil_spl.training.checkpoints import write_checkpoint
 
@@ -117,11 +117,12 @@ def test_a_store_is_looked_at_and_left_as_it_is(cilspl, here, template):
 
 
 def test_frames_are_held_against_the_memory(cilspl, here, monkeypatch):
-    monkeypatch.setattr(process, "memory_bytes", lambda: 34 * 34 * 2 * 4 * 30)
+    layer = 8 * 34 * 34  # of the preset's largest layer
+    monkeypatch.setattr(memory, "free_bytes", lambda: (34 * 34 * 2 + layer) * 4 * 30)
     said = cilspl("validate", OFF, "frames.bins=31")
     assert said.code == 2
     assert "frames.bins=31: the frames of 1 recording" in said.err
     assert "at most 30 bins fit" in said.err
     assert cilspl("validate", OFF, "frames.bins=30").code == 0
-    monkeypatch.setattr(process, "memory_bytes", lambda: None)  # a system that does not say
+    monkeypatch.setattr(memory, "free_bytes", lambda: None)  # a system that does not say
     assert cilspl("validate", OFF, "frames.bins=100000000").code == 0

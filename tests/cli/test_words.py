@@ -151,7 +151,7 @@ def test_sigterm_before_the_record_leaves_no_folder(cilspl, here, pipeline, monk
 def test_a_signal_after_the_end_changes_nothing(cilspl, here, pipeline, monkeypatch):
     import cil_spl.cli.run as command
 
-    def interrupted(_folder):
+    def interrupted(_folder, **_how):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(command, "show", interrupted)

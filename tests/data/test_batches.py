@@ -10,10 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cil_spl.base import memory
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment import Augment
 from cil_spl.data.augment_images import AugmentImages
-from cil_spl.data.batches import Batches, ahead
+from cil_spl.data.batches import Batches, ahead, most_at_once
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.data.options import Frames
 from cil_spl.data.samples import Samples, from_arrays
@@ -143,6 +144,25 @@ def test_augmentation_follows_seed_epoch_and_recording_not_batch():
 def test_bad_settings_name_the_key(arguments, names):
     with pytest.raises(RequestError, match=names):
         Batches(**{"data": recordings(), "batch_size": 4, "frames": FRAMES, **arguments})
+
+
+def test_evaluation_takes_smaller_batches_where_memory_asks_for_it(monkeypatch):
+    """Each recording gives the same, in the same order, whatever is at once."""
+    data, one = recordings(), 4 * 3 * (2 * 6 * 8 + 4 * 100)  # bytes of a recording in three bins
+    for fits, free in ((10, None), (10, 2 * 10 * one), (4, 2 * 5 * one - 1), (1, 2 * one), (1, 0)):
+        monkeypatch.setattr(memory, "free_bytes", lambda free=free: free)
+        assert most_at_once(10, 3, (2, 6, 8), 100) == fits
+        batches = list(Batches(data, 10, FRAMES, layer_values=100).epoch(0))
+        assert [len(batch) for batch in batches][:-1] == [fits] * (len(batches) - 1)
+        assert np.concatenate([batch.index for batch in batches]).tolist() == list(range(10))
+        whole = next(Batches(data, 10, FRAMES).epoch(0))
+        assert torch.equal(torch.cat([batch.frames for batch in batches], dim=1), whole.frames)
+        assert np.concatenate([batch.edges_us for batch in batches]).tolist() == whole.edges_us.tolist()
+
+
+def test_training_batches_stay_as_large_as_they_were_asked_for(monkeypatch):
+    monkeypatch.setattr(memory, "free_bytes", lambda: 0)
+    assert [len(batch) for batch in Batches(recordings(), 4, FRAMES).epoch(0)] == [4, 4, 2]
 
 
 # --- samples ----------------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data import cache, datasets, known
+from cil_spl.data import cache, datasets, known, recorded
 from cil_spl.data.events import EVENT, Splits, from_list
 
 # The sets that this module holds are named as a user's own module is.
@@ -188,18 +188,20 @@ def test_a_missing_test_set_is_named_as_such(tmp_path):
         load(config("nmnist", root=str(training)), config("nmnist", root=str(tmp_path / "none"), download=False))
 
 
-@pytest.mark.parametrize("download", [True, False])
+@pytest.mark.parametrize("download", [True, False, None])
 @pytest.mark.parametrize("name", ["nmnist", "dvs_gesture", "cifar10_dvs", "saccade_mnist"])
 def test_a_folder_that_is_not_there_is_not_made(tmp_path, name, download, monkeypatch):
     """Most often it is misspelt; only the default one is made where it is missing."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RequestError, match=r"dataset\.root=nmnits does not exist; set dataset\.root") as caught:
         load(config(name, root="nmnits", download=download))
-    assert ("mkdir -p nmnits" in str(caught.value)) == download
+    assert ("mkdir -p nmnits" in str(caught.value)) == (download is not False)
+    assert ("set dataset.download=true" in str(caught.value)) == (download is None)
     (tmp_path / "file").touch()
     with pytest.raises(RequestError, match=r"dataset\.root=file is a file"):
         load(config(name, root="file", download=download))
     datasets.check_folder(config(name, download=True))
+    datasets.check_folder(config(name))
     with pytest.raises(RequestError, match=r"dataset\.root=data\S* does not exist; .* or dataset\.download=true"):
         datasets.check_folder(config(name, download=False))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
@@ -216,6 +218,23 @@ def test_download_without_a_network_says_so_and_leaves_nothing(tmp_path, here, n
     assert entries(here) == []
 
 
+@pytest.mark.parametrize("name", ["nmnist", "dvs_gesture", "cifar10_dvs", "saccade_mnist", "mnist", "cifar10"])
+def test_nothing_is_fetched_into_a_folder_that_the_user_named(tmp_path, here, name, monkeypatch):
+    """``dataset.root`` of another set, or misspelt so that it is another folder."""
+    import pooch
+
+    asked = []
+    monkeypatch.setattr(recorded, "fetch", lambda *arguments: asked.append(arguments))
+    monkeypatch.setattr(pooch, "retrieve", lambda *arguments: asked.append(arguments))
+    root = tmp_path / "home"
+    root.mkdir()
+    (root / "letter.txt").touch()
+    with pytest.raises(RequestError, match=r"dataset\.root=.*home.*dataset\.download=true"):
+        load(config(name, root=str(root)))
+    assert asked == []
+    assert [path.name for path in root.iterdir()] == ["letter.txt"]
+
+
 def test_download_goes_through_tonic_and_is_kept_whole_or_not_at_all(tmp_path, monkeypatch):
     import tonic.datasets
 
@@ -230,7 +249,7 @@ def test_download_goes_through_tonic_and_is_kept_whole_or_not_at_all(tmp_path, m
 
     monkeypatch.setattr(tonic.datasets.NMNIST, "download", download)
     (tmp_path / "data").mkdir()
-    chosen = config("nmnist", root=str(tmp_path / "data"))
+    chosen = config("nmnist", root=str(tmp_path / "data"), download=True)
     with pytest.raises(RequestError, match="cut off"):
         load(chosen)
     assert not (tmp_path / "data" / "NMNIST").exists()
@@ -426,11 +445,11 @@ POOLED = {"sensor_size": [128, 128, 2], "preprocess": {**COMMON["preprocess"], "
 DIGITS = {"sensor_size": [34, 34, 2], "n_classes": 10}
 SIMULATED = {"simulator": {}, "simulator_seed": 0}
 COMPOSED = {
-    "cifar10_dvs": POOLED | {"root": "data", "download": True, "n_classes": 10},
-    "dvs_gesture": POOLED | {"root": "data", "download": True, "n_classes": 11},
+    "cifar10_dvs": POOLED | {"root": "data", "download": None, "n_classes": 10},
+    "dvs_gesture": POOLED | {"root": "data", "download": None, "n_classes": 11},
     "event_digits": DIGITS | SIMULATED | {"augment": {**COMMON["augment"], "shift": 1, "rotate_degrees": 5.0}},
-    "nmnist": DIGITS | {"root": "data", "download": True, "test_digits_from": "auto"},
-    "saccade_mnist": DIGITS | SIMULATED | {"root": "data/mnist", "download": True, "n_train": None, "n_test": None},
+    "nmnist": DIGITS | {"root": "data", "download": None, "test_digits_from": "auto"},
+    "saccade_mnist": DIGITS | SIMULATED | {"root": "data/mnist", "download": None, "n_train": None, "n_test": None},
 }
 OF_SAMPLES = {
     "val_fraction": 0.1, "split": "test", "exclude_indices": None, "n_train": None, "n_test": None,
@@ -443,7 +462,7 @@ IMAGES = {
     "fashion_mnist": {"input_shape": [1, 28, 28]},
     "mnist": {"input_shape": [1, 28, 28]},
 }
-IMAGES |= {name: IMAGES[name] | {"root": f"data/{name}", "download": True} for name in IMAGES if name != "digits"}
+IMAGES |= {name: IMAGES[name] | {"root": f"data/{name}", "download": None} for name in IMAGES if name != "digits"}
 
 
 @pytest.mark.parametrize("name", COMPOSED)

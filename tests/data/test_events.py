@@ -79,9 +79,9 @@ def test_integers_that_would_wrap_are_refused():
     recording["x"] = 65536 + 3
     with pytest.raises(RequestError, match="event 0 has x=65539"):
         check_events(recording, SENSOR)
-    unsigned = with_types(events((0, 0, 0, 0)), t="u4")
-    unsigned["t"] = 2**32 - 1
-    with pytest.raises(RequestError, match="t=4294967295"):
+    unsigned = with_types(events((0, 0, 0, 0), (0, 0, 1, 0)), t="u4")
+    unsigned["t"][1] = 2**32 - 1
+    with pytest.raises(RequestError, match="event 1 has t=4294967295"):
         check_events(unsigned, SENSOR)
 
 
@@ -164,7 +164,7 @@ def test_names_have_to_match_in_number():
     [
         ([0], r"^from_list: 2 recordings, but 1 labels; needs one for each recording$"),
         ([0, 1, 0], r"^from_list: 2 recordings, but 3 labels"),
-        ([0, 7], r"^b\.bin: its label is 7; allowed are 0 to 1, the numbers of the classes left, right$"),
+        ([0, 7], r"^b\.bin: its label is 7; allowed are 0 to 1, the numbers of the classes left, right; name 8 "),
         ([-1, 0], r"^a\.bin: its label is -1; allowed are 0 to 1"),
         ([0, 0.5], r"^b\.bin: its label is 0\.5; allowed"),
         ([0, float("nan")], r"^b\.bin: its label is nan; allowed"),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
@@ -103,6 +103,65 @@ def test_changed_files_are_read_anew(tmp_path: Path) -> None:
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte", "train-labels-idx1-ubyte"
+
+
+PACKED = f"{IMAGES}.gz"
+
+
+def packed_header(shape: tuple[int, ...], values: bytes) -> bytes:
+    return gzip.compress(bytes([0, 0, 8, len(shape)]) + np.array(shape, ">u4").tobytes() + values)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (IMAGES, idx_bytes(np.zeros((30, 28, 28))), "each of its 30 images is of one grey, as black ones are"),
+        (IMAGES, idx_bytes(np.full((30, 28, 28), 255)), "each of its 30 images is of one grey"),
+        (IMAGES, idx_bytes(np.zeros((30, 0, 0))), "its images have 0 x 0 pixels"),
+        (IMAGES, idx_bytes(np.zeros((30, 28, 0))), "its images have 28 x 0 pixels"),
+        (IMAGES, b"\0\0\x08\x03" + b"\xff" * 12, r"0 bytes of data where its header \(4294967295, 4294967295"),
+        (PACKED, packed_header((30, 28, 28), bytes(30 * 784 + 1)), "more bytes of data"),
+        (PACKED, packed_header((30, 28, 28), bytes(30 * 784 - 1)), "fewer bytes of data"),
+        (PACKED, packed_header((2**32 - 1,) * 3, b""), "fewer bytes of data"),
+        (PACKED, packed_header((400_000, 28, 28), bytes(400_000 * 784)), "would unpack .* bytes to 0.314 GB"),
+        (PACKED, packed_header((30, 28, 28), bytes(30 * 784))[:-9], "cannot be read"),
+        (PACKED, b"", "not an idx file"),
+    ],
+)
+def test_an_idx_file_is_measured_before_it_is_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    root = write_mnist(tmp_path / "data", packed=name == PACKED)
+    (root / name).write_bytes(content)
+    with pytest.raises(RequestError, match=message) as caught:
+        mnist(root=str(root))
+    assert str(root / name) in str(caught.value)
+
+
+def test_a_packed_idx_file_is_read_no_further_than_its_header_says(tmp_path: Path) -> None:
+    """Ten images by its header, and 400 MB of zeros: nothing of them is kept."""
+    import tracemalloc
+
+    (tmp_path / "a.gz").write_bytes(packed_header((10, 28, 28), bytes(400_000_000)))
+    tracemalloc.start()
+    with pytest.raises(RequestError, match="more bytes of data"):
+        idx.read_idx(tmp_path / "a.gz")
+    assert tracemalloc.get_traced_memory()[1] < 2e7
+    tracemalloc.stop()
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=100)
+@given(st.binary(max_size=60), st.booleans(), st.booleans())
+def test_any_bytes_are_an_idx_file_or_refused_by_name(
+    tmp_path: Path, content: bytes, packed: bool, begun: bool
+) -> None:
+    content = b"\0\0\x08" + content if begun else content
+    path = tmp_path / ("a.gz" if packed else "a")
+    path.write_bytes(gzip.compress(content) if packed else content)
+    refusal = None
+    try:
+        idx.read_idx(path)
+    except RequestError as error:
+        refusal = str(error)
+    assert refusal is None or str(path) in refusal
 
 
 @pytest.mark.parametrize(
@@ -249,13 +308,13 @@ def test_idx_files_are_fetched_with_their_checksums(tmp_path: Path, served: tupl
     nowhere = "http://127.0.0.1:9/"  # a mirror that does not answer
     monkeypatch.setattr(idx, "MNIST", idx.Source("MNIST/raw", (nowhere, address), sums))
     root = tmp_path / "data"
-    assert len(mnist(root=str(root)).train) == 30
+    assert len(mnist(root=str(root), download=True).train) == 30
     assert left(root) == sorted(sums)
     (root / f"{LABELS}.gz").unlink()
     wrong = sums | {f"{LABELS}.gz": "0" * 64}
     monkeypatch.setattr(idx, "MNIST", idx.Source("MNIST/raw", (nowhere, address), wrong))
     with pytest.raises(RequestError, match=rf"dataset\.download=true: {LABELS}\.gz could not be fetched"):
-        mnist(root=str(root))
+        mnist(root=str(root), download=True)
     assert f"{LABELS}.gz" not in left(root)  # what has another checksum is not kept
 
 
@@ -273,15 +332,15 @@ def test_cifar_is_fetched_unpacked_and_kept_whole_or_not_at_all(
     monkeypatch.setattr(images, "_CIFAR_MIRRORS", (address,))
     root = tmp_path / "data"
     with pytest.raises(RequestError, match=r"cifar-10-binary\.tar\.gz could not be fetched"):  # not of this checksum
-        cifar10(root=str(root))
+        cifar10(root=str(root), download=True)
     assert left(root) == []
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
-    assert len(cifar10(root=str(root)).train) == 10
+    assert len(cifar10(root=str(root), download=True).train) == 10
     assert left(root) == ["cifar-10-batches-bin"]
     archive.write_bytes(archive.read_bytes()[:-200])
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
     with pytest.raises(RequestError, match="could not be unpacked"):
-        cifar10(root=str(tmp_path / "other"))
+        cifar10(root=str(tmp_path / "other"), download=True)
     assert "cifar-10-batches-bin" not in left(tmp_path / "other")
 
 
@@ -299,7 +358,7 @@ def test_an_archive_that_leads_out_of_its_folder_is_refused(
     monkeypatch.setattr(images, "_CIFAR_MIRRORS", (address,))
     monkeypatch.setattr(images, "_CIFAR_SHA256", sha256(archive))
     with pytest.raises(RequestError, match="could not be unpacked"):
-        cifar10(root=str(tmp_path / "data"))
+        cifar10(root=str(tmp_path / "data"), download=True)
     assert not list(tmp_path.rglob("escaped.bin"))
 
 

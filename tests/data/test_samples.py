@@ -105,7 +105,7 @@ GOOD = np.zeros((3, 1, 2, 2))
     ("values", "target", "classes", "message"),
     [
         (np.zeros((3, 2, 2)), [0, 1, 0], "ab", r"shape \[3, 2, 2\]; needs numbers of shape \[samples, channels"),
-        (np.full((1, 1, 1, 1), "x"), [0], "ab", "needs numbers of shape"),
+        (np.full((1, 1, 1, 1), "x"), [0], "ab", "samples: an array of <U1; needs numbers"),
         (GOOD, [0, 1], "ab", "2 targets for 3 samples"),
         (
             np.where(np.arange(3)[:, None, None, None] == 1, np.nan, GOOD),
@@ -113,10 +113,13 @@ GOOD = np.zeros((3, 1, 2, 2))
             "ab",
             "sample 1: its values are not",
         ),
-        (GOOD, [0, 1, 2], "ab", r"sample 2: its target is outside the classes 0\.\.1"),
-        (GOOD, [0, -1, 0], "ab", "sample 1: its target is outside"),
-        (GOOD, [0.0, 1.0, 0.0], "ab", "needs one class number for each"),
+        (GOOD, [0, 1, 2], "ab", "sample 2: its label is 2; allowed are 0 to 1, .*; name 3 classes"),
+        (GOOD, [0, -1, 0], "ab", "sample 1: its label is -1; allowed are 0 to 1"),
+        (GOOD, [0.0, 1.5, 0.0], "ab", r"sample 1: its label is 1\.5; .*without a fraction"),
         (GOOD, [[0], [1], [0]], "ab", "needs one class number for each"),
+        (GOOD, [[1, 0], [0, 1], [1, 0]], "ab", r"argmax\(axis=1\)"),
+        (GOOD, ["0", "1", "0"], "ab", "in place of text"),
+        (GOOD, ["0", "1", "0"], None, "samples: targets: an array of <U1; needs numbers"),
         (GOOD, [0.5, np.inf, 1], None, "sample 1: its target is no finite number"),
     ],
 )

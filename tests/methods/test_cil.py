@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -257,6 +258,47 @@ def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_pa
         assert torch.equal(o.counts[0], seen[name].counts.sum(0))  # windows do not change the chip
         assert o.v_mem is not None
         assert torch.equal(o.v_mem[0], seen[name].v_mem[-1])  # type: ignore[index]
+
+
+class Literal:
+    """A target whose chip answers what it is told, in its own integers."""
+
+    def __init__(self, shapes: list[tuple[int, ...]], threshold: int) -> None:
+        self.shapes, self.threshold = shapes, threshold
+
+    def quantize(self, net: nn.Module, precision: Precision) -> Any:
+        layers = [SimpleNamespace(threshold=self.threshold + 100 * k) for k in range(len(self.shapes))]
+        return SimpleNamespace(chip=SimpleNamespace(layers=layers, readout=None))
+
+    def send(self, chip: Any, batch: Batch, *, record: Any, die: Any) -> Any:
+        whole = [np.arange(np.prod(shape), dtype=np.int32).reshape(shape) for shape in self.shapes]
+        return SimpleNamespace(layer_counts=[w % 5 for w in whole], layer_v_mem=[w % 400 - 200 for w in whole])
+
+
+def test_states_are_the_chips_integers_in_units_of_the_threshold(tmp_path: Path) -> None:
+    """Of a threshold of 1.5 that the chip holds as 200, 300, …: a state of 200 in the first layer is 1.5."""
+    s = context(tmp_path)
+    net = s.build("snn")
+    with torch.no_grad():
+        for name in NEURONS:
+            net.get_submodule(name).spike_threshold.fill_(1.5)
+    batch = next(s.batches(s.experiences[0].val, train=False).epoch(0))
+    _, _, twin = forward(net, batch.frames, record=NEURONS)
+    shapes = []
+    for values in twin.values():  # T B f y x, or T B f
+        steps, n, features, *size = values.shape
+        shapes.append((n, steps, features, *(size or (1, 1))))
+    observer = ChipObserver(Literal(shapes, 200), PLAN, layers="all", v_mem=True)  # type: ignore[arg-type]
+    observer.load(net)
+    observer.open(batch)
+    for k, (name, shape) in enumerate(zip(NEURONS, shapes, strict=True)):
+        seen = observer.windows()[name]
+        number = torch.arange(int(np.prod(shape))).reshape(shape).transpose(0, 1).reshape(seen.counts.shape)
+        assert seen.v_mem is not None
+        assert torch.equal(seen.counts, (number % 5).float())
+        expected = 1.5 * (number % 400 - 200).double() / (200 + 100 * k)
+        torch.testing.assert_close(seen.v_mem.double(), expected, rtol=1e-6, atol=0)
+    assert float(observer.windows()[NEURONS[0]].v_mem[0].flatten()[0]) == -1.5  # type: ignore[index]
 
 
 def test_output_counts_are_the_same_by_layer_and_by_class(tmp_path: Path) -> None:

@@ -211,6 +211,15 @@ def test_it_is_the_layers_one_by_one(shape: dict, data: dict, neuron: dict, how:
 
 
 @given(SHAPES, DATA, NEURONS, PASS)
+@example(
+    {"channels": 1, "features": 1, "size": (10, 19), "kernel": (3, 3), "stride": (1, 1), "padding": (0, 0)}
+    | {"pool": (2, 2)},
+    {"steps": 1, "batch": 1, "density": 0.02, "bias": True, "average": False, "seed": 0, "layout": "torch"},
+    {"kind": "iaf", "min_v_mem": 0.0, "spike_threshold": 0.7, "spike_fn": "multi", "v_init": 0.0}
+    | {"surrogate_grad_fn": "periodic_exponential"},
+    {"straight": False, "recompute": False, "start": False, "observed": "nothing", "ends": False, "only": "all"}
+    | {"part_bytes": 1, "keep_from": 1},
+)  # a membrane that the forward pass rounded to its bound
 @settings(max_examples=40)
 def test_it_is_the_layers_one_by_one_in_float32(shape: dict, data: dict, neuron: dict, how: dict) -> None:
     compare(shape, data, neuron, how, torch.float32)

@@ -22,7 +22,7 @@ from cil_spl.results.mlflow_run import stored
 from cil_spl.results.record import RESERVE_FILE, open_record
 from cil_spl.results.restore import catch_up, restore
 from cil_spl.results.store import client_of, connect, store_uri, stored_runs
-from cil_spl.results.sweep import close_sweep, open_sweep
+from cil_spl.results.sweep import Sweep
 
 CONFIG = {
     "seed": 3,
@@ -248,11 +248,11 @@ def test_a_run_goes_between_two_stores_and_is_once_in_each(here, template):
 
 
 def test_restored_children_keep_their_sweep(here, template):
-    open_sweep(CONFIG, here / "sweep", ["seed=0,1"])
+    sweep = Sweep.open(CONFIG["tracking"], here / "sweep", ["seed=0,1"])
     for number in ("0", "1"):
         with open_record(CONFIG, here / "sweep" / number) as record:
             record.finish({}, {"method": "bptt"})
-    close_sweep(here / "sweep", "finished")
+    sweep.close("finished", [])
     shutil.copy(template, here / "mlflow.db")
     for number in ("0", "1", "0"):
         restore(here / "sweep" / number)

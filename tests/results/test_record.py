@@ -24,7 +24,7 @@ from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import Terminated, open_record
 from cil_spl.results.restore import restore
 from cil_spl.results.store import client_of, connect, store_uri, stored_runs
-from cil_spl.results.sweep import close_sweep, open_sweep, parent_of
+from cil_spl.results.sweep import Sweep, parent_of
 from cil_spl.results.values import as_text, flatten, git_tags
 
 CONFIG = {
@@ -345,11 +345,11 @@ def test_restore_makes_the_copy_again(here, template):
 
 
 def test_a_sweep_is_a_parent_with_children(here):
-    open_sweep(CONFIG, here / "sweep", ["seed=0,1"])
+    sweep = Sweep.open(CONFIG["tracking"], here / "sweep", ["seed=0,1"])
     for number in ("0", "1"):
         with open_record(CONFIG, here / "sweep" / number) as record:
             record.finish({}, ROW)
-    close_sweep(here / "sweep", "finished")
+    sweep.close("finished", [])
     parent = json.loads((here / "sweep" / "sweep.json").read_text())["run_id"]
     runs = client(here).search_runs([client(here).get_experiment_by_name("trial").experiment_id])
     children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parent]

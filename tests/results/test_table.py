@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
 from cil_spl.results import table
+from cil_spl.results.cells import columns, spread, written
 
 
 def run(seed=0, method="bptt", accuracy=0.9, status="finished", model="quickstart", n=360, commit="a" * 40, **params):
@@ -44,21 +45,21 @@ def test_mean_and_sample_deviation_over_seeds():
     found = table.tabulate([run(seed, accuracy=a) for seed, a in enumerate((0.91, 0.93, 0.98))])
     (row,) = found.rows
     assert row.seeds == ("0", "1", "2")
-    assert table.spread(row.values["deployed/accuracy"]) == pytest.approx((0.94, 0.0360555127546), abs=1e-12)
-    assert table.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "94.00 ± 3.61"
+    assert spread(row.values["deployed/accuracy"]) == pytest.approx((0.94, 0.0360555127546), abs=1e-12)
+    assert written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "94.00 ± 3.61"
 
 
 def test_one_seed_has_no_deviation():
     found = table.tabulate([run()])
     (row,) = found.rows
-    assert table.written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "90.00"
-    assert table.written("deployed/synops", row.values["deployed/synops"], found.figures) == "1.50M"
+    assert written("deployed/accuracy", row.values["deployed/accuracy"], found.figures) == "90.00"
+    assert written("deployed/synops", row.values["deployed/synops"], found.figures) == "1.50M"
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=9))
 @settings(deadline=None)
 def test_the_numbers_are_numpys(values):
-    mean, deviation = table.spread(values)
+    mean, deviation = spread(values)
     assert mean == pytest.approx(np.mean(values))
     assert deviation == pytest.approx(np.std(values, ddof=1), abs=1e-9)
 
@@ -79,14 +80,91 @@ def test_a_row_never_mixes_configurations(specs):
 
 
 def test_what_differs_is_shown_and_only_where_it_must_be():
-    runs = [run(**{"method.lr": 0.1, "model.x": 1}), run(**{"method.lr": 0.2, "model.x": 1}), run(method="conversion")]
+    runs = [run(**{"method.lr": 0.1, "trainer.x": 1}), run(**{"method.lr": 0.2, "trainer.x": 1})]
+    runs += [run(method="conversion", **{"trainer.x": 1, "method.gains": 7})]
     rows = {(r.identity["method"], tuple(r.settings.items())) for r in table.tabulate(runs).rows}
     assert rows == {("bptt", (("method.lr", "0.1"),)), ("bptt", (("method.lr", "0.2"),)), ("conversion", ())}
 
 
 def test_a_key_that_only_some_have_is_told():
     runs = [run(), run(**{"method.extra": 5})]
-    assert [row.settings for row in table.tabulate(runs).rows] == [{"method.extra": "5"}, {"method.extra": "(none)"}]
+    assert [row.settings for row in table.tabulate(runs).rows] == [{"method.extra": "5"}, {"method.extra": "–"}]
+
+
+def test_what_differs_between_methods_is_filled_in_in_each_row():
+    """One epoch beside three never reads as the default, whatever else the rows differ in."""
+    runs = [run(**{"trainer.epochs": 3}), run(method="conversion", model="cnn", **{"trainer.epochs": 1})]
+    runs += [run(method="sltt", **{"trainer.epochs": 3})]
+    assert {row.identity["method"]: dict(row.settings) for row in table.tabulate(runs).rows} == {
+        "bptt": {"trainer.epochs": "3"},
+        "conversion": {"trainer.epochs": "1"},
+        "sltt": {"trainer.epochs": "3"},
+    }
+
+
+def test_a_value_that_a_row_lacks_reads_as_a_dash():
+    """As in a run of an earlier version, which had no such key."""
+    runs = [run(**{"trainer.patience": 3}), run(method="conversion")]
+    assert [row.settings for row in table.tabulate(runs).rows] == [{"trainer.patience": v} for v in ("3", "–")]
+
+
+def test_a_method_that_has_no_such_parameter_is_left_out():
+    runs = [run(**{"method.lr": 0.1, "method.loss": "counts"}), run(method="sltt", **{"method.lr": 0.2})]
+    runs += [run(method="conversion", **{"method.gains": 1})]
+    assert {row.identity["method"]: dict(row.settings) for row in table.tabulate(runs).rows} == {
+        "bptt": {"method.lr": "0.1"},
+        "sltt": {"method.lr": "0.2"},
+        "conversion": {},
+    }
+
+
+def test_what_a_name_stands_for_is_compared_among_rows_of_that_name():
+    runs = [run(model="a", **{"model.layers": "[1]", "model.name": "a"})]
+    runs += [run(model="b", **{"model.layers": "[2]", "model.name": "b"})]
+    assert [row.settings for row in table.tabulate(runs).rows] == [{}, {}]
+    runs += [run(model="b", **{"model.layers": "[3]", "model.name": "b"})]
+    assert [row.settings for row in table.tabulate(runs).rows] == [{}, {"model.layers": "[2]"}, {"model.layers": "[3]"}]
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["bptt", "conversion"]),
+            st.sampled_from(["a", "b"]),
+            st.dictionaries(
+                st.sampled_from(
+                    ["method.lr", "method.name", "model.x", "trainer.epochs", "observer", "task.name", "task.x"]
+                ),
+                st.sampled_from(["1", "2", None]),
+                max_size=4,
+            ),
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+@settings(deadline=None, max_examples=200)
+def test_no_two_rows_read_alike_and_no_value_is_another_rows(specs):
+    runs = [run(0, method, model=model, **extra) for method, model, extra in specs]
+    rows = table.tabulate(runs).rows
+    assert len({(tuple(row.identity.items()), tuple(row.settings.items())) for row in rows}) == len(rows)
+    for row in rows:
+        for key, value in row.settings.items():
+            params = row.runs[0]["params"]
+            assert value == (table.as_text(params[key]) if key in params else "–")
+        for other in rows:  # what two rows have and differ in, both show
+            for key in ("trainer.epochs", "method.lr", "model.x"):
+                mine, theirs = (table.configuration(one.runs[0]).get(key) for one in (row, other))
+                if mine is not None and theirs is not None and mine != theirs:
+                    assert key in row.settings
+                    assert key in other.settings
+
+
+def test_data_that_alone_differ_are_told():
+    runs = [run(), run()]
+    for one, tag in zip(runs, ("aa", "bb"), strict=True):
+        one["tags"]["data"] = tag
+    assert [row.settings for row in table.tabulate(runs).rows] == [{"data": "aa"}, {"data": "bb"}]
 
 
 def test_other_test_sets_make_other_rows():
@@ -108,7 +186,18 @@ def test_text_from_a_store_and_numbers_from_a_folder_are_the_same():
 def test_of_a_repeated_seed_the_latest_counts():
     found = table.tabulate([run(0, accuracy=0.8), run(0, accuracy=0.1), run(1, accuracy=0.9)])
     assert found.rows[0].values["deployed/accuracy"] == (0.8, 0.9)
-    assert "1 repeated run left out: of each seed the latest" in found.notes
+    assert "left out of 3 runs: 1 repeated (of each seed the latest counts)" in found.notes
+
+
+def test_what_is_left_out_is_counted():
+    runs = [run(0), run(0), run(1, status="killed"), run(2, status="killed"), run(3, status="failed")]
+    runs += [run(4, status="running"), run(5, method="sltt"), run(6) | {"row": {}}]
+    runs[2]["row"] = {}  # a killed run has none; what it was is in its parameters
+    runs[3] |= {"row": {}, "params": {"method.name": "sltt"}}
+    note = "left out of 8 runs: 1 killed, 1 failed, 1 running, 1 finished without a row, 2 that do not fit the filter, "
+    assert note + "1 repeated (of each seed the latest counts)" in table.tabulate(runs, ["method=bptt"]).notes
+    with pytest.raises(RequestError, match=r"no finished runs; .* \(there are: 1 killed, 1 failed, 1 running\)"):
+        table.tabulate([run(status=s) for s in ("killed", "failed", "running")])
 
 
 def test_commits_that_mix_are_told():
@@ -215,8 +304,8 @@ def test_latex_escapes():
 def test_a_spiking_column_only_where_there_is_one():
     with_spiking = run()
     with_spiking["row"]["spiking/accuracy"] = 0.5
-    assert "Spiking (%)" in table.columns(table.tabulate([with_spiking]))[0]
-    assert "Spiking (%)" not in table.columns(table.tabulate([run()]))[0]
+    assert "Spiking (%)" in columns(table.tabulate([with_spiking]))[0]
+    assert "Spiking (%)" not in columns(table.tabulate([run()]))[0]
 
 
 def test_runs_of_a_folder_are_in_shape(tmp_path):
@@ -241,7 +330,7 @@ def other(seed=0, **row):
 
 def test_a_task_brings_its_own_columns():
     """Metrics that are no fractions are written as they are, by their names."""
-    heads, cells = table.columns(table.tabulate([other(0), other(1, **{"deployed/mse": 0.75})]))
+    heads, cells = columns(table.tabulate([other(0), other(1, **{"deployed/mse": 0.75})]))
     assert heads[-3:] == ["Float mse", "Deployed mse", "Rise"]
     assert cells[0][-3:] == ["0.25 ± 0", "0.625 ± 0.1768", "0.25 ± 0"]
     (line,) = csv.DictReader(io.StringIO(table.render(table.tabulate([other()]), "csv")))
@@ -249,7 +338,7 @@ def test_a_task_brings_its_own_columns():
 
 
 def test_two_tasks_in_one_table():
-    heads, cells = table.columns(table.tabulate([other(), run(accuracy=0.5)]))
+    heads, cells = columns(table.tabulate([other(), run(accuracy=0.5)]))
     assert (
         heads[-7:]
         == ["Float mse", "Deployed mse", "Float (%)", "Quantised (%)", "Deployed (%)", "Drop (%)", "Rise", "Synops"][
@@ -263,7 +352,7 @@ def test_two_tasks_in_one_table():
 def test_two_fractions_of_one_task_are_told_apart():
     two = run()
     two["row"] |= {"columns": "accuracy %, top5 %", "score": "val/deployed_accuracy", "deployed/top5": 0.99}
-    heads, cells = table.columns(table.tabulate([two]))
+    heads, cells = columns(table.tabulate([two]))
     assert "Deployed accuracy (%)" in heads
     assert cells[0][heads.index("Deployed top5 (%)")] == "99.00"
 
@@ -272,7 +361,7 @@ def test_multiply_accumulates_are_a_column_of_their_own():
     cnn = run(method="conversion")
     del cnn["row"]["deployed/synops"]
     cnn["row"]["deployed/macs"] = 2.5e6
-    heads, cells = table.columns(table.tabulate([cnn, run()]))
+    heads, cells = columns(table.tabulate([cnn, run()]))
     assert heads[-2:] == ["Synops", "MACs"]
     assert [row[-2:] for row in cells] == [["1.50M", "–"], ["–", "2.50M"]]
 

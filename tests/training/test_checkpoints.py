@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from cil_spl.base.errors import RequestError
-from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
+from cil_spl.training.checkpoints import check_weights, read_checkpoint, write_checkpoint
 
 CONTENT = {"weights": {"0.weight": torch.arange(600.0).reshape(20, 30), "n": torch.tensor(3)}, "epoch": 4, "lr": [0.1]}
 
@@ -87,3 +87,96 @@ def test_a_checkpoint_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.
         write_checkpoint(path, {"a": 2})
     assert read_checkpoint(path)["a"] == 1
     assert [p.name for p in tmp_path.iterdir()] == ["x.pt"]
+
+
+# What a file without a checksum may hold
+
+
+def nested(depth: int) -> list[Any]:
+    found: list[Any] = []
+    for _ in range(depth):
+        found = [found]
+    return found
+
+
+def itself() -> list[Any]:
+    found: list[Any] = []
+    found.append(found)
+    return found
+
+
+def doubled(times: int) -> list[Any]:
+    found: list[Any] = [0]
+    for _ in range(times):
+        found = [found, found]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (torch.zeros(1).expand(10**13), "weights.a is no plain tensor that the file holds whole"),
+        (torch.zeros(3, 3).to_sparse(), "weights.a is no plain tensor"),
+        (torch.empty(3, device="meta"), "weights.a is no plain tensor"),
+        (torch.zeros(3, dtype=torch.complex64), "weights.a is no plain tensor"),
+        (1j, "weights.a is complex; needed are tensors, numbers and texts"),
+        (b"x", "weights.a is bytes"),
+        (nested(40), "is deeper, or the file larger, than what a run keeps"),
+        (itself(), "is deeper, or the file larger"),
+        (doubled(25), "is deeper, or the file larger"),
+        (np.zeros(3), "not a checkpoint of cilspl, or damaged"),  # numpy's own way to unpickle is not allowed
+        (Path("x"), "not a checkpoint of cilspl, or damaged"),
+    ],
+    ids=range(11),
+)
+def test_what_a_run_never_keeps_is_refused(value: Any, message: str, tmp_path: Path) -> None:
+    torch.save({"format": 1, "weights": {"a": value}}, tmp_path / "x.pt")
+    with pytest.raises(RequestError, match=rf"x\.pt: .*{message}"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("content", [[1], 5, None, {"format": None}, {"format": "1"}, {"format": True}, {}])
+def test_no_format_is_no_checkpoint(content: Any, tmp_path: Path) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(RequestError, match=r"x\.pt: not a checkpoint of cilspl"):
+        read_checkpoint(tmp_path / "x.pt")
+
+
+def test_packed_or_old_archives_are_not_unpacked(tmp_path: Path) -> None:
+    path = tmp_path / "x.pt"
+    torch.save({"format": 1} | CONTENT, path)
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(tmp_path / "y.pt", "w", zipfile.ZIP_DEFLATED) as packed:
+        for member in whole.infolist():
+            content = whole.read(member)
+            packed.writestr(member.filename, bytes(2**24) if member.filename.endswith("data/0") else content)
+    torch.save({"format": 1} | CONTENT, tmp_path / "z.pt", _use_new_zipfile_serialization=False)
+    for name in ("y.pt", "z.pt"):
+        with pytest.raises(RequestError, match=rf"{name}: not a checkpoint of cilspl, or damaged"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"conv1.weight": None}, r"weights: conv1\.weight is NoneType; needed is a tensor. Take the file from a copy"),
+        ({"conv1.weight": [1.0]}, r"conv1\.weight is list"),
+        ({3: torch.zeros(1)}, "3 is Tensor; needed is a tensor|3 is"),
+        ({"a": torch.tensor([1.0, float("nan")])}, "weights: a holds nan; needed are finite numbers"),
+        ({"a": torch.tensor(-float("inf"))}, "weights: a holds -inf"),
+        ({"spike1.spike_threshold": torch.tensor(0.0)}, r"spike1\.spike_threshold is 0; thresholds must be above 0"),
+    ],
+    ids=range(6),
+)
+def test_odd_weights_are_named(weights: dict[Any, Any], message: str, tmp_path: Path) -> None:
+    torch.save({"format": 1, "weights": weights}, tmp_path / "x.pt")
+    content = read_checkpoint(tmp_path / "x.pt", "weights")
+    with pytest.raises(RequestError, match=rf"x\.pt: .*({message})"):
+        check_weights(tmp_path / "x.pt", content["weights"])
+
+
+def test_a_small_input_that_failed(shared: Path) -> None:
+    path = shared / "cases" / "chip" / "weights_none.pt"
+    if not path.exists():
+        pytest.skip("needs the small inputs that failed, in cases/ of the reference data")
+    with pytest.raises(RequestError, match=r"weights_none\.pt: weights: conv1\.weight is NoneType"):
+        check_weights(path, read_checkpoint(path, "weights")["weights"])

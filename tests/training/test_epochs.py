@@ -78,6 +78,11 @@ def test_the_best_epoch_is_put_back(tmp_path: Path) -> None:
         ({"generators": None}, "a checkpoint of another method or version; take the file from a copy"),
         ({"fitted": {"epochs": 1, "since": 3}}, "a checkpoint of another method or version"),
         ({"keep": {"other": {"value": 1}}}, "a checkpoint of another method or version"),
+        ({"fitted": {"epochs": "1"}}, r"a checkpoint of another method .*\(fitted.epochs=1\)"),
+        ({"fitted": {"epochs": -1}}, r"a checkpoint of another method .*\(fitted.epochs=-1\)"),
+        ({"fitted": {"seconds": float("nan")}}, "a checkpoint of another method .*fitted.seconds=nan"),
+        ({"fitted": {"history": [1]}}, "a checkpoint of another method .*fitted.history="),
+        ({"generators": [{"python": 3}]}, "a checkpoint of another method or version.*TypeError"),
     ],
     ids=str,
 )

@@ -163,14 +163,12 @@ def backward(  # type: ignore[no-untyped-def]
     for back_part in range((steps + part - 1) // part):
         first = ((steps - 1) // part - back_part) * part
         last = min(first + part, steps)
-        if all_kept:
-            pass
-        elif first == 0:
+        if first == 0:
             clear(room.v)
             into_map(start[b if len(start) > 1 else 0], room.v, g)
-        else:
+        elif not all_kept:
             copy(room.v, a, saved[first // part - 1, b], 0, g.span)
-        for t in range(first, last if not all_kept else first):
+        for t in range(first, first if all_kept else last):
             counts = seen.counts[t, b] if observed else weights.bias[:0]
             states = seen.states[t, b] if with_states else weights.bias[:0]
             one_step(x[t, b], counts, states, weights, room, t - first, room.us[t - first], g, pixels, p)
