@@ -50,6 +50,7 @@ GROUPS = ("frames", "model", "neurons", "quantize", "trainer", "tracking")
 # Groups whose `_target_` is called, with how many of its first parameters the pipeline gives itself.
 CALLED = {"dataset": 0, "test_dataset": 0, "observer": 3, "method": 1, "target": 0, "task": 0}
 MAY_BE_NULL = ("test_dataset", "observer")
+LARGEST = 1e30  # of a number; its multiples and quotients in an optimizer still fit into 32 bits
 FITTING = {"cnn": "cnn, qat_cnn", "snn": "bptt_snn"}  # models by family, for messages
 
 
@@ -133,9 +134,13 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _check_finite(value: Any, key: str) -> None:
-    """Refuse a number that is infinite or none, wherever it stands."""
+    """Refuse a number that is infinite, none, or that 32-bit arithmetic cannot take, wherever it stands."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{key}={shown(value)}: needs a finite number")
+    if isinstance(value, int | float) and abs(value) > LARGEST:
+        raise RequestError(
+            f"{key}={shown(value)}: needs a number between -{LARGEST:g} and {LARGEST:g}; training computes in 32 bits"
+        )
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
         _check_finite(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cil_spl import __version__
+from cil_spl.base import places
 from cil_spl.base.errors import RequestError
 from cil_spl.targets.board import samna_kind
 
@@ -113,6 +114,9 @@ def folders() -> Iterator[Line]:
     from cil_spl.data import cache
 
     yield _attempt("cache", lambda: _folder("cache", cache.folder(), f"{cache.folder()}, {megabytes(cache.size())}"))
+    kernels = places.kernel_folder()
+    how = "" if os.environ.get(places.KERNEL_VARIABLE) else " (beside the source)"
+    yield _folder("kernels", kernels, f"{kernels}{how}, where numba keeps what it compiles")
     yield _folder("runs", Path("runs").resolve(), str(Path("runs").resolve()))
 
 

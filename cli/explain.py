@@ -35,9 +35,10 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
 
     unread = getattr(error, "override", None)
     if unread is not None and getattr(error, "message", None) is not None:
-        return f"{unread}: cannot be read ({error.message}); quote what is special to the shell or to Hydra"  # type: ignore[attr-defined]
+        why = str(error.message).splitlines()[0].removeprefix("LexerNoViableAltException: ")  # type: ignore[attr-defined]
+        return f"{unread}: cannot be read ({why}); quote what is special to the shell or to Hydra"
 
-    missing = re.search(r"Could not find '([\w/.-]+)'", text)
+    missing = re.search(r"Could not find '([^']+)'", text)
     if missing and "Available options in" in text:
         options = re.findall(r"^\t([\w.-]+)$", text, re.M)
         group, _, name = missing[1].rpartition("/")
@@ -76,11 +77,16 @@ def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
         word = next((w for w in overrides if re.match(r"[+~]*hydra\.", w)), "hydra")
         return f"{word}: Hydra cannot make it ({shown(' '.join(text.split()))})"
 
-    if isinstance(error, OSError) and error.filename is not None and error.errno is not None:
+    full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None)
+    if full is not None:
+        place = "" if full.filename is None else f"{full.filename}: "
         return (
-            f"{error.filename}: the run's folder cannot be made or written ({error.strerror}); name another by "
-            "hydra.run.dir, of a sweep by hydra.sweep.dir"
+            f"{place}the run's folder cannot be made or written ({full.strerror}); name another by hydra.run.dir, of a "
+            "sweep by hydra.sweep.dir"
         )
+
+    if type(error) is ValueError and re.match(r"Only one of|Expecting one|The --resolve", text):  # options of Hydra's
+        return f"`{' '.join(overrides)}`: {text[0].lower()}{text[1:]}"
 
     if not isinstance(error, HydraException | OmegaConfBaseException):  # Hydra stumbled over it itself
         return (

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import hydra._internal.hydra
 from hydra._internal.callbacks import Callbacks
@@ -40,6 +40,7 @@ OUTPUT = "${hydra.runtime.output_dir}"
 # To the screen or to the one file that is named; those of logging.handlers send over a network or name files anew.
 _LOG_CLASS = re.compile(r"logging\.(StreamHandler|FileHandler|NullHandler|Formatter)|colorlog\.[A-Z]\w*")
 _LOG_STREAMS = ("ext://sys.stdout", "ext://sys.stderr")
+LONGEST_NAME = 255  # bytes of a file's name, in nearly all file systems
 _CLASS_KEYS = ("class", "()", "factory", "queue", "listener")
 
 
@@ -62,6 +63,8 @@ class FencedLoader(ConfigLoaderImpl):
     runs, and what ``--cfg``, ``--info`` and ``--help`` show.
     """
 
+    latest: ClassVar[DictConfig | None] = None  # of a single run: says which folder it has
+
     def load_configuration(
         self,
         config_name: str | None,
@@ -73,6 +76,7 @@ class FencedLoader(ConfigLoaderImpl):
         cfg = super().load_configuration(config_name, overrides, run_mode, from_shell, validate_sweep_overrides)
         check_hydra(cfg, overrides)
         _hide_password(cfg)
+        FencedLoader.latest = cfg if run_mode == RunMode.RUN else None
         return cfg
 
     def _process_config_searchpath(self, config_name: str | None, parsed_overrides: list[Override], repo: Any) -> None:
@@ -134,6 +138,12 @@ def check_hydra_settings(cfg: DictConfig, several: bool) -> None:
     if not isinstance(text, str) or not text:
         raise RequestError(f"{key}={shown(text)}: needs a folder")
     folder = Path(text)
+    longest = max(len(os.fsencode(part)) for part in folder.absolute().parts)
+    if longest > LONGEST_NAME or "\0" in text:
+        raise RequestError(
+            f"{key}={shown(text)}: no folder can have such a name ({longest} bytes); name another, of at most "
+            f"{LONGEST_NAME}"
+        )
     there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
         why = "cannot be written to" if there.is_dir() else "is a file"

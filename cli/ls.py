@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from cil_spl.base.errors import RequestError
+from cil_spl.cli.words import parsed
 
 KINDS = {
     "methods": "method",
@@ -24,7 +25,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="cilspl ls", description="What there is to choose from, one line each.")
     parser.add_argument("kind", nargs="?", metavar="|".join(KINDS), help="one kind only")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="your own YAML groups besides")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
     kind = given.kind
     if kind is not None and kind not in KINDS:
         kind = f"{kind}s"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, WRONG, complain
+from cil_spl.cli.words import parsed
 
 
 def main(argv: list[str]) -> int:
@@ -17,7 +18,7 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("runs", nargs="+", metavar="RUN", help="a run, or a folder of runs")
     parser.add_argument("--uri", help="the store (default: MLFLOW_TRACKING_URI, else mlflow.db here)")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
 
     from cil_spl.results import runs
     from cil_spl.results.folder import RUN_FILE

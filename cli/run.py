@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import logging
 import os
 import sys
@@ -17,15 +18,16 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from cil_spl.base import ranks
+from cil_spl.base import ranks, signals
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume, validate
 from cil_spl.cli.compose import extensions_of
 from cil_spl.cli.explain import explain, request_behind
-from cil_spl.cli.hydra_fence import fenced
+from cil_spl.cli.hydra_fence import FencedLoader, fenced
 from cil_spl.cli.sweep import Flags, Jobs, around_launchers, folder_of, tidy
+from cil_spl.cli.words import check_folder, for_hydra, quoted
 from cil_spl.results.folder import RUN_FILE, read_info
-from cil_spl.results.record import Terminated, describe, refuse
+from cil_spl.results.record import describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 
 RUN_DIR, ROWS = "CILSPL_RUN_DIR", "CILSPL_ROWS"
@@ -79,9 +81,12 @@ def task(cfg: DictConfig) -> float | None:
             extensions_of(cfg, words, start),
             resume=not single and (here / RUN_FILE).exists(),
         )
+    except KeyboardInterrupt:
+        tidy(here)
+        raise
     except Exception as error:
         code = _tell(error)
-        if code == WRONG and single:
+        if single:
             tidy(here)
         elif code == WRONG:
             refuse(cfg, here, request_behind(error) or error)
@@ -163,20 +168,41 @@ def show(folder: Path, *, short: bool = False) -> None:
             report.show_row(info, folder)
 
 
-def _interrupted(error: KeyboardInterrupt) -> int:
-    """Say where an interrupted run stands and how to go on; the exit code."""
+def _interrupted(error: KeyboardInterrupt, *, sweep: bool = False) -> int:
+    """Say where an interrupted run stands and how to go on; the exit code is that of what its record says."""
+    ended = None if sweep else _ended()
+    if ended is not None:
+        complain(f"interrupted after the run had ended; {_short(_Now.folder)} is {ended}")
+        return DONE if ended == "finished" else FAILED
     complain(f"interrupted{_how_to_go_on()}")
-    return 143 if isinstance(error, Terminated) else INTERRUPTED
+    return 143 if isinstance(error, signals.Terminated) else INTERRUPTED
+
+
+def _ended() -> str | None:
+    """How the run ended that was interrupted after that; None of one that was cut off."""
+    if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
+        return None
+    info, _ = read_info(_Now.folder)
+    return info["status"] if info["status"] in ("finished", "failed") and "extension" not in info else None
 
 
 def _how_to_go_on() -> str:
-    if _Now.folder is None or not (_Now.folder / RUN_FILE).exists():
+    if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return " before the run began"
     place, extension = _short(_Now.folder), read_info(_Now.folder)[0].get("extension")
     if extension is not None:
         word = f"trainer.epochs={extension['epochs']}"
         return f"; {place} stays the finished run that it was; `cilspl run resume={place} {word}` goes on"
     return f"; {place} is marked killed; `cilspl run resume={place}` goes on with it"
+
+
+def _tidy_begun() -> None:
+    """Leave no folder of a run that was cut off after Hydra had made it and before the run began."""
+    cfg = FencedLoader.latest
+    with contextlib.suppress(OmegaConfBaseException, OSError):
+        folder = _Now.folder or (None if cfg is None else Path(cfg.hydra.run.dir).absolute())
+        if folder is not None:
+            tidy(folder)
 
 
 def _tell(error: Exception) -> int:
@@ -207,14 +233,22 @@ def _trace(error: Exception) -> int:
 
 def main(argv: list[str]) -> int:
     """``cilspl run``; returns the exit code."""
+    check_folder()
+    logging.raiseExceptions = False  # a full disk takes no log, and a traceback for each line of it helps nobody
+    with signals.terminable():
+        return _main(argv)
+
+
+def _main(argv: list[str]) -> int:
     if not os.environ.get(RUN_DIR):
         os.environ.pop(RUN_DIR, None)
     if os.environ.get("MLFLOW_TRACKING_URI"):
         os.environ["MLFLOW_TRACKING_URI"] = anchor(os.environ["MLFLOW_TRACKING_URI"])
     name = resume.asked_for(argv)
     if name is not None:
-        return resume.main(name, argv)
+        return resume.main(name, [quoted(word) for word in argv])
     argv, flags = _flags_of(argv)
+    argv = for_hydra(argv)
     several = "-m" in argv or "--multirun" in argv
     if flags.dry_run and not several:
         return validate.main(argv)
@@ -274,7 +308,7 @@ def hydra_main(argv: list[str], program: str, flags: Flags | None = None) -> int
 
 
 def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
-    _Now.code, _Now.folder = DONE, None
+    _Now.code, _Now.folder, FencedLoader.latest = DONE, None, None
     if any(word.startswith("--e") for word in argv):
         complain("--experimental-rerun: it unpickles a file, which can run anything; give the overrides of that run")
         return WRONG
@@ -289,7 +323,9 @@ def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
     except JobError:
         pass
     except KeyboardInterrupt as error:
-        code = _interrupted(error)
+        if not sweeps:
+            _tidy_begun()
+        code = _interrupted(error, sweep=bool(sweeps))
         for sweep in sweeps:
             sweep.end(interrupted=True)
         return code
@@ -298,6 +334,7 @@ def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
         if full == "1":
             raise
+        _tidy_begun()
         complain(explain(error, argv))
         return WRONG
     finally:

@@ -339,7 +339,7 @@ def _goes_on(words: Sequence[str]) -> Path | None:
 
 def tidy(folder: Path) -> None:
     """Remove the folder of a run or sweep that has not begun, and that of the day where nothing else is in it."""
-    if not folder.is_dir() or not {path.name for path in folder.iterdir()} <= _BEFORE:
+    if not os.path.isdir(folder) or not {path.name for path in folder.iterdir()} <= _BEFORE:
         return
     shutil.rmtree(folder, ignore_errors=True)
     if re.fullmatch(r"\d{4}-\d\d-\d\d", folder.parent.name) and not any(folder.parent.iterdir()):

@@ -7,10 +7,11 @@ import sys
 from pathlib import Path
 
 from cil_spl.base.errors import RequestError
+from cil_spl.cli.words import parsed
 
 
 def main(argv: list[str]) -> int:
-    given = _parser().parse_args(argv)
+    given = parsed(_parser(), argv)
 
     from cil_spl.results import places, report, table
     from cil_spl.results.cells import one_line
@@ -25,6 +26,10 @@ def main(argv: list[str]) -> int:
 
         uri = anchor(given.uri) if given.uri else store_uri()
         found = stored_runs(uri, given.experiment)
+        if any(info["status"] == "running" for info in found):
+            from cil_spl.results.restore import catch_up
+
+            found = stored_runs(uri, given.experiment) if catch_up(uri, found) else found
         fetch = artifacts_of(uri) if given.against else None
     made = table.tabulate(found, given.filter, given.against, fetch)
     width, styled = report.terminal() if given.output is None else (None, False)

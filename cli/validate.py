@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 
+from cil_spl.cli.words import parsed, quoted
+
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
@@ -16,7 +18,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--multirun", "-m", action="store_true", help="no difference: commas are taken as a sweep")
     parser.add_argument("--config-dir", "-cd", metavar="DIR", help="your own YAML groups")
     parser.add_argument("--config-name", "-cn", metavar="NAME", default="config")
-    given = parser.parse_args(argv)
+    given = parsed(parser, argv)
+    given.overrides = [quoted(word) for word in given.overrides]
 
     from hydra.errors import HydraException
     from omegaconf import open_dict

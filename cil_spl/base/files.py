@@ -28,6 +28,7 @@ from cil_spl.base.errors import RequestError
 
 DIGEST, LINE_DIGEST = "sha256", "crc"  # the keys in a JSON file and in a line of one
 _LEFT_AFTER_S = 3600  # no write takes as long
+_LARGEST_JSON = 1 << 26  # bytes; what we write is a thousandth of it
 _SEAL = b"cilspl 1 sha256 %s"
 _SEAL_BYTES = len(_SEAL % bytes(64))
 _END = re.compile(rb"PK\x05\x06.{16}\x00\x00", re.DOTALL)  # of an archive without a comment; its length comes last
@@ -57,6 +58,16 @@ def _remove_left(path: Path) -> None:
                 left.unlink()
 
 
+def reserve(path: Path, n: int) -> None:
+    """Take room on the disk, in bytes, that removing the file gives back; nothing that a file system could leave out.
+
+    Raises:
+        OSError: there is not so much room.
+    """
+    with write_whole(path) as file:
+        file.write(os.urandom(n))
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all."""
     with write_whole(path) as file:
@@ -74,16 +85,61 @@ def read_checked(path: Path) -> tuple[dict[str, Any], bool]:
 
     Raises:
         FileNotFoundError: no such file.
+        OSError: it cannot be read.
         ValueError: no JSON, or no mapping.
         RequestError: the digest is not that of the content.
     """
-    content = json.loads(path.read_bytes())
-    if not isinstance(content, dict):
-        raise ValueError(f"a {type(content).__name__} in place of a mapping")
+    with path.open("rb") as file:
+        text = file.read(_LARGEST_JSON + 1)  # a device or a pipe says nothing of its size
+    if len(text) > _LARGEST_JSON:
+        raise ValueError(f"more than {_LARGEST_JSON >> 20} MiB")
+    content = parse_json(text)
     digest = content.pop(DIGEST, None)
     if digest is not None and digest != digest_of(content):
         raise damaged(path)
     return content, digest is not None
+
+
+def parse_json(text: bytes) -> dict[str, Any]:
+    """A JSON mapping as we write one: UTF-8, every key once.
+
+    Raises:
+        ValueError: it is another text; says what is wrong, and where.
+    """
+    try:
+        content = json.loads(text.decode(), object_pairs_hook=_each_key_once, parse_int=_fitting_int)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"not UTF-8 from byte {error.start} on") from None
+    except RecursionError:
+        raise ValueError("nested too deep") from None
+    if b"\\ud" in text.lower() and not _is_text(content):
+        raise ValueError("half a character (a lone surrogate) in a text")
+    if not isinstance(content, dict):
+        raise ValueError(f"a {type(content).__name__} in place of a mapping")
+    return content
+
+
+def _is_text(value: Any) -> bool:
+    """Whether all its texts can be written and printed."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _each_key_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for at, (key, _) in enumerate(pairs) if key in dict(pairs[:at]))
+        raise ValueError(f"the key {twice[:80]!r} stands twice")
+    return found
+
+
+def _fitting_int(text: str) -> int:
+    if len(text) > 300:  # no float either
+        raise ValueError(f"the number {text[:20]}… has {len(text)} digits")
+    return int(text)
 
 
 def digest_of(value: Any) -> str:
@@ -107,9 +163,7 @@ def read_json_line(line: bytes) -> tuple[dict[str, Any], bool]:
     Raises:
         ValueError: damaged.
     """
-    content = json.loads(line)
-    if not isinstance(content, dict):
-        raise ValueError(f"a {type(content).__name__} in place of a mapping")
+    content = parse_json(line)
     crc = content.pop(LINE_DIGEST, None)
     if crc is not None and crc != f"{zlib.crc32(_canonical(content)):08x}":
         raise ValueError("its content does not fit its checksum")

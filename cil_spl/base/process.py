@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from annotated_types import Ge, Le
 
-from cil_spl.base import ranks
+from cil_spl.base import places, ranks
 from cil_spl.base.annotations import Why
 
 if TYPE_CHECKING:
@@ -28,10 +28,11 @@ M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of mallopt(3)
 
 
 def before_torch() -> None:
-    """Settings that torch's libraries read when they are loaded; those of the user stay."""
+    """Settings that torch's libraries and numba read when they are loaded; those of the user stay."""
     # torch's worker threads otherwise spin between two of its operations, on the cores that the simulator and the
     # fused neurons then want.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    places.choose_kernel_folder()
 
 
 def set_threads(threads: int | None) -> dict[str, int]:

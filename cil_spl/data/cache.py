@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from cil_spl.base import places
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, write_json
 from cil_spl.data.events import EVENT, Data, Recordings, Splits
@@ -44,9 +45,7 @@ class _Damaged(Exception):
 
 def folder() -> Path:
     """Where cached sets lie; it need not exist yet."""
-    import platformdirs
-
-    return Path(os.environ.get("CILSPL_CACHE") or platformdirs.user_cache_dir("cilspl")).expanduser().absolute()
+    return places.cache_folder()
 
 
 def fingerprint(sources: Iterable[Path]) -> str:

@@ -6,8 +6,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import damaged, read_checked
+from cil_spl.results.checked import check_info
 from cil_spl.results.metrics import METRICS_FILE
 
 FORMAT = 2  # 1 had no checksums; it is read as well
@@ -22,7 +24,7 @@ def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
     """What ``run.json`` says, and whether it had a checksum to check it by.
 
     Raises:
-        RequestError: there is none, it is damaged, or a newer version wrote it.
+        RequestError: there is none, it is damaged or cannot be read, or a newer version wrote it.
     """
     path = folder / RUN_FILE
     try:
@@ -32,12 +34,18 @@ def read_info(folder: Path) -> tuple[dict[str, Any], bool]:
         raise RequestError(f"{folder}: no run in this folder (no {RUN_FILE})") from None
     except RequestError:
         raise
-    except (ValueError, KeyError) as error:
+    except KeyError:
+        raise RequestError(f"{path}: not the record of a run (no format in it)") from None
+    except ValueError as error:
         raise RequestError(f"{path}: not the record of a run ({error})") from error
-    if version not in range(1, FORMAT + 1):
-        raise RequestError(f"{path}: format {version}; this version reads 1 to {FORMAT}")
+    except OSError as error:
+        reason = error.strerror or error
+        raise RequestError(f"{path}: cannot be read ({reason}); take it from a copy of the run") from error
+    if type(version) is not int or version not in range(1, FORMAT + 1):
+        raise RequestError(f"{path}: format {shown(version)}; this version reads 1 to {FORMAT}")
     if not checked and version > 1:
         raise damaged(path)
+    check_info(info, path)
     return info, checked
 
 

@@ -2,41 +2,70 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cil_spl.base.errors import RequestError
 from cil_spl.base.files import json_line, read_json_line, unchecked, warn_once, write_text
-from cil_spl.results.values import is_timing
+from cil_spl.results.values import is_time, is_timing
 
 METRICS_FILE = "metrics.jsonl"
+_LISTED = 20  # damaged lines that a warning names
 
 
 def read_metrics(folder: Path) -> list[dict[str, Any]]:
     """The lines of ``metrics.jsonl``.
 
     A last line torn by a kill is left out; so is a damaged one, with a warning.
+
+    Raises:
+        RequestError: the file cannot be read.
     """
     path = folder / METRICS_FILE
-    *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
-    found, damaged, old = [], [], False
+    try:
+        *lines, torn = path.read_bytes().split(b"\n") if path.exists() else [b""]
+    except OSError as error:
+        raise RequestError(
+            f"{path}: cannot be read ({error.strerror or error}); take it from a copy of the run, or delete it"
+        ) from error
+    found: list[tuple[int, dict[str, Any], bool]] = []
+    damaged = []
     for number, line in enumerate([*lines, torn] if torn else lines, 1):
         try:
             content, checked = read_json_line(line)
-            # Earlier versions wrote no checksum. Their values are numbers, so any other text is one that was hit.
-            if not checked and any(isinstance(value, str) for key, value in content.items() if key != "time"):
-                raise ValueError
+            _check_line(content)
+            found.append((number, content, checked))
         except ValueError:
             if number <= len(lines):
                 damaged.append(number)
-            continue
-        found.append(content)
-        old = old or not checked
-    if old:
+    if any(checked for _, _, checked in found):  # a version that writes checksums wrote all of them
+        damaged = sorted([*damaged, *(number for number, _, checked in found if not checked)])
+        found = [line for line in found if line[2]]
+    elif found:
         warn_once(unchecked(path))
     if damaged:
-        warn_once(f"{path}: damaged lines are left out: {', '.join(map(str, damaged))}")
-    return found
+        listed = ", ".join(map(str, damaged[:_LISTED])) + (", …" if len(damaged) > _LISTED else "")
+        warn_once(f"{path}: damaged lines are left out: {listed}")
+    return [content for _, content, _ in found]
+
+
+def _check_line(line: Mapping[str, Any]) -> None:
+    """Refuse a line that is not a step, a time and numbers.
+
+    Raises:
+        ValueError: it is another.
+    """
+    step = line.get("step")
+    if not isinstance(step, int) or isinstance(step, bool) or not 0 <= step < 1 << 62:
+        raise ValueError("no step")
+    if "time" in line and not is_time(line["time"]):
+        raise ValueError("no time")
+    for key, value in line.items():
+        number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if key != "time" and value is not None and not number:
+            raise ValueError(f"{key} is no number")
 
 
 def write_metrics(folder: Path, lines: Sequence[Mapping[str, Any]]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from cil_spl.results.names import without_time
 from cil_spl.results.store import MLFLOW_STATUS, experiment_id, first_line, redact
 from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
 
+LONGEST_NAME = 250  # of a run; databases behind a server have no more room
 _log = logging.getLogger(__name__)
 
 
@@ -23,6 +23,7 @@ class MlflowRun:
     def __init__(self, client: Any, run_id: str, folder: Path) -> None:
         self.client, self.run_id, self.folder = client, run_id, folder
         self.lost: str | None = None
+        self._warned = False
         self.told: dict[tuple[str, int], float] = {}  # by metric and step
 
     @classmethod
@@ -43,7 +44,7 @@ class MlflowRun:
             experiment_id(client, uri, experiment),
             start_time=millis(info["started"]),
             tags=tags,
-            run_name=info["params"].get("name") or without_time(folder.name),
+            run_name=(info["params"].get("name") or without_time(folder.name))[:LONGEST_NAME],
         )
         copy = cls(client, run.info.run_id, folder)
         copy._log_params({_safe(key): as_text(value) for key, value in info["params"].items()})
@@ -58,14 +59,17 @@ class MlflowRun:
 
     @classmethod
     def of(cls, client: Any, info: Mapping[str, Any], folder: Path) -> MlflowRun | None:
-        """The copy that a run has in the store already; None where the store has none."""
-        if info["run_id"] is not None:
-            return None if stored(client, info["run_id"]) is None else cls(client, info["run_id"], folder)
-        # Killed between the start of the copy and the note of its id.
+        """The copy that a run has in the store already, under its present id or a former one; None for none."""
+        for run_id in ids_of(info):
+            if stored(client, run_id) is not None:
+                return cls(client, run_id, folder)
+        # Killed between the start of the copy and the note of its id; or the note was lost.
         experiments = [e.experiment_id for e in client.search_experiments()]
         where = "tags.folder = '" + str(folder).replace("'", "\\'") + "'"
-        found = client.search_runs(experiments, filter_string=where, max_results=1)
-        return cls(client, found[0].info.run_id, folder) if found else None
+        found = client.search_runs(experiments, filter_string=where) if experiments else []
+        # Another run may have been in a folder of this name before.
+        same = [run.info.run_id for run in found if run.info.start_time == millis(info["started"])]
+        return cls(client, same[0], folder) if same else None
 
     def take_up(self, info: Mapping[str, Any]) -> None:
         """Go on with a run: it is running again, and what the store has is not sent twice.
@@ -118,7 +122,10 @@ class MlflowRun:
             words["error"] = info["error"][:LONGEST_TEXT]
         if words:
             self.tags(words)
+        # A store that was lost may be there again, and would call the run running for ever.
+        before, self.lost = self.lost, None
         self.tell("set_terminated", MLFLOW_STATUS[info["status"]], millis(info["ended"]))
+        self.lost = before or self.lost
 
     def tell(self, what: str, *args: Any, **kwargs: Any) -> None:
         self.attempt(lambda: getattr(self.client, what)(self.run_id, *args, **kwargs))
@@ -131,6 +138,9 @@ class MlflowRun:
             act()
         except Exception as error:
             self.lost = first_line(error)
+            if self._warned:
+                return
+            self._warned = True
             _log.warning(
                 "the tracking store was lost (%s); the run goes on, and `cilspl restore %s` makes the copy again",
                 self.lost,
@@ -138,13 +148,26 @@ class MlflowRun:
             )
 
 
+def ids_of(info: Mapping[str, Any]) -> list[str]:
+    """MLflow's ids of a run, the present one first."""
+    return [i for i in (info["run_id"], *reversed(info.get("former_run_ids", []))) if i]
+
+
 def stored(client: Any, run_id: str | None) -> Any:
-    """A run that the store has and has not deleted; None for none."""
-    with contextlib.suppress(Exception):  # not there
+    """A run that the store has and has not deleted; None for none.
+
+    Raises:
+        Exception: of MLflow, where the store does not answer: what it has is then not known.
+    """
+    from mlflow.exceptions import MlflowException
+
+    try:
         found = None if run_id is None else client.get_run(run_id)
-        if found is not None and found.info.lifecycle_stage == "active":
-            return found
-    return None
+    except MlflowException as error:
+        if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):  # no run, no id of one
+            raise
+        return None
+    return found if found is not None and found.info.lifecycle_stage == "active" else None
 
 
 def _safe(name: str) -> str:

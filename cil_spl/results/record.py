@@ -11,31 +11,27 @@ import copy
 import functools
 import logging
 import math
-import os
 import shutil
-import signal
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cil_spl.base import locks, ranks
+from cil_spl.base import locks, ranks, signals
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import file_digest, json_line, write_json, write_text
+from cil_spl.base.files import file_digest, json_line, reserve, write_json, write_text, write_whole
+from cil_spl.base.signals import Terminated
 from cil_spl.base.version import __version__
 from cil_spl.results import resumption, store
 from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, read_info
 from cil_spl.results.metrics import METRICS_FILE, read_metrics, same_but_for_time, write_metrics
 from cil_spl.results.mlflow_run import MlflowRun
-from cil_spl.results.restore import copy_again
+from cil_spl.results.restore import copy_again, note_id
 from cil_spl.results.sweep import parent_of
 from cil_spl.results.values import finite, flatten, git_tags, now, plain
 
+RESERVE_FILE = ".reserve"
+RESERVE_BYTES = 1 << 18  # what the last word of a run takes in its folder and in a SQLite store, some times over
 _log = logging.getLogger(__name__)
-
-
-class Terminated(KeyboardInterrupt):
-    """SIGTERM: ends a run as Ctrl-C does."""
 
 
 def _name_of(config: Mapping[str, Any], group: str) -> str | None:
@@ -112,6 +108,7 @@ class Record:
         """Write the resolved config, as the run has it, and the record."""
         from omegaconf import OmegaConf
 
+        reserve(self.folder / RESERVE_FILE, RESERVE_BYTES)
         self._config = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
         if self._kept is None:
             write_text(self.folder / CONFIG_FILE, self._config)
@@ -125,28 +122,21 @@ class Record:
         """Begin the run's copy in the store, or go on with the one that it has there.
 
         Raises:
-            RequestError: the store cannot be used; the folder is then as before.
+            RequestError: the store cannot be used.
         """
-        try:
-            with store.trouble(uri):
-                known = None if fresh else MlflowRun.of(client, self.info, self.folder)
-                if self._kept is not None:
-                    self._copy = copy_again(client, uri, self._kept, self.folder) if known is None else known
-                    self._copy.recall()
-                elif known is None:
-                    parent = parent_of(self.folder, uri)
-                    self._copy = MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
-                else:
-                    self._copy = known
-                    known.take_up(self.info)
-        except BaseException:
-            if fresh:
-                (self.folder / RUN_FILE).unlink()
-            raise
+        with store.trouble(uri):
+            known = None if fresh else MlflowRun.of(client, self.info, self.folder)
+            if self._kept is not None:
+                self._copy = copy_again(client, uri, self._kept, self.folder) if known is None else known
+                self._copy.recall()
+            elif known is None:
+                parent = parent_of(self.folder, uri)
+                self._copy = MlflowRun.start(client, uri, experiment, self.info, self.folder, parent)
+            else:
+                self._copy = known
+                known.take_up(self.info)
         for info in (self.info, *([] if self._kept is None else [self._kept])):
-            if info["run_id"] not in (None, self._copy.run_id):
-                info["former_run_ids"] = [*info.get("former_run_ids", []), info["run_id"]]
-            info["run_id"] = self._copy.run_id
+            note_id(info, self._copy.run_id)
         self._write()
 
     def tag(self, **tags: object) -> None:
@@ -187,32 +177,63 @@ class Record:
             write_json(self.folder / RUN_FILE, store.redact(self.info if self._kept is None else self._kept))
 
     def _end(self, status: str, error: str | None) -> None:
-        if self._kept is not None and status != "finished":
-            self._kept["extension"] |= {"status": status, "error": error}
+        """The last word in the folder and in the store, the same in both.
+
+        Raises:
+            OSError: a finished run could not be written down, not even in the room reserved for it; it has failed.
+        """
+        failure = self._close(status, error)
+        if failure is not None:
+            (self.folder / RESERVE_FILE).unlink(missing_ok=True)
+            failure = self._close(status, error)
+        if failure is not None and status == "finished":
+            self._close("failed", describe(failure))
+        self._end_copy(full=not (self.folder / RESERVE_FILE).exists())
+        if failure is not None and status == "finished":
+            raise failure
+
+    def _close(self, status: str, error: str | None) -> OSError | None:
+        """Write how the run ended; what kept that from being written."""
+        try:
+            if self._kept is not None and status != "finished":
+                self._kept["extension"] |= {"status": status, "error": error}
+                self._write()
+                shutil.rmtree(self.place, ignore_errors=True)
+                return None
+            if self._kept is not None:
+                self._settle()
+            files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
+            digests = {name: file_digest(path) for name, path in files.items() if path.suffix != ".log"}  # it goes on
+            self.info.update(status=status, ended=now(), error=error, files=digests)
             self._write()
-            shutil.rmtree(self.place, ignore_errors=True)
-            return
-        if self._kept is not None:
-            self._settle()
-        files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
-        digests = {name: file_digest(path) for name, path in files.items() if path.suffix != ".log"}  # it goes on
-        self.info.update(status=status, ended=now(), error=error, files=digests)
-        self._write()
-        if self._copy is not None:
-            for path in files.values():
+        except OSError as failure:
+            return failure
+        return None
+
+    def _end_copy(self, full: bool) -> None:
+        """Send the rest to the store, and how the run ended; the room reserved for that is given back before."""
+        if self._kept is None and self._copy is not None and not full:
+            for path in artifacts(self.folder):
                 if path not in self._sent:
                     self.artifact(path)
-            self._copy.end(self.info)
-            if self._copy.lost is not None:
-                self.info["warnings"].append(f"the tracking store was lost: {self._copy.lost}")
+        (self.folder / RESERVE_FILE).unlink(missing_ok=True)
+        if self._kept is not None or self._copy is None:
+            return
+        if full:
+            self._copy.lost = self._copy.lost or "no space was left on the disk"
+        self._copy.end(self.info)
+        if self._copy.lost is not None:
+            self.info["lost"] = self._copy.lost
+            self.info["warnings"].append(f"the tracking store was lost: {self._copy.lost}")
+            with contextlib.suppress(OSError):
                 self._write()
 
     def _settle(self) -> None:
         """An extension has ended: it takes the place of the run that it extends."""
-        if self._copy is not None:
-            self._copy.attempt(functools.partial(self._copy.take_up, self.info))
         self.info.update(status="finished", ended=now())
         resumption.stage(self.folder, self._config, store.redact(self.info))
+        if self._copy is not None:
+            self._copy.attempt(functools.partial(self._copy.take_up, self.info))
         resumption.settle(self.folder)
         self._kept = None
 
@@ -255,37 +276,59 @@ def open_record(
     try:
         if not resume:
             _unclaimed(folder)  # another process may have been quicker
-        info, kept = _taken_up(folder, config) if resume else (_fresh(config), None)
-        info["tags"] |= _tags(config) | {key: str(value) for key, value in (tags or {}).items()}
-        known = read_metrics(folder) if resume else []
-        if resume:
-            write_metrics(folder, known)  # without lines that are torn or damaged: they are logged again
-        record = Record(folder, info, None, known=known, kept=kept)
-        record.begin(config)
-        if client is not None and uri is not None:
-            record.start_copy(
-                client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT), fresh=not resume
-            )
-        record.artifact(folder / CONFIG_FILE)
-        with _terminable():
-            yield from _until_the_end(record)
+        with signals.terminable():
+            with signals.held_back() as held:  # no run that is in the store and not in the folder
+                record = _begun(config, folder, tags or {}, client, uri, resume=resume)
+            yield from _until_the_end(record, held)
     finally:
         lock.release()
 
 
-def _until_the_end(record: Record) -> Iterator[Record]:
-    """Hand out the record and note how the run ends."""
+def _begun(
+    config: Mapping[str, Any], folder: Path, tags: Mapping[str, object], client: Any, uri: str | None, *, resume: bool
+) -> Record:
+    """The record of a run that begins or goes on, in the folder and in the store; where it cannot, no trace of it."""
+    info, kept = _taken_up(folder, config) if resume else (_fresh(config), None)
+    info["tags"] |= _tags(config) | {key: str(value) for key, value in tags.items()}
+    known = read_metrics(folder) if resume else []
+    record = Record(folder, info, None, known=known, kept=kept)
+    before = {name: path.read_bytes() for name in (RUN_FILE, CONFIG_FILE) if (path := folder / name).exists()}
     try:
+        if resume:
+            write_metrics(folder, known)  # without lines that are torn or damaged: they are logged again
+        record.begin(config)
+        if client is not None and uri is not None:
+            experiment = str((config.get("tracking") or {}).get("experiment") or store.DEFAULT_EXPERIMENT)
+            record.start_copy(client, uri, experiment, fresh=not resume)
+    except BaseException:
+        for name in (RESERVE_FILE, RUN_FILE, CONFIG_FILE):
+            if name not in before:
+                (folder / name).unlink(missing_ok=True)
+        for name, content in before.items():  # a run that could not go on is as it was
+            with contextlib.suppress(OSError), write_whole(folder / name) as file:
+                file.write(content)
+        raise
+    record.artifact(folder / CONFIG_FILE)
+    return record
+
+
+def _until_the_end(record: Record, held: signals.Held) -> Iterator[Record]:
+    """Hand out the record and note how the run ends; a signal does not cut that short, but counts after it."""
+    try:
+        held.deliver()
         yield record
     except (KeyboardInterrupt, SystemExit) as error:
-        record._end("killed", "terminated" if isinstance(error, Terminated) else "interrupted")
+        with signals.held_back():
+            record._end("killed", "terminated" if isinstance(error, Terminated) else "interrupted")
         raise
     except BaseException as error:
-        with contextlib.suppress(OSError):  # a full disk: the first error is the one that counts
+        with signals.held_back():
             record._end("failed", describe(error))
         raise
     else:
-        record._end("finished", None)
+        with signals.held_back() as late:
+            record._end("finished", None)
+        late.deliver()
 
 
 def _fresh(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -318,6 +361,7 @@ def _taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], 
         epochs = flatten(config).get(resumption.EPOCHS)
         kept = copy.deepcopy(info) | {"extension": {"epochs": epochs, "began": now()}}
     info.pop("extension", None)
+    info.pop("lost", None)
     again = {
         "format": FORMAT,
         "status": "running",
@@ -343,27 +387,6 @@ def describe(error: BaseException) -> str:
     return str(error) if isinstance(error, RequestError) else f"{type(error).__name__}: {error}"
 
 
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM raises, as Ctrl-C does, so that a killed run is marked."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    owner = os.getpid()
-
-    def stop(number: int, _frame: object) -> None:
-        if os.getpid() == owner:
-            raise Terminated
-        signal.signal(number, signal.SIG_DFL)  # a forked worker ends as it would without us
-        os.kill(os.getpid(), number)
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
-
-
 def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
     """Leave word in a sweep's folder that its run was refused before it began."""
     folder = Path(folder)
@@ -372,4 +395,5 @@ def refuse(config: Any, folder: Path | str, error: BaseException) -> None:
         with contextlib.suppress(Exception):
             params = flatten(plain(config))
         ended = {"status": "failed", "refused": True, "ended": now(), "params": params, "error": describe(error)}
-        write_json(folder / RUN_FILE, store.redact(_fresh({}) | ended))
+        with contextlib.suppress(OSError):  # the message is on the screen
+            write_json(folder / RUN_FILE, store.redact(_fresh({}) | ended))

@@ -13,7 +13,7 @@ from typing import Any
 
 from cil_spl.base import locks
 from cil_spl.base.errors import RequestError
-from cil_spl.base.files import file_digest, write_json
+from cil_spl.base.files import file_digest, write_json, write_text
 from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, artifacts, read_info, refuse_links
 from cil_spl.results.metrics import METRICS_FILE, read_metrics
 
@@ -73,7 +73,7 @@ def stage(folder: Path, config: str, info: Mapping[str, Any]) -> None:
         info: the record of the extended run; its ``files`` are made here.
     """
     place = folder / EXTENSION
-    (place / CONFIG_FILE).write_text(config, encoding="utf-8")
+    write_text(place / CONFIG_FILE, config)
     files = {p.relative_to(at).as_posix(): p for at in (folder, place) for p in artifacts(at) if p.suffix != ".log"}
     write_json(place / RECORD, {**info, "files": {name: file_digest(path) for name, path in files.items()}})
 

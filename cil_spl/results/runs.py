@@ -6,62 +6,28 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from types import NoneType
 from typing import TYPE_CHECKING, Any
 
 from cil_spl.base import locks
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
+from cil_spl.results.checked import load_config
 from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, may_differ, read_info
-from cil_spl.results.metrics import read_metrics
-from cil_spl.results.store import MLFLOW_STATUS, first_line, redact, sqlite_path, store_uri, stored_runs
-from cil_spl.results.values import flatten
+from cil_spl.results.metrics import METRICS_FILE, read_metrics
+from cil_spl.results.store import first_line, redact, sqlite_path, store_uri, stored_runs
+from cil_spl.results.values import flatten, millis
 
 if TYPE_CHECKING:
     from cil_spl.data.preparation import Preparation
 
 DEFAULT_FOLDER = "runs"
 GROUPS = ("method", "model", "dataset", "target")  # what makes a run; a config.yaml has names and values in each
-# What a record says under its keys: types, and words for them. The first three are in every record.
-FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
-    "run_id": ((str, NoneType), "text or null"),
-    "status": ((str,), "text"),
-    "started": ((str,), "a time"),
-    "params": ((dict,), "names and values"),
-    "tags": ((dict,), "names and texts"),
-    "metrics": ((dict,), "names and numbers"),
-    "row": ((dict,), "names and values"),
-    "warnings": ((list,), "a list"),
-    "error": ((str, NoneType), "text or null"),
-    "files": ((dict,), "names and digests"),
-    "former_run_ids": ((list,), "a list"),
-    "resumed": ((list,), "a list"),
-    "refused": ((bool,), "true or false"),
-}
-NAMES = (
-    "method",
-    "model",
-    "dataset",
-    "target",
-    "backend",
-    "seed",
-    "columns",
-    "score",
-)  # of a row; the rest are figures
-INNER: tuple[tuple[str, tuple[type, ...], str], ...] = (
-    ("tags", (str,), "text"),
-    ("metrics", (int, float, NoneType), "a number or null"),
-    ("row", (int, float, NoneType), "a number or null"),
-    ("warnings", (str,), "text"),
-    ("files", (str,), "text"),
-    ("former_run_ids", (str,), "text"),
-)
 GONE = "its process is gone"
-_NO_RECORD = "not the record of a run, or changed since"
 _SHORTEST_PREFIX = 4
-SHOWN = 8  # differences that a message lists
+SHOWN = 8  # differences, or files, that a message lists
 
 
 @dataclass(frozen=True)
@@ -79,6 +45,11 @@ class Run:
     @property
     def run_id(self) -> str | None:
         return self.info["run_id"]
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its process ended without a word: killed, though its ``run.json`` says running."""
+        return self.info.get("error") == GONE
 
     @property
     def status(self) -> str:
@@ -131,14 +102,12 @@ class Run:
             RequestError: there is none, it is damaged, it is not resolved, or not what the run recorded.
         """
         from omegaconf import OmegaConf
-        from omegaconf.errors import OmegaConfBaseException
-        from yaml import YAMLError
 
         path = self._existing(CONFIG_FILE)
         remedy = f"take it from a copy of the run; the values are in {RUN_FILE} as well"
         try:
-            config = OmegaConf.load(path)
-        except (YAMLError, OmegaConfBaseException, ValueError, OSError) as error:
+            config = load_config(path)
+        except (ValueError, OSError) as error:
             raise RequestError(f"{path}: damaged, it cannot be read ({first_line(error)}); {remedy}") from error
         if not (OmegaConf.is_dict(config) and any(group in config for group in GROUPS)):
             raise RequestError(f"{path}: damaged, it is no config of a run; {remedy}")
@@ -226,58 +195,41 @@ def read(folder: Path | str) -> Run:
 
 def _read(folder: Path) -> tuple[Run, bool]:
     """The run, and whether its record had a checksum."""
-    try:
-        info, checked = read_info(folder)
-    except OSError as error:
-        reason = error.strerror or error
-        raise RequestError(f"{folder / RUN_FILE}: cannot be read ({reason}); take it from a copy of the run") from error
-    check_info(info, folder / RUN_FILE)
-    if info.get("status") == "running" and not locks.is_held(folder):
-        info |= {"status": "killed", "error": GONE}  # nobody was left to say so
+    info, checked = read_info(folder)
+    if info["status"] == "running" and not locks.is_held(folder):
+        info |= {"status": "killed", "error": GONE, "ended": _last_sign(folder)}  # nobody was left to say so
     return Run(folder.resolve(), info), checked
 
 
-def check_info(info: dict[str, Any], path: Path) -> None:
-    """Refuse a record with values of the wrong type: without a checksum nothing else tells that it was changed."""
-    for key in ("params", "tags", "metrics", "row"):
-        info.setdefault(key, {})
-    for number, (key, (kinds, words)) in enumerate(FIELDS.items()):
-        if key in info or number < 3:
-            if key not in info:
-                raise RequestError(f"{path}: {key} is missing: {_NO_RECORD}")
-            _check_kind(path, key, info[key], kinds, words)
-    if info["status"] not in MLFLOW_STATUS:
-        raise RequestError(f"{path}: status={info['status']}: {_NO_RECORD}; allowed are {', '.join(MLFLOW_STATUS)}")
-    for key, kinds, words in INNER:
-        held = info.get(key, {})
-        for name, value in held.items() if isinstance(held, dict) else enumerate(held):
-            if key != "row" or name not in NAMES:
-                _check_kind(path, f"{key}.{name}", value, kinds, words)
-
-
-def _check_kind(path: Path, key: str, value: Any, kinds: tuple[type, ...], words: str) -> None:
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
-        raise RequestError(f"{path}: {key}={shown(value)}: {_NO_RECORD}; it needs {words} there")
+def _last_sign(folder: Path) -> str:
+    """When a run whose process is gone was last seen at work."""
+    times = [path.stat().st_mtime for name in (RUN_FILE, METRICS_FILE) if (path := folder / name).exists()]
+    return datetime.fromtimestamp(max(times), UTC).isoformat(timespec="milliseconds")
 
 
 def scan(folder: Path | str) -> list[Run]:
-    """All runs below a folder, the newest first; damaged records are left out, and a warning says how many."""
+    """All runs below a folder, the newest first; damaged records are left out, and a warning says which and why."""
     folder = Path(folder).resolve()
     found, left_out, old = [], [], 0
     for path in sorted(folder.rglob(RUN_FILE)):
         try:
+            if not path.stat().st_size:  # that of a run which begins
+                continue
             run, checked = _read(path.parent)
-        except RequestError:
-            if path.stat().st_size:  # an empty one is that of a run which begins
-                left_out.append(path)
-            continue
-        found.append(run)
-        old += not checked
-    if left_out:
-        warn_once(f"{folder}: left out {len(left_out)} damaged or foreign {RUN_FILE}, the first is {left_out[0]}")
+        except OSError as error:
+            left_out.append(f"{path}: cannot be read ({error.strerror or error})")
+        except RequestError as error:
+            left_out.append(str(error))
+        else:
+            found.append(run)
+            old += not checked
+    for text in left_out[:SHOWN]:
+        warn_once(f"left out: {text}")
+    if len(left_out) > SHOWN:
+        warn_once(f"left out below {folder}: {len(left_out) - SHOWN} more damaged or foreign {RUN_FILE}")
     if old:
         warn_once(f"{folder}: runs of an earlier version, without checksums, which cannot be checked: {old}")
-    return sorted(found, key=lambda run: run.info["started"], reverse=True)
+    return sorted(found, key=lambda run: millis(run.info["started"]), reverse=True)
 
 
 def find(name: str | Path, uri: str | None = None) -> Run:

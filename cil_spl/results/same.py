@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, warn_once, write_json
 from cil_spl.results import runs, scores, sources
+from cil_spl.results.checked import check_info
 from cil_spl.results.values import flatten, plain
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
             digest = info.pop(DIGEST, None)  # of a run.json that was copied as it is
             if digest is not None and digest != digest_of(info):
                 raise damaged(file)
-            runs.check_info(info, file)
+            check_info(info, file)
     except RequestError as error:
         raise RequestError(f"{error}, or delete the file") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:

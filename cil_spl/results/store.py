@@ -6,10 +6,13 @@ process.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import functools
 import logging
 import os
 import re
+import shutil
 import tempfile
 import urllib.error
 import urllib.request
@@ -38,6 +41,8 @@ def store_uri(uri: str | None = None, base: Path | None = None) -> str:
 
 
 _HIDDEN = "***"
+_HIDDEN_WORD = re.compile(r"://[^/@]*:\*\*\*@|[?&]\w+=\*\*\*")
+_QUERY = re.compile(r"\?\w+=[^/?]*$")  # of an address; any other question mark is one in the name of a folder
 _PASSWORD = re.compile(
     r"(?P<before>\b[a-z][\w+.-]*://[^\s/?#:@]*:)(?!\d+(?:/|$))[^\s\"]+(?=@)"  # scheme://user:PASSWORD@
     r"|(?P<option>[?&](?:password|passwd|pwd|token|secret|api_?key|sslpassword)=)[^\s&#]+",
@@ -94,14 +99,15 @@ def anchor(uri: str, base: Path | None = None) -> str:
     path = sqlite_path(uri)
     if path is None or path.is_absolute():
         return uri
-    return f"sqlite:///{(base or Path.cwd()).resolve() / path}"
+    query = _QUERY.search(uri)
+    return f"sqlite:///{(base or Path.cwd()).resolve() / path}{query[0] if query else ''}"
 
 
 def sqlite_path(uri: str) -> Path | None:
     """File of a SQLite URI; None for every other store."""
     if not uri.startswith("sqlite:///") or uri == "sqlite:///:memory:":
         return None
-    return Path(uri.removeprefix("sqlite:///"))
+    return Path(_QUERY.sub("", uri.removeprefix("sqlite:///")))
 
 
 def connect(uri: str) -> Any:
@@ -117,7 +123,7 @@ def connect(uri: str) -> Any:
         RequestError: unreachable, not a tracking store, or of another version.
     """
     path = sqlite_path(uri)
-    if redact(uri) == uri and _HIDDEN in uri:
+    if redact(uri) == uri and _HIDDEN_WORD.search(uri):
         raise RequestError(
             f"tracking.uri={redact(uri)}: passwords are not kept; set {URI_VARIABLE} to the address with its password"
         )
@@ -192,7 +198,28 @@ def client_of(uri: str) -> Any:
     _quiet()
     from mlflow.tracking import MlflowClient
 
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    plain = _without_special(uri)
+    return MlflowClient(tracking_uri=plain, registry_uri=plain)
+
+
+@functools.cache
+def _without_special(uri: str) -> str:
+    """The address of the same SQLite file without signs that mean something else in an address.
+
+    Some versions of SQLAlchemy decode a path in it and others do not, and no version takes a question mark. So the
+    folder is reached by a link of this process's own.
+    """
+    path = sqlite_path(uri)
+    if path is None or not re.search(r"[?%#]", str(path)):
+        return uri
+    if re.search(r"[?%#]", path.name):
+        raise RequestError(f"tracking.uri={redact(uri)}: the file's own name holds ?, % or #; name it without")
+    place = tempfile.mkdtemp(prefix="cilspl-store-")
+    atexit.register(shutil.rmtree, place, ignore_errors=True)
+    link = Path(place) / "store"
+    link.symlink_to(path.parent.resolve(), target_is_directory=True)
+    query = _QUERY.search(uri)
+    return f"sqlite:///{link / path.name}{query[0] if query else ''}"
 
 
 def _quiet() -> None:
@@ -227,10 +254,20 @@ def _set_up(path: Path) -> None:
     new = path.with_name(f"{path.name}.new")
     new.unlink(missing_ok=True)
     try:
+        _try_writing(new)
         client_of(f"sqlite:///{new}").search_experiments(max_results=1)
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
+
+
+def _try_writing(path: Path) -> None:
+    """Raise at once where SQLite cannot write: MLflow would try for minutes."""
+    import sqlite3
+
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.execute("create table attempt (x)")
+    path.unlink()
 
 
 def _check_folder(path: Path) -> None:

@@ -112,12 +112,42 @@ def _parent(client: Any, uri: str, tracking: Mapping[str, Any], folder: Path, in
 
 
 def parent_of(folder: Path, uri: str) -> str | None:
-    for above in list(folder.parents)[:4]:  # a sweep's subdir may be nested
-        path = above / SWEEP_FILE
-        if path.exists():
-            sweep = _read(path)
-            return sweep["run_id"] if sweep["uri"] == store.redact(uri) else None
-    return None
+    """The id of the parent that was made in this store for the sweep of the run in ``folder``; None for none."""
+    place = _place_of(folder)
+    if place is None:
+        return None
+    sweep = _read(place / SWEEP_FILE)
+    return sweep["run_id"] if sweep["uri"] == store.redact(uri) else None
+
+
+def _place_of(folder: Path) -> Path | None:
+    """The folder of the sweep that a run's folder lies in; a sweep's subdir may be nested."""
+    return next((above for above in list(folder.parents)[:4] if (above / SWEEP_FILE).exists()), None)
+
+
+def parent_in(client: Any, uri: str, experiment: str, folder: Path) -> str | None:
+    """The id in this store of the parent of the run in ``folder``; None of a run that is in no sweep.
+
+    A store that has lost the parent, or never had it, gets it again; the folders of a sweep are the truth.
+    """
+    place = _place_of(folder)
+    if place is None:
+        return None
+    sweep = _read(place / SWEEP_FILE)
+    if sweep["run_id"] is not None and stored(client, sweep["run_id"]) is not None:
+        return sweep["run_id"]
+    known = [e.experiment_id for e in client.search_experiments()]
+    where = "tags.kind = 'sweep' and tags.folder = '" + str(place).replace("'", "\\'") + "'"
+    found = client.search_runs(known, filter_string=where, max_results=1) if known else []
+    if found:
+        return found[0].info.run_id
+    words = store.redact(" ".join(map(str, sweep.get("words") or ())))
+    tags = {"kind": "sweep", "overrides": words[:LONGEST_TEXT], "folder": str(place)}
+    run = client.create_run(
+        store.experiment_id(client, uri, experiment), tags=tags, run_name=f"sweep {words or place.name}"[:200]
+    )
+    client.set_terminated(run.info.run_id, store.MLFLOW_STATUS["finished"])  # each child says how it ended
+    return run.info.run_id
 
 
 def _read(path: Path) -> dict[str, Any]:

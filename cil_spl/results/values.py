@@ -56,6 +56,14 @@ def now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")
 
 
+def is_time(value: object) -> bool:
+    """Whether it is a time as :func:`now` writes it, in the years that MLflow and files know."""
+    try:
+        return isinstance(value, str) and 0 < millis(value) < 1 << 45
+    except (ValueError, OverflowError, OSError):
+        return False
+
+
 def millis(iso: str) -> int:
     return int(datetime.fromisoformat(iso).timestamp() * 1000)
 

@@ -95,7 +95,8 @@ def test_a_changed_record_is_refused_by_name_and_left_out_with_a_count(here, cap
         runs.read(path.parent)
     assert [r.folder.name for r in runs.scan("runs")] == ["good", "old"]
     assert [r.getMessage() for r in caplog.records] == [
-        f"{here}/runs: left out 1 damaged or foreign run.json, the first is {here}/runs/bad/run.json",
+        f"left out: {path}: damaged or changed, its content does not fit its checksum; take it from a copy, or run "
+        "again",
         f"{here}/runs: runs of an earlier version, without checksums, which cannot be checked: 1",
     ]
     path.write_text(path.read_text().replace('"sha256"', '"sha257"'))
