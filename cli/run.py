@@ -76,7 +76,7 @@ def task(cfg: DictConfig) -> float | None:
     words = list(job.overrides.task)
     try:
         _run(
-            _announced(anchored(cfg, Path(start)), here),
+            anchored(cfg, Path(start)),
             here,
             extensions_of(cfg, words, start),
             resume=not single and (here / RUN_FILE).exists(),
@@ -112,14 +112,6 @@ def _note_row(folder: Path) -> None:
             _Now.code = WRONG
 
 
-def _announced(cfg: DictConfig, folder: Path) -> DictConfig:
-    """Say at once what begins, before the libraries are loaded."""
-    if ranks.first() and all(OmegaConf.is_dict(cfg.get(group)) for group in ("method", "dataset", "target")):
-        names = [OmegaConf.select(cfg, f"{group}.name") for group in ("method", "dataset", "target")]
-        _log.info("%s on %s for %s, seed %s: %s", *names, cfg.get("seed"), _short(folder))
-    return cfg
-
-
 def _score(folder: Path) -> float | None:
     from cil_spl.results import row, runs
 
@@ -138,6 +130,9 @@ def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool =
     from cil_spl import schema
 
     schema.check_config(cfg, extensions)  # tells in half a second what the pipeline, with torch, would tell in five
+    if ranks.first():  # at once: torch is loaded only now
+        names = [cfg[group].name for group in ("method", "dataset", "target")]
+        _log.info("%s on %s for %s, seed %s: %s", *names, cfg.seed, _short(folder))
     from cil_spl import pipeline
 
     pipeline.run(cfg, folder, resume=resume, extensions=extensions)

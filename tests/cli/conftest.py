@@ -95,8 +95,8 @@ def pipeline(monkeypatch):
     stand_in.ran = []
 
     def run(cfg, folder, *, resume=False, extensions=()):
-        stand_in.ran.append(cfg)
         cfg = schema.check_config(cfg, extensions)
+        stand_in.ran.append(cfg.copy())
         if cfg.name == "refuse":
             raise RequestError("dataset.root=/nope: no such folder")
         tags = {"backend": "simulator", **DATA, "sources": sources.deciding(plain(cfg))}

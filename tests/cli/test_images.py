@@ -156,9 +156,9 @@ def cut_png() -> bytes:
     [
         ("mine.npy", None, "mine.npy: no such file"),
         ("mine.csv", b"1,2,0,1", "mine.csv: unknown kind of file; the run was trained on samples: give .npy or .png"),
-        ("mine.npy", np.array([{}], object), "mine.npy: not a readable .npy array of numbers"),  # pickled
-        ("mine.npy", b"", "mine.npy: not a readable .npy array of numbers"),
-        ("mine.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'", "mine.npy: not a readable .npy array of numbers"),
+        ("mine.npy", np.array([{}], object), "mine.npy: not a readable"),  # pickled
+        ("mine.npy", b"", "mine.npy: not a readable"),
+        ("mine.npy", b"\x93NUMPY\x01\x00v\x00{'descr': '<f8'", "mine.npy: not a readable"),
         (
             "mine.npy",
             np.zeros((28, 28), np.uint8),

@@ -218,7 +218,7 @@ def test_a_set_that_is_left_without_validation_recordings(cilspl, own):
     assert cilspl("validate", *WORDS, "dataset.val_fraction=0").code == 0  # it may bring its own
     said = cilspl("run", *WORDS, "dataset.val_fraction=0", "hydra.run.dir=runs/one")
     assert said.code == 2
-    assert said.err.startswith("cilspl: dataset.val_fraction=0: dataset=bars is left without validation recordings")
+    assert "\ncilspl: dataset.val_fraction=0: dataset=bars is left without validation recordings" in said.err
     assert not (own / "runs" / "one").exists()
 
 

@@ -82,7 +82,7 @@ def with_scores(folder, right, seed=0, method="bptt", names=NAMES, **params):
 def test_earlier_runs_are_read_from_their_decisions(tmp_path):
     info = run(accuracy=2 / 3) | {"folder": str(tmp_path)}
     (tmp_path / "decisions.csv").write_text("recording,class,float,deployed\na,0,1,0\nb,1,1,none\nc,1,1,1\n")
-    (tmp_path / "run.json").write_text('{"format": 1, "run_id": null, "status": "finished", "started": ""}')
+    write_json(tmp_path / "run.json", {"format": 2, "started": "2026-12-01T00:00:00+00:00", **run()})
     found = scores.read(info, 2 / 3)
     assert found.names == ("a", "b", "c")
     assert found.values.tolist() == [1, 0, 1]
@@ -259,7 +259,7 @@ def test_rows_keep_scores_that_pair_with_those_of_folders(tmp_path, values):
     names = [f"a/{k}" for k in range(len(values))]
     lines = ["recording,deployed", *(f"{name},{value!r}" for name, value in zip(names, values.tolist(), strict=True))]
     (tmp_path / "scores.csv").write_text("\n".join(lines) + "\n")
-    write_json(tmp_path / "run.json", {"format": 1})
+    write_json(tmp_path / "run.json", {"format": 2, "started": "2026-12-01T00:00:00+00:00", **run()})
     told = json.loads(json.dumps(scores.packed(tmp_path)))
     found = scores.read({"scores": told}, float(values.mean()))
     assert isinstance(found, scores.Scores)
