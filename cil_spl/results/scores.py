@@ -106,7 +106,7 @@ def read(run: Mapping[str, Any], value: float, fetch: Fetch | None = None) -> Sc
         the scores, or why there are none to compare.
     """
     reason = "without the scores of single recordings"
-    told = _unpacked(run["scores"]) if "scores" in run else None
+    told = unpacked(run["scores"]) if "scores" in run else None
     if told is not None and fits(told, value):
         return told
     for name in (SCORES_FILE, DECISIONS_FILE):
@@ -132,27 +132,34 @@ def packed(folder: Path) -> dict[str, Any] | None:
     """What a file of rows keeps of a run's scores: a bit for each recording where they are 0 or 1; None without any."""
     try:
         content = _content({"folder": str(folder)}, SCORES_FILE, None)
-        found = None if content is None else _parsed(content, SCORES_FILE)
+        if content is None:
+            return None
+        heads = content.split(b"\n", 1)[0].decode().strip().split(",")[1:]
+        found = {stage: _parsed(content, SCORES_FILE, stage) for stage in heads}
     except (RequestError, ValueError, OSError):
         return None
-    if found is None:
-        return None
-    told = {"recordings": found.digest, "n": len(found.values)}
-    if np.isin(found.values, (0, 1)).all():
-        return told | {"bits": b64encode(np.packbits(found.values.astype(bool)).tobytes()).decode()}
-    return told | {"float32": b64encode(found.values.astype("<f4").tobytes()).decode()}
+    one = next(iter(found.values()))
+    stages = {stage: _packed(scores.values) for stage, scores in found.items()}
+    return {"recordings": one.digest, "n": len(one.values), "stages": stages}
 
 
-def _unpacked(told: Any) -> Scores | None:
-    """What :func:`packed` made; None where it is no such thing."""
+def _packed(values: np.ndarray) -> str:
+    if np.isin(values, (0, 1)).all():
+        return "bits " + b64encode(np.packbits(values.astype(bool)).tobytes()).decode()
+    return "float32 " + b64encode(values.astype("<f4").tobytes()).decode()
+
+
+def unpacked(told: Any, stage: str = STAGE) -> Scores | None:
+    """What :func:`packed` made, of one stage; None where it is no such thing."""
     try:
         n, digest = int(told["n"]), str(told["recordings"])
-        content = b64decode(told["bits" if "bits" in told else "float32"], validate=True)
-        if "bits" in told:
+        kind, _, text = told["stages"][stage].partition(" ")
+        content = b64decode(text, validate=True)
+        if kind == "bits":
             values = np.unpackbits(np.frombuffer(content, np.uint8), count=n).astype(np.float64)
         else:
             values = np.frombuffer(content, "<f4").astype(np.float64)
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, AttributeError):
         return None
     return Scores(None, values, digest) if 0 < n == len(values) else None
 
@@ -178,16 +185,16 @@ def _content(run: Mapping[str, Any], name: str, fetch: Fetch | None) -> bytes | 
     return None if fetch is None or not run.get("run_id") else fetch(run, name)
 
 
-def _parsed(content: bytes, name: str) -> Scores:
+def _parsed(content: bytes, name: str, stage: str = STAGE) -> Scores:
     """Raises ValueError where the content is not that of such a file."""
     try:
         heads, *rows = csv.reader(io.StringIO(content.decode("utf-8"), newline=""), strict=True)
         at = {head: place for place, head in enumerate(heads)}
         names = tuple(row[at[_NAME]] for row in rows)
         if name == DECISIONS_FILE:
-            values = np.array([row[at[STAGE]] == row[at[_CLASS]] for row in rows], np.float64)
+            values = np.array([row[at[stage]] == row[at[_CLASS]] for row in rows], np.float64)
         else:
-            values = np.array([float(row[at[STAGE]]) for row in rows], np.float64)
+            values = np.array([float(row[at[stage]]) for row in rows], np.float64)
     except (KeyError, IndexError, csv.Error) as error:
         raise ValueError(f"no {name}: {error}") from error
     if not rows or any(len(row) != len(heads) for row in rows):

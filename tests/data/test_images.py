@@ -45,7 +45,7 @@ def write_mnist(root: Path, *, packed: bool = False, n: int = 30) -> Path:
         for what, array in (("images-idx3", pixels(count, (28, 28), seed)), ("labels-idx1", np.arange(count) % 10)):
             data = idx_bytes(array)
             name = f"{stem}-{what}-ubyte" + (".gz" if packed else "")
-            (root / name).write_bytes(gzip.compress(data, mtime=0) if packed else data)
+            (root / name).write_bytes(gzip.compress(data, mtime=0, mtime=0) if packed else data)
     return root
 
 
@@ -155,7 +155,7 @@ def test_any_bytes_are_an_idx_file_or_refused_by_name(
 ) -> None:
     content = b"\0\0\x08" + content if begun else content
     path = tmp_path / ("a.gz" if packed else "a")
-    path.write_bytes(gzip.compress(content) if packed else content)
+    path.write_bytes(gzip.compress(content, mtime=0) if packed else content)
     refusal = None
     try:
         idx.read_idx(path)
@@ -187,7 +187,7 @@ def test_a_damaged_idx_file_is_named(tmp_path: Path, here: Path, name: str, cont
 
 
 @pytest.mark.parametrize(
-    "content", [b"no gzip at all", gzip.compress(b"abc", mtime=0)[:-6], b"\x1f\x8b\x08\0" + bytes(40)]
+    "content", [b"no gzip at all", gzip.compress(b"abc", mtime=0, mtime=0)[:-6], b"\x1f\x8b\x08\0" + bytes(40)]
 )
 def test_garbage_in_place_of_gzip_is_named(tmp_path: Path, content: bytes) -> None:
     root = write_mnist(tmp_path / "data", packed=True)
@@ -199,7 +199,7 @@ def test_garbage_in_place_of_gzip_is_named(tmp_path: Path, content: bytes) -> No
 @given(st.binary(max_size=60), st.booleans())
 def test_no_bytes_get_past_as_an_idx_file_that_they_are_not(tmp_path_factory, content: bytes, packed: bool) -> None:
     file = tmp_path_factory.mktemp("idx") / ("a.gz" if packed else "a")
-    file.write_bytes(gzip.compress(content, mtime=0) if packed else content)
+    file.write_bytes(gzip.compress(content, mtime=0, mtime=0) if packed else content)
     found = None
     with suppress(RequestError):
         found = idx.read_idx(file)

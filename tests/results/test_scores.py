@@ -275,8 +275,9 @@ def test_rows_keep_scores_that_pair_with_those_of_folders(tmp_path, values):
 
 @pytest.mark.parametrize(
     "told",
-    [None, 3, {}, {"n": 3}, {"n": 9, "recordings": "x", "bits": "AA=="}, {"n": 3, "recordings": "x", "bits": "?"},
-     {"n": 1e400, "recordings": "x", "bits": "AA=="}, {"n": 2, "recordings": "x", "float32": "AAAA"}],
+    [None, 3, {}, {"n": 3}, *({"n": n, "recordings": "x", "stages": {"deployed": text}} for n, text in (
+        (-1, "bits AA=="),
+        (9, "bits AA=="), (3, "bits ?"), (1e400, "bits AA=="), (2, "float32 AAAA"), (2, 3), (2, "")))],
 )  # fmt: skip
 def test_scores_of_rows_that_are_none_are_left_aside(told):
     assert isinstance(scores.read({"scores": told}, 0.5), str)
