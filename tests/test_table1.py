@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +10,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+
+from cil_spl.results import scores
 
 SCRIPT = Path(__file__).resolve().parents[1] / "experiments" / "table1" / "run.py"
 
@@ -26,29 +26,30 @@ def script() -> Any:
     return module
 
 
-def write(folder: Path, right: dict[str, np.ndarray]) -> None:
+def row(folder: Path, method: str, seed: int, software: np.ndarray, chip: np.ndarray) -> dict[str, Any]:
+    """A run's row, with the scores that its folder held."""
     folder.mkdir(parents=True)
-    (folder / "run.json").write_text(json.dumps({"status": "finished"}))
-    with (folder / "decisions.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["recording", "class", *right])
-        for i in range(len(next(iter(right.values())))):
-            writer.writerow([f"r{i}", "a", *("a" if r[i] else "b" for r in right.values())])
+    lines = [f"r{i},{int(a)},{int(b)}" for i, (a, b) in enumerate(zip(software, chip, strict=True))]
+    (folder / scores.SCORES_FILE).write_text("\n".join(["recording,float,deployed", *lines]) + "\n")
+    told = {"recordings": "r", "n": len(chip), "stages": {}}
+    for stage, values in (("float", software), ("deployed", chip)):
+        told["stages"][stage] = scores._packed(values.astype(float))
+    params = {"method.name": method, "frames.bins": 2, "quantize.aware": False}
+    return {"params": params, "row": {"seed": seed}, "scores": told}
 
 
 def test_the_share_of_the_drop_and_its_interval(script: Any, tmp_path: Path) -> None:
     """BPTT 90 → 80 %, CIL 89 % on the chip: nine tenths of the drop are removed."""
     n = np.arange(1000)
-    for seed in (0, 1):
-        for row, software, chip in (("BPTT", 900, 800), ("BPTT, aware", 900, 800), ("CIL-SPL (BPTT)", 850, 890)):
-            stages = {"float": n < software, "quantized": n < software, "deployed": n < chip}
-            write(script.folder(tmp_path, "event_digits", row, 2, seed), stages)
-    text = script.table(tmp_path, "event_digits", 2, [0, 1])
-    assert "| BPTT | 90.00 ± 0.00 | 90.00 ± 0.00 | 80.00 ± 0.00 | 10.00 |" in text
-    assert "| CIL-SPL (BPTT) | 85.00 ± 0.00 | 85.00 ± 0.00 | 89.00 ± 0.00 | -4.00 |" in text
-    assert "CIL-SPL (BPTT) - BPTT: +9.00" in text
-    assert "removes: 90% (" in text
-    assert "| CNN" not in text  # its runs are not there
+    made = [
+        row(tmp_path / f"{method}{seed}", method, seed, n < software, n < chip)
+        for seed in (0, 1)
+        for method, software, chip in (("bptt", 900, 800), ("cil_bptt", 850, 890))
+    ]
+    assert script.share_text(made, 2).startswith("Share of BPTT's drop that CIL-SPL removes: 90% (")
+    assert "seeds [0, 1]" in script.share_text(made, 2)
+    assert script.share_text(made, 4) == ""
+    assert script.share_text(made[:1], 2) == ""
 
 
 def test_the_bootstrap_is_paired(script: Any) -> None:
@@ -69,15 +70,12 @@ def test_the_bootstrap_draws_seeds_too(script: Any) -> None:
 
 @pytest.mark.slow
 def test_the_whole_path_and_going_on(tmp_path: Path) -> None:
-    command = [sys.executable, str(SCRIPT), "--out", str(tmp_path / "runs"), "--bins", "1", "2"]
-    command += ["--", "trainer.epochs=1", "trainer.limit_batches=3", f"tracking.uri=sqlite:///{tmp_path}/mlflow.db"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.count("cilspl run") == 9  # three of six rows have no windows
-    assert done.stdout.count("| CIL-SPL (conversion) |") == 2
-    broken = tmp_path / "runs" / "event_digits" / "bptt-2-s0" / "run.json"
-    broken.write_text(broken.read_text().replace('"finished"', '"killed"'))
-    again = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert again.stdout.count("cilspl run") == 1
-    assert [x for x in again.stdout.splitlines() if not x.startswith("cilspl run")] == [
-        x for x in done.stdout.splitlines() if not x.startswith("cilspl run")
-    ]
+    command = [sys.executable, str(SCRIPT), "--bins", "1", "2", "--seeds", "0", "1"]
+    command += ["--", "trainer.epochs=1", "trainer.limit_batches=3", "tracking.enabled=false"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stdout.count("cilspl run -m") == 4
+    assert len(list(tmp_path.glob("runs/sweeps/*/*/*/run.json"))) == 2 * (3 * 2 + 3)
+    assert done.stdout.count("Share of BPTT's drop") == 2
+    again = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert len(list(tmp_path.glob("runs/sweeps/*/*/*/run.json"))) == 2 * (3 * 2 + 3)
+    assert again.stdout.split("cilspl table")[1:] == done.stdout.split("cilspl table")[1:]

@@ -37,6 +37,7 @@ from statistics import NormalDist
 import numpy as np
 
 LEVEL = 0.95
+ENDS = ((1 - LEVEL) / 2, (1 + LEVEL) / 2)
 DRAWS = 10_000
 SEED = 0
 _FEW = 64  # distinct values of a difference; counts of them are drawn, which is the same and quicker
@@ -105,18 +106,29 @@ def interval(parts: Sequence[np.ndarray], draws: int = DRAWS) -> tuple[float | N
     random = np.random.default_rng(SEED)
     mean, variance = of_recordings.mean(), of_recordings.var(ddof=1) / n
     drawn = (_resampled(of_recordings, draws, random) - mean) * np.sqrt(n / (n - 1))
-    if min(len(part) for part in parts) > 1:
-        squares = [_mean_squares(part) for part in parts]
-        seeds = np.array([of_seeds / part.size for part, (of_seeds, _) in zip(parts, squares, strict=True)])
-        residual = sum(left / part.size for part, (_, left) in zip(parts, squares, strict=True))
-        alone = max(variance - residual, 0.0)
-        drawn *= np.sqrt(alone / variance) if variance > 0 else 0.0
-        drawn += np.sqrt(seeds.sum()) * random.standard_normal(draws)
+    if min(len(part) for part in parts) < 2:
+        low, high = np.quantile(drawn, ENDS)
+        return float(mean + low), float(mean + high)
+    squares = [_mean_squares(part) for part in parts]
+    residual = sum(left / part.size for part, (_, left) in zip(parts, squares, strict=True))
+    alone = max(variance - residual, 0.0)
+    drawn *= np.sqrt(alone / variance) if variance > 0 else 0.0
+    normal = random.standard_normal(draws)
+
+    def ends(of_parts: Sequence[float], counts: Sequence[int]) -> np.ndarray:
+        seeds = np.array([square / part.size for part, square in zip(parts, of_parts, strict=True)])
+        both = drawn + np.sqrt(seeds.sum()) * normal
         if seeds.any():
-            freedom = _freedom(seeds, [len(part) for part in parts], alone)
-            drawn /= np.sqrt(random.chisquare(freedom, draws) / freedom)
-    low, high = np.quantile(drawn, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return float(mean + low), float(mean + high)
+            freedom = _freedom(seeds, counts, alone)
+            both /= np.sqrt(random.chisquare(freedom, draws) / freedom)
+        return np.quantile(both, ENDS)
+
+    found = [ends([of_seeds for of_seeds, _ in squares], [len(part) for part in parts])]
+    if any(of_seeds < left for of_seeds, left in squares):
+        # Means of seeds may agree by chance, but each is known no better than its answers on single recordings let it.
+        sizes = [len(p) if of_seeds > left else p.size for p, (of_seeds, left) in zip(parts, squares, strict=True)]
+        found.append(ends([max(square) for square in squares], sizes))
+    return float(mean + min(low for low, _ in found)), float(mean + max(high for _, high in found))
 
 
 def _resampled(values: np.ndarray, draws: int, random: np.random.Generator) -> np.ndarray:

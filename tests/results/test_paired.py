@@ -70,6 +70,16 @@ def test_where_seeds_decide_it_is_students_interval():
     assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.02)
 
 
+def test_seeds_that_agree_by_chance_leave_the_recordings_doubt():
+    """Each of two seeds fails on one recording more, another one: equal means, but not known without an error."""
+    base = np.tile(np.arange(300) % 10 == 0, (2, 1)).astype(float)
+    other = base.copy()
+    other[0, 0] = other[1, 10] = 0
+    found = compared(row((0, other[0]), (1, other[1])), row((0, base[0]), (1, base[1])))
+    assert found.value == pytest.approx(-1 / 300)
+    assert found.low < -1 / 300 < 0 < found.high
+
+
 def test_the_residual_counts_once():
     """Answers that have nothing in common: all of the variance is in the seeds' means already."""
     random = np.random.default_rng(3)
