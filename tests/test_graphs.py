@@ -254,7 +254,7 @@ def test_a_network_of_the_users_own(name: str, target: str, args: list[str], own
     row = pipeline.run(config(*words), tmp_path / "run", extensions=own)
     finished(tmp_path / "run")
     network = load.load(runs.find(str(tmp_path / "run")), extensions=own)
-    cfg = config()
+    cfg = config("dataset.preprocess.crop=null")  # recordings as the sensor gave them: predict does what the run did
     test = datasets.load(cfg.dataset, None, cfg.seed, ())[-1].test
     decided = []
     for i in range(len(test)):
