@@ -117,6 +117,7 @@ def load_or_make(key: Mapping[str, Any], make: Callable[[], Mapping[str, Data]])
             found = None
         if found is None:
             _sweep(digest)
+            log.info("data set %s: it is prepared now, and kept for later runs", key.get("dataset", "as pre-processed"))
             _store(make(), entry, json.loads(text))
             found = _load(entry)
     finally:
