@@ -70,7 +70,8 @@ def _list(listed: Sequence[Run]) -> None:
         size, part = size_of(run.folder), size_of(run.folder / CHECKPOINTS)
         total, kept = total + size, kept + part
         print(f"{run.status:<9} {_amount(size):>9} {_amount(part):>9}  {report.shortened(run.folder)}")
-    print(f"{len(listed)} runs, {_amount(total)}, of it {_amount(kept)} in checkpoints")
+    runs = "1 run" if len(listed) == 1 else f"{len(listed)} runs"
+    print(f"{runs}, {_amount(total)}, of it {_amount(kept)} in checkpoints")
 
 
 def _delete(folders: Sequence[Path], what: str, really: bool) -> None:

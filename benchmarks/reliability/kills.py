@@ -80,6 +80,7 @@ def main() -> None:
     parser.add_argument("--phases", nargs="+", choices=PHASES, default=list(PHASES))
     parser.add_argument("--write", action="store_true")
     given = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process begins with it ignored
     disks = _in_a_namespace(given)
     kinds = [kind for kind in given.only if kind != "disk" or disks]
     draw, began = random.Random(0), time.monotonic()
