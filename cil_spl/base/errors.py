@@ -5,5 +5,13 @@ class RequestError(ValueError):
     """What was asked for cannot be done as asked.
 
     The message names the key or file, its value, what is allowed and what to do. The command line
-    prints it without a traceback and exits with 2.
+    prints it without a traceback and exits with 2. What a terminal would obey and not show, out of a file or a value
+    that it cites, is written out: ``\\x1b`` and its like.
     """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__("".join(one if one.isprintable() or one == "\n" else _written(one) for one in str(message)))
+
+
+def _written(one: str) -> str:
+    return " " if one in "\t\u00a0" else one.encode("unicode_escape").decode()

@@ -58,6 +58,7 @@ def read(path: Path) -> Graph:
     except OSError as error:
         raise RequestError(f"{path}: cannot be read ({error})") from None
     try:
+        _check_heaps(content)
         with h5py.File(io.BytesIO(content), "r") as file:
             if WRITER in file.attrs and not checked:
                 raise damaged(path)
@@ -69,6 +70,32 @@ def read(path: Path) -> Graph:
     except Exception as error:  # h5py raises anything over damaged bytes; nothing but reading happens above
         words = str(error).splitlines() or [type(error).__name__]
         raise RequestError(f"{path}: not a NIR file, or damaged ({words[0]})") from None
+
+
+_HEAP, _HEAP_HEAD, _OBJECT_HEAD = b"GCOL\x01\0\0\0", 16, 16  # bytes
+
+
+def _check_heaps(content: bytes) -> None:
+    """Refuse a global heap, which holds the texts, whose objects do not follow each other: HDF5 reads it without end.
+
+    Layout: signature, size of the heap 8; of each object number 2, count 2, 0 4, size 8 and as many bytes, in eights.
+    Number 0 is the free room at the end, and its size is with its head.
+
+    Raises:
+        _Wrong: an object of no size, or one that ends beyond its heap.
+    """
+    begin = content.find(_HEAP)
+    while begin >= 0:
+        end = begin + int.from_bytes(content[begin + 8 : begin + _HEAP_HEAD], "little")
+        at = begin + _HEAP_HEAD
+        while at + _OBJECT_HEAD <= end:
+            number = int.from_bytes(content[at : at + 2], "little")
+            size = int.from_bytes(content[at + 8 : at + 16], "little")
+            needed = size if number == 0 else _OBJECT_HEAD + -(-size // 8) * 8
+            if end > len(content) or needed < _OBJECT_HEAD or at + needed > end:
+                raise _Wrong(f"not a NIR file, or damaged (its heap at byte {begin} ends in the middle of a text)")
+            at += needed
+        begin = content.find(_HEAP, begin + 1)
 
 
 class _Wrong(Exception):

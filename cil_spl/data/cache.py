@@ -27,8 +27,8 @@ import numpy as np
 from cil_spl.base import places
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, write_json
-from cil_spl.data.events import EVENT, Data, Recordings, Splits
-from cil_spl.data.samples import Samples
+from cil_spl.data.events import EVENT, Data, Recordings, Splits, check_recordings
+from cil_spl.data.samples import Samples, check_samples
 
 log = logging.getLogger(__name__)
 
@@ -303,9 +303,9 @@ def _load(entry: Path) -> dict[str, Any] | None:
             if large == "events" and arrays[large].dtype != EVENT:
                 raise _Damaged(f"its events are {arrays[large].dtype}")
             sets[name] = _set_of(arrays, facts)
-    except RequestError:
-        raise _Damaged("about.json does not fit its checksum") from None
-    except (OSError, ValueError, KeyError) as error:
+    except RequestError as error:
+        raise _Damaged(str(error)) from None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _Damaged(f"it cannot be read ({error})") from None
     return sets
 
@@ -313,8 +313,12 @@ def _load(entry: Path) -> dict[str, Any] | None:
 def _set_of(arrays: dict[str, Any], facts: Mapping[str, Any]) -> Data:
     classes = None if facts["classes"] is None else tuple(facts["classes"])
     if "scale" in facts:
-        return Samples(classes=classes, scale=tuple(facts["scale"]), shift=tuple(facts["shift"]), **arrays)
-    return Recordings(classes=classes or (), sensor_size=tuple(facts["sensor_size"]), **arrays)
+        samples = Samples(classes=classes, scale=tuple(facts["scale"]), shift=tuple(facts["shift"]), **arrays)
+        check_samples(samples, "cached samples")
+        return samples
+    recordings = Recordings(classes=classes or (), sensor_size=tuple(facts["sensor_size"]), **arrays)
+    check_recordings(recordings, "cached recordings")
+    return recordings
 
 
 def _verify(file: Path, size: int, crc: str) -> None:

@@ -7,6 +7,7 @@ gather and nothing is held twice.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -15,7 +16,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.fields import FIELDS, named
-from cil_spl.data.labels import class_numbers, count_of
+from cil_spl.data.labels import class_numbers, count_of, texts_of
 from cil_spl.data.samples import Samples
 
 EVENT = np.dtype([("x", np.int16), ("y", np.int16), ("t", np.int32), ("p", np.int8)])
@@ -179,14 +180,13 @@ def _checked_size(sensor_size: Sequence[int]) -> tuple[int, int, int]:
     """Of a sensor whose events fit ``EVENT``."""
     most = (np.iinfo(EVENT["x"]).max, np.iinfo(EVENT["y"]).max, np.iinfo(EVENT["p"]).max)
     try:
-        width, height, polarities = (int(n) for n in sensor_size)
+        width, height, polarities = (operator.index(n) for n in sensor_size)
         if all(1 <= n <= top for n, top in zip((width, height, polarities), most, strict=True)):
             return width, height, polarities
     except (TypeError, ValueError):
         pass
-    raise RequestError(
-        f"sensor_size={sensor_size}: needs (width, height, polarities), whole numbers from 1, up to {most}"
-    )
+    given = " ".join(ascii(sensor_size)[:80].split())
+    raise RequestError(f"sensor_size={given}: needs (width, height, polarities), whole numbers from 1, up to {most}")
 
 
 def _without_signs(polarity: np.ndarray) -> np.ndarray:
@@ -231,8 +231,10 @@ def from_list(
             event cannot be (see :func:`check_events`).
     """
     n = count_of(recordings, "from_list: recordings")
-    names = [f"recording {i}" for i in range(n)] if names is None else list(names)
-    origins = [""] * n if origins is None else list(origins)
+    names = [f"recording {i}" for i in range(n)] if names is None else texts_of(names, "from_list: names").tolist()
+    origins = [""] * n if origins is None else texts_of(origins, "from_list: origins").tolist()
+    classes = texts_of(classes, "from_list: classes").tolist()
+    sensor_size = _checked_size(sensor_size)
     for what, listed in (("labels", target), ("names", names), ("origins", origins)):
         if count_of(listed, f"from_list: {what}") != n:
             raise RequestError(f"from_list: {n} recordings, but {len(listed)} {what}; needs one for each recording")
@@ -261,14 +263,21 @@ def check_recordings(recordings: Recordings, what: str) -> None:
     Raises:
         RequestError: names the part, or the recording with a label that is no class.
     """
-    n = len(recordings.start)
+    n = np.size(recordings.start)
     for field in ("start", "stop", "target", "name", "origin"):
         values = getattr(recordings, field)
         if not isinstance(values, np.ndarray) or values.shape != (n,):
             found = f"shape {values.shape}" if isinstance(values, np.ndarray) else f"type {type(values).__name__}"
             raise RequestError(f"{what}: {field} is of {found}; needs an array of shape ({n},), one for each recording")
-    if recordings.events.dtype != EVENT:
-        raise RequestError(f"{what}: events are of {recordings.events.dtype}; needs {EVENT}, see from_list")
+    for field, kinds in (("start", "iu"), ("stop", "iu"), ("name", "U"), ("origin", "U")):
+        if n and getattr(recordings, field).dtype.kind not in kinds:
+            raise RequestError(f"{what}: {field} is an array of {getattr(recordings, field).dtype}; see from_list")
+    events = recordings.events
+    if not isinstance(events, np.ndarray) or events.dtype != EVENT or events.ndim != 1:
+        found = f"{events.dtype}" if isinstance(events, np.ndarray) else f"type {type(events).__name__}"
+        raise RequestError(f"{what}: events are of {found}; needs a flat array of {EVENT}, see from_list")
+    _checked_size(recordings.sensor_size)
+    texts_of(recordings.classes, f"{what}: classes")
     wrong = (recordings.start < 0) | (recordings.stop < recordings.start) | (recordings.stop > len(recordings.events))
     if wrong.any():
         i = int(np.argmax(wrong))

@@ -18,6 +18,7 @@ from cil_spl.base.memory import check_fits
 from cil_spl.data.download import fetch
 
 _BLOCK = 1 << 22  # bytes
+_MOST_BYTES = np.iinfo(np.intp).max
 _PACKED_AT_MOST = 1100  # times that deflate makes anything smaller
 
 
@@ -89,6 +90,8 @@ def _bytes_of(data: IO[bytes], file: Path, packed: int | None = None) -> np.ndar
         raise RequestError(f"{file} is not an idx file of unsigned bytes (it begins with {magic.hex() or 'nothing'})")
     shape = tuple(int(n) for n in np.frombuffer(lengths, ">u4"))
     need = math.prod(shape)
+    if not need and math.prod(n or 1 for n in shape) > _MOST_BYTES:  # no array, not even an empty one
+        raise RequestError(f"{file}: its header says an array of shape {list(shape)}; get it again")
     refused = f"of data where its header {shape} needs {need}; get it again"
     if packed is None:
         have = file.stat().st_size - 4 - 4 * axes

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,22 @@ def count_of(listed: Any, what: str) -> int:
         raise RequestError(f"{what}: of type {type(listed).__name__}; needs a list, one for each") from error
 
 
+def texts_of(values: Any, what: str) -> np.ndarray:
+    """Names of things, str ``[N]``.
+
+    Raises:
+        RequestError: they are no list of texts or numbers.
+    """
+    listed = values.tolist() if isinstance(values, np.ndarray) else values  # one without an axis is no list then
+    if isinstance(listed, (str, bytes, Mapping)) or not isinstance(listed, Iterable):
+        raise RequestError(f"{what}: of type {type(values).__name__}; needs a list of texts, one for each")
+    listed = list(listed)
+    for one in listed:
+        if not isinstance(one, (str, int, np.integer, np.str_)):
+            raise RequestError(f"{what}: {ascii(one)[:80]} is of type {type(one).__name__}; needs a list of texts")
+    return np.asarray([str(one) for one in listed], dtype=str)
+
+
 def class_numbers(target: Any, names: Sequence[Any] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
     """Labels as class numbers, int64 ``[R]``.
 
@@ -35,7 +51,7 @@ def class_numbers(target: Any, names: Sequence[Any] | np.ndarray, classes: Seque
     """
     try:
         found = np.asarray(target)
-    except ValueError:  # lists of different lengths
+    except (ValueError, TypeError, OverflowError):  # lists of different lengths, or of what is no label
         found = np.empty((len(names), 0))
     if found.ndim != 1:
         remedy = ".argmax(axis=1) makes numbers of one-hot labels" if found.ndim == 2 else "give a list of numbers"
@@ -44,7 +60,7 @@ def class_numbers(target: Any, names: Sequence[Any] | np.ndarray, classes: Seque
     if found.dtype.kind in "buif":
         numbers = found.astype(np.float64)
     elif found.dtype.kind == "O":  # some may be numbers
-        numbers = np.array([float(one) if isinstance(one, (int, float, np.number)) else -1 for one in found.tolist()])
+        numbers = np.array([_number(one) for one in found.tolist()])
     with np.errstate(invalid="ignore"):
         bad = ~((numbers >= 0) & (numbers < len(classes)) & (numbers == np.floor(numbers)))
     if bad.any():
@@ -54,6 +70,14 @@ def class_numbers(target: Any, names: Sequence[Any] | np.ndarray, classes: Seque
             f"classes {_listed(classes)}; {_remedy(found, numbers, classes)}"
         )
     return numbers.astype(np.int64)
+
+
+def _number(label: Any) -> float:
+    """What a label says as a number; -1 where it is none, or larger than any class."""
+    try:
+        return float(label) if isinstance(label, (int, float, np.integer, np.floating)) else -1.0
+    except OverflowError:
+        return -1.0
 
 
 def _listed(classes: Sequence[str], most: int = 20) -> str:

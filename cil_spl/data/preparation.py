@@ -22,6 +22,7 @@ from cil_spl.data.samples import Samples, of_channels
 
 SAMPLES_FILE = "samples.json"
 FORMAT = 1
+_MOST = 1 << 31  # of a size or a number of a pixel
 
 
 @dataclass(frozen=True)
@@ -179,7 +180,7 @@ def read(path: Path) -> tuple[Preparation, ...]:
         found = tuple(_preparation(one) for one in content["experiences"]) if checked else ()
     except RequestError:
         raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, SyntaxError) as error:
         raise damaged(path) from error
     if not found:
         raise damaged(path)
@@ -188,16 +189,31 @@ def read(path: Path) -> tuple[Preparation, ...]:
 
 def _preparation(held: Mapping[str, Any]) -> Preparation:
     """From JSON, of a folder that may come from someone else."""
+    if not isinstance(held, Mapping):
+        raise ValueError("an experience without names and values")
     given: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in held.items()}
     one = Preparation(**given)
-    if len(one.input_shape) != 3 or np.dtype(one.dtype).kind not in "buif":
+    shape = one.input_shape
+    if not _whole(shape) or len(shape) != 3 or min(shape) < 1 or np.dtype(one.dtype).kind not in "buif":
         raise ValueError("no shape or type of samples")
     for numbers in (one.unit_scale, one.unit_shift, one.scale, one.shift):
-        if len(numbers) not in (1, one.input_shape[0]) or not all(math.isfinite(v) for v in numbers):
+        sound = isinstance(numbers, tuple) and all(type(v) in (int, float) and math.isfinite(v) for v in numbers)
+        if not sound or len(numbers) not in (1, shape[0]):
             raise ValueError("no scale or shift of its channels")
-    if one.order is not None and sorted(one.order) != list(range(math.prod(one.input_shape[1:]))):
-        raise ValueError("no order of its pixels")
+    if not all(one.unit_scale):
+        raise ValueError("a scale of 0")
+    pixels = math.prod(shape[1:])
+    if one.order is not None:
+        known = _whole(one.order) and len(one.order) == pixels
+        if not known or sorted(one.order) != list(range(pixels)):
+            raise ValueError("no order of its pixels")
+    if one.outputs is not None and not (_whole(one.outputs) and all(n >= 0 for n in one.outputs)):
+        raise ValueError("no outputs")
     return one
+
+
+def _whole(values: Any) -> bool:
+    return isinstance(values, tuple) and all(type(n) is int and abs(n) < _MOST for n in values)
 
 
 def chosen(preparations: Sequence[Preparation], experience: int | None) -> Preparation:

@@ -6,6 +6,7 @@ experiences share one array.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment_images import AugmentImages, augment_images
-from cil_spl.data.labels import class_numbers, count_of
+from cil_spl.data.labels import class_numbers, count_of, texts_of
 
 _BLOCK = 4096  # samples worked on at once, to bound memory
 
@@ -129,8 +130,9 @@ def from_arrays(
             f"samples: an array of {values.dtype}, shape {list(values.shape)}; needs numbers of shape "
             "[samples, channels, height, width]"
         )
-    names = [f"sample {i}" for i in range(len(values))] if names is None else names
-    origins = [""] * len(values) if origins is None else origins
+    names = [f"sample {i}" for i in range(len(values))] if names is None else texts_of(names, "samples: names").tolist()
+    origins = [""] * len(values) if origins is None else texts_of(origins, "samples: origins").tolist()
+    classes = None if classes is None else texts_of(classes, "samples: classes").tolist()
     for what, listed in (("targets", target), ("names", names), ("origins", origins)):
         n = count_of(listed, f"samples: {what}")
         if n != len(values):
@@ -173,18 +175,45 @@ def check_samples(samples: Samples, what: str) -> None:
     Raises:
         RequestError: names the part, or the sample with a label that is no class.
     """
-    values, rows, n = samples.values, samples.rows, len(samples.target)
+    values, target = samples.values, samples.target
     if not isinstance(values, np.ndarray) or values.ndim != 4 or values.dtype.kind not in "buif":
         raise RequestError(
             f"{what}: values are no array of numbers [samples, channels, height, width]; see from_arrays"
         )
-    for field, held in (("name", samples.name), ("origin", samples.origin), ("values", rows)):
+    if not isinstance(target, np.ndarray) or not target.ndim or target.dtype.kind not in "buif":
+        raise RequestError(f"{what}: target is no array of numbers, one or more for each sample; see from_arrays")
+    rows, n = samples.rows, len(target)
+    for field, held, kinds in (("name", samples.name, "U"), ("origin", samples.origin, "U"), ("row", rows, "iu")):
+        if not isinstance(held, np.ndarray) or held.ndim != 1 or (len(held) and held.dtype.kind not in kinds):
+            raise RequestError(f"{what}: {field} is no flat array of such as from_arrays has; see there")
         if len(held) != n:
+            field = "values" if samples.row is None and field == "row" else field
             raise RequestError(f"{what}: {len(held)} of {field} for {n} targets; there must be one for each sample")
+    _check_numbers(samples, what)
     if n and not ((rows >= 0) & (rows < len(values))).all():
         raise RequestError(f"{what}: row leads beyond its {len(values)} values; see from_arrays")
     if samples.classes is not None:
+        texts_of(samples.classes, f"{what}: classes")
         class_numbers(samples.target, samples.name, samples.classes)
+
+
+def _check_numbers(samples: Samples, what: str) -> None:
+    """Scale, shift and the order of pixels."""
+    channels, pixels = samples.values.shape[1], math.prod(samples.values.shape[2:])
+    unit = samples.unit if isinstance(samples.unit, tuple) and len(samples.unit) == 2 else (samples.unit,)
+    pairs = [samples.scale, samples.shift, *(() if samples.unit is None else unit)]
+    for numbers in pairs:
+        known = isinstance(numbers, tuple) and len(numbers) in (1, channels)
+        if not known or not all(isinstance(v, (int, float)) and math.isfinite(v) for v in numbers):
+            raise RequestError(f"{what}: scale, shift or unit is no tuple of one number, or of one for each channel")
+    order = samples.order
+    if order is not None and not (
+        isinstance(order, np.ndarray)
+        and order.shape == (pixels,)
+        and order.dtype.kind in "iu"
+        and np.array_equal(np.sort(order), np.arange(pixels))
+    ):
+        raise RequestError(f"{what}: order is no array with each of the {pixels} pixels once")
 
 
 def _refuse(bad: np.ndarray, first: int, names: Sequence[str], what: str, why: str) -> None:
