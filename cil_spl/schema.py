@@ -65,7 +65,7 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
         RequestError: names the key, its value and what is allowed.
     """
     resolved = _resolve(cfg)
-    _check_finite(resolved, "")
+    _check_values(resolved, "")
     out = _top(resolved)
     out["extensions"] = named = fence.check_extensions(resolved.get("extensions"), extensions)
     nodes = {group: _node(resolved, group) for group in (*GROUPS, *CALLED)}
@@ -133,17 +133,19 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
     return {str(key): value for key, value in resolved.items()}
 
 
-def _check_finite(value: Any, key: str) -> None:
-    """Refuse a number that is infinite, none, or that 32-bit arithmetic cannot take, wherever it stands."""
+def _check_values(value: Any, key: str) -> None:
+    """Refuse a number that is infinite, none, or too large for 32 bits, and text to be resolved again, wherever it stands."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{key}={shown(value)}: needs a finite number")
+    if isinstance(value, str) and "${" in value:  # written with a backslash; read again, it would stand for another key
+        raise RequestError(f"{key}={shown(value)}: text with ${{ is not allowed; leave out the backslash, or the text")
     if isinstance(value, int | float) and abs(value) > LARGEST:
         raise RequestError(
             f"{key}={shown(value)}: needs a number between -{LARGEST:g} and {LARGEST:g}; training computes in 32 bits"
         )
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for name, inner in items:
-        _check_finite(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))
+        _check_values(inner, f"{key}[{name}]" if isinstance(value, list) else f"{key}.{name}" if key else str(name))
 
 
 def _top(resolved: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def composed(
 
     Raises:
         hydra.errors.HydraException: it cannot be composed.
-        RequestError: a file from elsewhere sets what Hydra would import or run.
+        RequestError: a file from elsewhere sets what Hydra would import or run; or Hydra stumbles over the words.
     """
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
@@ -37,7 +37,19 @@ def composed(
         search = [f"hydra.searchpath=[file://{Path(config_dir).resolve()}]"]
     GlobalHydra.instance().clear()
     with fenced(), initialize_config_module("cil_spl.conf", version_base="1.3", job_name="cilspl"):
-        return compose(config_name, overrides=[*search, *overrides], return_hydra_config=hydra_too)
+        try:
+            return compose(config_name, overrides=[*search, *overrides], return_hydra_config=hydra_too)
+        except (
+            TypeError,
+            AttributeError,
+            LookupError,
+            AssertionError,
+            RecursionError,
+            OSError,
+        ) as error:  # of Hydra's own parts
+            from cil_spl.cli.explain import explain
+
+            raise RequestError(explain(error, overrides, config_dir)) from error
 
 
 def every(overrides: Sequence[str], config_dir: str | None = None) -> list[list[str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from collections.abc import Sequence
 
@@ -30,6 +31,11 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
     request = request_behind(error)
     if request is not None:
         return str(request)
+    text = _explained(error, overrides, config_dir).replace("\n", "\\n")
+    return re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…", text)
+
+
+def _explained(error: BaseException, overrides: Sequence[str], config_dir: str | None) -> str:
     text = "\n".join(str(e) for e in _chain(error) if str(e))
     config_dir = config_dir or _option(overrides, "--config-dir", "-cd")
 
@@ -44,9 +50,19 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
         group, _, name = missing[1].rpartition("/")
         return f"{group}={name}: no such choice; {nearest(name, options)}"
 
-    if "Config group override must be a string or a list" in text:
+    if "Config group override must be a string or a list" in text or (
+        isinstance(error, TypeError | AttributeError) and _group_without_a_name(overrides) != " ".join(overrides)
+    ):
         word = _group_without_a_name(overrides)
         return f"{word}: needs the name of a choice; `cilspl ls` and `cilspl run --help` list them"
+
+    there = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
+    if there:
+        return f"{_given(there[1], overrides)}: there is a key {there[1]} already; it is set without the +"
+
+    if "Could not override ''" in text:
+        word = next((word for word in overrides if word.lstrip("+~").startswith(("=", "@"))), " ".join(overrides))
+        return f"{word}: names no key; needs KEY=VALUE"
 
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
@@ -77,6 +93,9 @@ def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
         word = next((w for w in overrides if re.match(r"[+~]*hydra\.", w)), "hydra")
         return f"{word}: Hydra cannot make it ({shown(' '.join(text.split()))})"
 
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:  # Hydra looks for a file of this name
+        return f"{max(overrides, key=len, default='')}: no such choice ({error.strerror})"
+
     full = next((e for e in _chain(error) if isinstance(e, OSError) and e.errno is not None), None)
     if full is not None:
         place = "" if full.filename is None else f"{full.filename}: "
@@ -101,7 +120,7 @@ def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:
             break
         if line and line not in kept:
             kept.append(line)
-    return "\n  ".join(kept) or type(error).__name__
+    return "; ".join(line.rstrip(".:") for line in kept) or type(error).__name__
 
 
 def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> str:
@@ -140,8 +159,13 @@ def _group_without_a_name(overrides: Sequence[str]) -> str:
 
     words = [word for word in overrides if re.split(r"[@=]", word.lstrip("+"))[0] in (*GROUPS, *CALLED, "experiment")]
     values = [OverridesParser.create().parse_override(word).value() for word in words]
-    odd = [word for word, value in zip(words, values, strict=True) if not isinstance(value, (str, list))]
+    odd = [word for word, value in zip(words, values, strict=True) if not _is_choice(value)]
     return odd[0] if odd else " ".join(overrides)
+
+
+def _is_choice(value: object) -> bool:
+    """Whether it names one choice of a group, or several."""
+    return isinstance(value, str) or (isinstance(value, list) and all(isinstance(one, str) for one in value))
 
 
 def _option(words: Sequence[str], *names: str) -> str | None:

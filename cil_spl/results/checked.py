@@ -30,6 +30,7 @@ FIELDS: dict[str, tuple[tuple[type, ...], str]] = {
     "warnings": ((list,), "a list"),
     "error": ((str, NoneType), "text or null"),
     "files": ((dict,), "names and digests"),
+    "logged": ((dict, NoneType), "a length and a digest"),
     "former_run_ids": ((list,), "a list"),
     "resumed": ((list,), "a list"),
     "refused": ((bool,), "true or false"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,30 @@ def read_metrics(folder: Path) -> list[dict[str, Any]]:
         listed = ", ".join(map(str, damaged[:_LISTED])) + (", …" if len(damaged) > _LISTED else "")
         warn_once(f"{path}: damaged lines are left out: {listed}")
     return [content for _, content, _ in found]
+
+
+def extent(folder: Path) -> dict[str, Any]:
+    """How much of ``metrics.jsonl`` there is, and its digest: lines that are lost or doubled show by no other."""
+    path = folder / METRICS_FILE
+    content = path.read_bytes() if path.exists() else b""
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def check_logged(folder: Path, info: Mapping[str, Any]) -> None:
+    """Warn where ``metrics.jsonl`` is not what a run had logged when it ended; an extension that was begun adds to it.
+
+    Args:
+        info: the run's record, with what :func:`extent` gave then, where it has that.
+    """
+    logged = info.get("logged")
+    if not logged:
+        return
+    path = folder / METRICS_FILE
+    content = path.read_bytes() if path.is_file() else b""
+    if info.get("extension") and isinstance(logged.get("bytes"), int):
+        content = content[: logged["bytes"]]
+    if len(content) != logged.get("bytes") or hashlib.sha256(content).hexdigest() != logged.get("sha256"):
+        warn_once(f"{path}: not as the run left it: lines are missing, doubled or changed; take it from a copy")
 
 
 def _check_line(line: Mapping[str, Any]) -> None:

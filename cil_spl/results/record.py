@@ -23,7 +23,7 @@ from cil_spl.base.signals import Terminated
 from cil_spl.base.version import __version__
 from cil_spl.results import resumption, store
 from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, read_info
-from cil_spl.results.metrics import METRICS_FILE, read_metrics, same_but_for_time, write_metrics
+from cil_spl.results.metrics import METRICS_FILE, extent, read_metrics, same_but_for_time, write_metrics
 from cil_spl.results.mlflow_run import MlflowRun
 from cil_spl.results.restore import copy_again, note_id
 from cil_spl.results.sweep import parent_of
@@ -112,7 +112,7 @@ class Record:
         self._config = OmegaConf.to_yaml(OmegaConf.create(dict(config)))
         if self._kept is None:
             write_text(self.folder / CONFIG_FILE, self._config)
-            self.info["files"] = {CONFIG_FILE: file_digest(self.folder / CONFIG_FILE)}
+            self.info |= {"files": {CONFIG_FILE: file_digest(self.folder / CONFIG_FILE)}, "logged": None}
         else:
             shutil.rmtree(self.place, ignore_errors=True)  # of an extension that was cut off
             self.place.mkdir()
@@ -204,7 +204,7 @@ class Record:
                 self._settle()
             files = {path.relative_to(self.folder).as_posix(): path for path in artifacts(self.folder)}
             digests = {name: file_digest(path) for name, path in files.items() if path.suffix != ".log"}  # it goes on
-            self.info.update(status=status, ended=now(), error=error, files=digests)
+            self.info.update(status=status, ended=now(), error=error, files=digests, logged=extent(self.folder))
             self._write()
         except OSError as failure:
             return failure

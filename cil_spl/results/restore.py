@@ -11,7 +11,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import warn_once, write_json
 from cil_spl.results import runs, store
 from cil_spl.results.folder import RUN_FILE, artifacts
-from cil_spl.results.metrics import METRICS_FILE, read_metrics
+from cil_spl.results.metrics import METRICS_FILE, check_logged, read_metrics
 from cil_spl.results.mlflow_run import MlflowRun, ids_of
 from cil_spl.results.sweep import parent_in
 from cil_spl.results.values import millis
@@ -114,6 +114,8 @@ def copy_again(
         copy = known
         copy.take_up(info)
         copy.tags({**info["tags"], **({} if parent is None else {"mlflow.parentRunId": parent})})
+    if not (folder / METRICS_FILE).is_symlink():
+        check_logged(folder, info)
     for line in read_metrics(folder) if not (folder / METRICS_FILE).is_symlink() else ():
         step, when = line.pop("step"), line.pop("time", info["started"])
         copy.metrics(line, step, millis(when))

@@ -16,7 +16,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, unchecked, warn_once
 from cil_spl.results.checked import load_config
 from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, may_differ, read_info
-from cil_spl.results.metrics import METRICS_FILE, read_metrics
+from cil_spl.results.metrics import METRICS_FILE, check_logged, read_metrics
 from cil_spl.results.store import first_line, redact, sqlite_path, store_uri, stored_runs
 from cil_spl.results.values import flatten, millis
 
@@ -159,6 +159,7 @@ class Run:
 
     def metrics(self) -> list[dict[str, Any]]:
         """One dict an epoch: ``step`` and its metrics."""
+        check_logged(self.folder, self.info)
         return read_metrics(self.folder)
 
 

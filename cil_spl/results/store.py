@@ -189,8 +189,8 @@ def trouble(uri: str) -> Iterator[None]:
         raise
     except Exception as error:
         raise RequestError(
-            f"tracking.uri={redact(uri)}: the tracking store cannot be used: {first_line(error)}\n"
-            "  check MLFLOW_TRACKING_URI and tracking.uri; tracking.enabled=false runs without a store"
+            f"tracking.uri={redact(uri)}: the tracking store cannot be used: {first_line(error)}; "
+            "check MLFLOW_TRACKING_URI and tracking.uri; tracking.enabled=false runs without a store"
         ) from error
 
 

@@ -160,7 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
             raise ValueError("run_id and uri are no texts")
     except RequestError:
         raise
-    except (ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError) as error:
         raise RequestError(f"{path}: not the record of a sweep ({error}); take it from a copy, or delete it") from error
     if not checked:
         without_checksum(path, version, first=1)

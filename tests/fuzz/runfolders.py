@@ -11,6 +11,7 @@ from typing import Any
 from cil_spl.base.files import DIGEST, file_digest, json_line, read_checked, write_json
 from cil_spl.results import runs, same, scores, sweep, table
 from cil_spl.results.folder import RUN_FILE, may_differ
+from cil_spl.results.metrics import extent, write_metrics
 from cil_spl.results.values import flatten
 from tests.fuzz import damage, tinyrun
 from tests.fuzz.kinds import Damage, Files, Kind
@@ -109,8 +110,6 @@ def _metric_lines(rng: random.Random, path: Path) -> str:
 
 def _many_epochs(folder: Path) -> list[Path]:
     """A run's folder, with the lines of more epochs."""
-    from cil_spl.results.metrics import write_metrics
-
     (path,) = _of_run("metrics.jsonl")(folder)
     (first,) = runs.read(path.parent).metrics()
     write_metrics(
@@ -124,11 +123,7 @@ def _many_epochs(folder: Path) -> list[Path]:
 def _logged(folder: Path) -> None:
     """What a run's record says of its metrics, where these are others than the run's."""
     info, _ = read_checked(folder / RUN_FILE)
-    from cil_spl.results import metrics
-
-    if "logged" in info:
-        info["logged"] = metrics.extent(folder)
-    write_json(folder / RUN_FILE, info)
+    write_json(folder / RUN_FILE, info | {"logged": extent(folder)})
 
 
 def _sweep(folder: Path) -> list[Path]:

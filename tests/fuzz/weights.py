@@ -99,7 +99,7 @@ def _checkpoints(folder: Path) -> list[Path]:
 def _kept() -> dict[str, Any]:
     """What a method keeps of such a run: a network, and how far its updates are."""
     if not _keep:
-        net = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, bias=False))
+        net = torch.nn.Sequential(torch.nn.Conv2d(2, 2, 3, bias=False), torch.nn.Linear(32, 2, bias=False))
         _keep["update"] = Update(net.parameters(), Trainer(), lr=0.01, total_steps=4)
     return _keep
 
