@@ -27,7 +27,6 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT))
 sys.path.insert(0, str(ROOT / "tests" / "guard"))
-README = ROOT / "benchmarks" / "reliability" / "README.md"
 MOST_BYTES, DEAD_AFTER_S = 2 * 10**9, 60
 
 
@@ -35,7 +34,7 @@ def main() -> int:
     given = _parser().parse_args()
     if given.worker:
         return _work(given)
-    from tests.fuzz import driver
+    from tests.fuzz import driver, figures
 
     if given.case is not None:
         return _again(given)
@@ -50,7 +49,7 @@ def main() -> int:
     for family in families:
         share = driver.FAMILIES[family][2] / whole
         found = _worker(family, given, share)
-        rows.append(_row(family, found))
+        rows.append(figures.row_of(family, found))
         failed |= bool(found["failures"]) or found["peak"] > MOST_BYTES
         print("  ".join(f"{key} {value}" for key, value in rows[-1].items()), flush=True)
         for one, times in _alike(found["failures"]):
@@ -61,7 +60,7 @@ def main() -> int:
         f"{sum(row['cases'] for row in rows)} cases in {seconds:.0f} s; {'failures above' if failed else 'no failure'}"
     )
     if given.write:
-        _write(rows, seconds, given)
+        figures.write(rows, seconds, " ".join(sys.argv[1:]))
     return int(failed)
 
 
@@ -135,7 +134,7 @@ def _work(given: argparse.Namespace) -> int:
         at.write_text(f"{kind}\t{number}")
         faulthandler.dump_traceback_later(DEAD_AFTER_S, exit=True)
 
-    chosen = [one for one in driver.kinds_of(given.worker)]
+    chosen = driver.kinds_of(given.worker)
     if given.only and given.only != given.worker:
         names = [kind.name for family, kind, _ in driver.find(given.only) if family == given.worker]
         chosen = [one for one in chosen if one[0].name in names]
@@ -174,50 +173,6 @@ def _again(given: argparse.Namespace) -> int:
         one = attempt(driver.place(chosen[0][1], Path(place) / "files"), given.case, given.seed)
     print(f"{one.what}\n{one.result} after {one.seconds:.2f} s\n{one.said}")
     return int(one.result in FAILURES)
-
-
-def _row(family: str, found: dict[str, Any]) -> dict[str, Any]:
-    counts, failures = found["counts"], [one["result"] for one in found["failures"]]
-    taken = sum(counts.get(name, 0) for name in ("accepted", "unchanged", "warned"))
-    return {
-        "family": family,
-        "cases": sum(counts.values()),
-        "refused": counts.get("refused", 0),
-        "accepted": taken,
-        "damage accepted": failures.count("damage accepted"),
-        "tracebacks": failures.count("traceback") + failures.count("crash") + failures.count("no message"),
-        "hangs": failures.count("hang"),
-        "slowest": f"{found['slowest']:.2f} s",
-        "memory": f"{found['peak'] / 1e6:.0f} MB",
-    }
-
-
-def _write(rows: list[dict[str, Any]], seconds: float, given: argparse.Namespace) -> None:
-    """The section of the figures, in the place of the one that is there."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    import machine
-    import markdown
-
-    about, cases = machine.about(), sum(row["cases"] for row in rows)
-    words = " ".join(sys.argv[1:])
-    text = (
-        f"## Fuzz\n\nMalformed input of every kind to every reader and to the command line: {cases:,} cases in {seconds / 60:.0f} minutes, by\n\n"
-        f'    make fuzz ARGS="{words}"\n\n'
-        f"on {about['date']}, commit {about['commit']} ({about['machine']}, load {about['load']}).\n\n"
-        "\"Accepted\" is what was read: input that is still sound, input of a user's own that no checksum guards, and, of files that\n"
-        "cilspl writes, those whose content is the same or which are read with a warning. \"Damage accepted\" is damage to a file of\n"
-        "ours that was read as another content without a word. \"Tracebacks\" are anything but a message and exit code 2.\n\n"
-        + markdown.table("family", [{key: value for key, value in row.items()} for row in rows]) + "\n"
-    )  # fmt: skip
-    README.parent.mkdir(exist_ok=True)
-    held = README.read_text(encoding="utf-8") if README.exists() else "# Reliability\n"
-    found = re.search(r"^## Fuzz\n.*?(?=^## |\Z)", held, re.DOTALL | re.MULTILINE)
-    held = (
-        held[: found.start()] + text + ("\n" if held[found.end() :] else "") + held[found.end() :]
-        if found
-        else f"{held.rstrip()}\n\n{text}"
-    )
-    README.write_text(held, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from cil_spl.base.files import write_json
 from cil_spl.data import cache
 from cil_spl.data.events import Splits, from_list
 from cil_spl.data.samples import from_arrays

@@ -56,8 +56,11 @@ def _chip_header(rng: random.Random, path: Path) -> str:
         arrays["header"] = np.array(json.dumps(header))
     else:
         name = rng.choice(list(arrays))
-        choices = (*damage.ARRAYS, lambda: np.zeros((4, 2, 3, 3), "i1"), lambda: np.ones((4, 2, 3, 3), "i2"), lambda: np.ones((1, 1, 1, 1), "i1"),
-                   lambda: np.ones((4, 2, 3, 3), "f4"), lambda: np.array("[" * 5000), lambda: np.array("9" * 5000))  # fmt: skip
+        choices = (
+            *damage.ARRAYS, lambda: np.zeros((4, 2, 3, 3), "i1"), lambda: np.ones((4, 2, 3, 3), "i2"),
+            lambda: np.ones((1, 1, 1, 1), "i1"), lambda: np.ones((4, 2, 3, 3), "f4"), lambda: np.array("[" * 5000),
+            lambda: np.array("9" * 5000),
+        )  # fmt: skip
         arrays[name] = rng.choice(choices)()
         told = f"{name}: {arrays[name].dtype} {arrays[name].shape}"
     seals = rng.random() < 0.7
@@ -106,8 +109,10 @@ def _nodes(rng: np.random.Generator, version: str) -> Mapping[str, Node]:
 
     two = np.array([2, 2])
     weight = rng.normal(0, 0.5, (4, 2, 3, 3)).astype("f4")
-    conv = {"weight": weight, "bias": np.zeros(4, "f4"), "stride": np.array([1, 1]), "padding": "same", "dilation": np.array([1, 1]),
-            "groups": np.array(1), "input_shape": np.array([8, 8])}  # fmt: skip
+    conv = {
+        "weight": weight, "bias": np.zeros(4, "f4"), "stride": np.array([1, 1]), "padding": "same",
+        "dilation": np.array([1, 1]), "groups": np.array(1), "input_shape": np.array([8, 8]),
+    }  # fmt: skip
     flat = {"start_dim": np.array(0), "end_dim": np.array(-1), "input_type": np.array([4, 4, 4])}
     return {
         "input": Node("Input", {"shape": np.array([2, 8, 8])}),
@@ -131,10 +136,14 @@ def _odd_value(rng: random.Random) -> Any:
     number = rng.choice((0, -1, 1, 1.5, np.nan, np.inf, -np.inf, 1e39, 1e-45, 1e-38, 1e30, -0.5, 2, 10**9, 2**62, 4096))
     if rng.random() < 0.6:
         return np.full(rng.choice(shapes), number)
-    return rng.choice(
-        ("x", "None", "", b"\xff", "IF", "LIF", "NIRGraph", "Output", "Input", "Affine", "same", "valid", np.array([True]), np.array([1j]),
-         np.zeros(2, [("a", "i4")]), np.array([2**24] * 3), np.array([2, 4096, 4096]), "1.0.5", "2", "1.0.x", "9" * 5000)
-    )  # fmt: skip
+    return rng.choice(NODE_VALUES)
+
+
+NODE_VALUES: tuple[Any, ...] = (
+    "x", "None", "", b"\xff", "IF", "LIF", "NIRGraph", "Output", "Input", "Affine", "same", "valid", "1.0.5", "2",
+    "1.0.x", "9" * 5000, np.array([True]), np.array([1j]), np.zeros(2, [("a", "i4")]), np.array([2**24] * 3),
+    np.array([2, 4096, 4096]),
+)  # fmt: skip
 
 
 def _hdf5(rng: random.Random, path: Path) -> str:
@@ -154,7 +163,7 @@ def _hdf5(rng: random.Random, path: Path) -> str:
             told.append(f"{name} {how}")
             try:
                 _change(rng, file, name, how)
-            except (KeyError, ValueError, TypeError, RuntimeError, OSError) as error:
+            except (LookupError, ValueError, TypeError, RuntimeError, OSError) as error:
                 told[-1] += f" ({error!r:.40})"
     return ", ".join(told)
 
@@ -213,33 +222,38 @@ def _counts(folder: Path) -> list[Path]:
     return [folder / "counts.npz"]
 
 
+NAMES: tuple[Any, ...] = (
+    ["a", "a"], ["../a", "b"], ["/a", "b"], ["", "b"], ["a\n", "b"], ["a" * 300, "b"], [1, 2], [b"a", b"b"], "a", ["a"],
+)  # fmt: skip
+COUNTS = (
+    -np.ones((2, 1, 1, 1)), np.full((2, 1, 1, 1), 2**62), np.zeros((2, 4, 8, 8), int), np.ones((2, 4)),
+    np.ones((2, 0, 8, 8), int), np.ones((2, 4, 8, 8), bool), np.full((2, 4, 8, 8), 2**64 - 1, np.uint64),
+    np.ones((2, 4, 8, 8), int),
+)  # fmt: skip
+
+
 def _other_counts(rng: random.Random, path: Path) -> str:
-    names: Any = rng.choice(
-        (
-            ["a", "a"],
-            ["../a", "b"],
-            ["/a", "b"],
-            ["", "b"],
-            ["a\n", "b"],
-            ["a" * 300, "b"],
-            [1, 2],
-            [b"a", b"b"],
-            "a",
-            ["a"],
-        )
-    )
-    counts = rng.choice((-np.ones((2, 1, 1, 1)), np.full((2, 1, 1, 1), 2**62), np.zeros((2, 4, 8, 8), int), np.ones((2, 4)), np.ones((2, 0, 8, 8), int),
-                         np.ones((2, 4, 8, 8), bool), np.ones((2, 4, 8, 8), np.uint64) * (2**64 - 1), np.ones((2, 4, 8, 8), int)))  # fmt: skip
+    names, counts = rng.choice(NAMES), rng.choice(COUNTS)
     np.savez(path, recording=np.array(names), counts=counts)
     return f"recording={names!r:.60}, counts {counts.dtype} {counts.shape}"
 
 
 NIR_DAMAGE: tuple[Damage, ...] = (*damage.ANY, _hdf5, _hdf5)
+CHIP_DAMAGE: tuple[Damage, ...] = (*damage.ANY, damage.members)
+
+
+def _read_chip(folder: Path) -> Any:
+    return _used(interchange.load(folder / "chip.npz"))
+
+
+def _read_counts(folder: Path) -> Any:
+    return silicon.read_counts(folder / "counts.npz")
+
+
 KINDS: list[tuple[Kind, int]] = [
-    (Files("chip network", _chip, lambda folder: _used(interchange.load(folder / "chip.npz")), (*damage.ANY, damage.members),
-           (_chip_header,), ours=True), 4),
+    (Files("chip network", _chip, _read_chip, CHIP_DAMAGE, (_chip_header,), ours=True), 4),
     (Files("nir of ours", _ours("subtract"), _read_nir, NIR_DAMAGE, ours=True), 2),
     (Files("nir of ours that resets", _ours("zero"), _read_nir, NIR_DAMAGE, ours=True), 1),
     (Files("nir", _foreign, _read_nir, damage.BYTES, (_hdf5,)), 4),
-    (Files("counts", _counts, lambda folder: silicon.read_counts(folder / "counts.npz"), damage.ANY, (damage.members, _other_counts)), 2),
-]  # fmt: skip
+    (Files("counts", _counts, _read_counts, damage.ANY, (damage.members, _other_counts)), 2),
+]

@@ -23,15 +23,17 @@ NAN, INF = float("nan"), float("inf")
 # Values that no reader should take on trust, as Python has them.
 ODD: tuple[Any, ...] = (
     None, True, False, -1, 0, 1, 2, 7, 2**31, 2**32, 2**53, 2**63, 2**64, 10**30, -(10**9), 1.5, -0.5, NAN, INF, -INF,
-    1e38, 1e308, 1e-320, "", " ", "x", "1", "nan", "None", "null", "true", "ü\u202e💥", "../..", "/", "a\nb", "a\x00b", "\x1b[31m", "${oc.env:HOME}",
-    "x" * 5000, [], [1], [1, 2], [0, 0], [1, 1, 1], [-1, 1], [[1]], [None], ["x"], [1e9, 1], [NAN], [10**9, 10**9], [2**40] * 3,
-    [4096, 4096], {}, {"a": 1}, {"": None}, {"format": 1}, [[[[[[[[1]]]]]]]], "2026-01-01", [0] * 2000,
+    1e38, 1e308, 1e-320, "", " ", "x", "1", "nan", "None", "null", "true", "ü\u202e💥", "../..", "/", "a\nb", "a\x00b",
+    "\x1b[31m", "${oc.env:HOME}", "x" * 5000, [], [1], [1, 2], [0, 0], [1, 1, 1], [-1, 1], [[1]], [None], ["x"],
+    [1e9, 1], [NAN], [10**9, 10**9], [2**40] * 3, [4096, 4096], {}, {"a": 1}, {"": None}, {"format": 1},
+    [[[[[[[[1]]]]]]]], "2026-01-01", [0] * 2000,
 )  # fmt: skip
 # The same for lines of text.
 ODD_TEXT = (
-    "", "0", "-1", "1", "nan", "inf", "-inf", "1e38", "1e400", "99999999999999999999", "1.5", "0x10", "1_000", "x", "None",
-    "null", "true", "ü", "\ufeff", "\x00", "\x1b[2J", "#", '"', "'", ",", ";", "\t", "\r", "x,y,t,p", "# y,x,t,p", "p", "1,1,1,1,1",
-    "x" * 3000, "١٢", "1e5", " 1 ", "${seed}", "[1", "{a: 1}", "*a", "&a [*a]", "!!python/object:os.system x", "- 1", "? 1", "%", "|",
+    "", "0", "-1", "1", "nan", "inf", "-inf", "1e38", "1e400", "99999999999999999999", "1.5", "0x10", "1_000", "x",
+    "None", "null", "true", "ü", "\ufeff", "\x00", "\x1b[2J", "#", '"', "'", ",", ";", "\t", "\r", "x,y,t,p",
+    "# y,x,t,p", "p", "1,1,1,1,1", "x" * 3000, "١٢", "1e5", " 1 ", "${seed}", "[1", "{a: 1}", "*a", "&a [*a]",
+    "!!python/object:os.system x", "- 1", "? 1", "%", "|",
 )  # fmt: skip
 
 
@@ -234,21 +236,34 @@ def nested_json(rng: random.Random, path: Path) -> str:
     return f"{content[:20]}…"
 
 
+JSON: tuple[Damage, ...] = (*(json_values(sealed_json),) * 2, json_values(plain_json), nested_json)
+
+
 # Arrays
 
 
 HEADERS = (
-    "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }", "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }",
-    "{'descr': '<f8', 'fortran_order': True, 'shape': (), }", "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 10000000000), }", "{'descr': '<M8[us]', 'fortran_order': False, 'shape': (2,), }",
-    "{'descr': '|S0', 'fortran_order': False, 'shape': (99999999999,), }", "{'descr': '<U100', 'fortran_order': False, 'shape': (1,), }",
-    "{'descr': [('x', '<i2'), ('x', '<i2')], 'fortran_order': False, 'shape': (2,), }", "{'descr': [], 'fortran_order': False, 'shape': (2,), }",
-    "{'descr': '<c16', 'fortran_order': False, 'shape': (2,), }", "{'descr': '|V8', 'fortran_order': False, 'shape': (2,), }",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (1.5,), }", "{'descr': '<f8', 'fortran_order': False, 'shape': ('a',), }",
-    "{'descr': '<f8', 'fortran_order': None, 'shape': (2,)", "{'descr': ('<i2', (3000000000,)), 'fortran_order': False, 'shape': (1,), }",
-    "{'descr': [('x', '|O')], 'fortran_order': False, 'shape': (1,), }", "{'descr': '<f2', 'fortran_order': False, 'shape': (1,)*40, }",
-    "__import__('os')", "((((((", "{" * 3000, "{'descr': '<f8', 'fortran_order': False, 'shape': " + "(" * 500 + ")" * 500 + "}", "",
-    "{'descr': '<f8', 'fortran_order': False, 'shape': (18446744073709551616,), }", "{'shape': (1,)}", "{'descr': 'spam', 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '<i8', 'fortran_order': False, 'shape': (1000000000000,), }",
+    "{'descr': '|O', 'fortran_order': False, 'shape': (3,), }",
+    "{'descr': '<f8', 'fortran_order': True, 'shape': (), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (-1,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (0, 10000000000), }",
+    "{'descr': '<M8[us]', 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': '|S0', 'fortran_order': False, 'shape': (99999999999,), }",
+    "{'descr': '<U100', 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': [('x', '<i2'), ('x', '<i2')], 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': [], 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': '<c16', 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': '|V8', 'fortran_order': False, 'shape': (2,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (1.5,), }",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': ('a',), }",
+    "{'descr': '<f8', 'fortran_order': None, 'shape': (2,)",
+    "{'descr': ('<i2', (3000000000,)), 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': [('x', '|O')], 'fortran_order': False, 'shape': (1,), }",
+    "{'descr': '<f2', 'fortran_order': False, 'shape': (1,)*40, }", "__import__('os')", "((((((", "{" * 3000,
+    "{'descr': '<f8', 'fortran_order': False, 'shape': " + "(" * 500 + ")" * 500 + "}", "",
+    "{'descr': '<f8', 'fortran_order': False, 'shape': (18446744073709551616,), }", "{'shape': (1,)}",
+    "{'descr': 'spam', 'fortran_order': False, 'shape': (1,), }",
 )  # fmt: skip
 
 
@@ -268,13 +283,16 @@ def _with_header(rng: random.Random, content: bytes) -> tuple[bytes, str]:
 
 
 ARRAYS: tuple[Callable[[], np.ndarray], ...] = (
-    lambda: np.zeros(0), lambda: np.array(3), lambda: np.array("x"), lambda: np.array([b"ab"]), lambda: np.array([1 + 2j]),
-    lambda: np.full((3, 4), np.nan), lambda: np.array([np.inf]), lambda: np.zeros((0, 5)), lambda: np.ones((1,) * 20),
-    lambda: np.array(["2020-01-01"], "M8[s]"), lambda: np.array([True, False]), lambda: np.array([2**63], np.uint64),
-    lambda: np.array([-(2**63)]), lambda: np.zeros(3, [("x", "i4"), ("y", "i4"), ("t", "f8"), ("p", "?")]),
+    lambda: np.zeros(0), lambda: np.array(3), lambda: np.array("x"), lambda: np.array([b"ab"]),
+    lambda: np.array([1 + 2j]), lambda: np.full((3, 4), np.nan), lambda: np.array([np.inf]), lambda: np.zeros((0, 5)),
+    lambda: np.ones((1,) * 20), lambda: np.array(["2020-01-01"], "M8[s]"), lambda: np.array([True, False]),
+    lambda: np.array([2**63], np.uint64), lambda: np.array([-(2**63)]),
+    lambda: np.zeros(3, [("x", "i4"), ("y", "i4"), ("t", "f8"), ("p", "?")]),
     lambda: np.zeros(2, [("x", "i4", (2,)), ("y", "i4"), ("t", "i8"), ("p", "i1")]), lambda: np.zeros(4, "f2"),
-    lambda: np.zeros(4, ">i4"), lambda: np.zeros(2, [("timestamp", "i8"), ("x", "i2"), ("y", "i2"), ("polarity", "i1"), ("t", "i8")]),
-    lambda: np.zeros((2, 2), "S3"), lambda: np.full(3, 1e300), lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4)), lambda: np.longdouble([1]),
+    lambda: np.zeros(4, ">i4"),
+    lambda: np.zeros(2, [("timestamp", "i8"), ("x", "i2"), ("y", "i2"), ("polarity", "i1"), ("t", "i8")]),
+    lambda: np.zeros((2, 2), "S3"), lambda: np.full(3, 1e300),
+    lambda: np.asfortranarray(np.arange(12.0).reshape(3, 4)), lambda: np.longdouble([1]),
 )  # fmt: skip
 
 

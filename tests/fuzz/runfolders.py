@@ -16,13 +16,6 @@ from cil_spl.results.values import flatten
 from tests.fuzz import damage, tinyrun
 from tests.fuzz.kinds import Damage, Files, Kind
 
-JSON = (
-    damage.json_values(damage.sealed_json),
-    damage.json_values(damage.sealed_json),
-    damage.json_values(damage.plain_json),
-    damage.nested_json,
-)
-
 
 def _of_run(*names: str) -> Callable[[Path], list[Path]]:
     """A run's folder, of whose files some are damaged."""
@@ -137,8 +130,7 @@ def _sweep(folder: Path) -> list[Path]:
 def _read_sweep(folder: Path) -> Any:
     """As going on with it, and as one of its runs finds its parent."""
     sweep.parent_of(folder / "0", "sqlite:///x")
-    found = dict(sweep.Sweep.open({"enabled": False}, folder, []).info)
-    return found
+    return dict(sweep.Sweep.open({"enabled": False}, folder, []).info)
 
 
 def _rows(folder: Path) -> list[Path]:
@@ -165,7 +157,7 @@ def _run_file(name: str, read: Callable[[Path], Any], edits: Sequence[Damage], w
 
 
 KINDS: list[tuple[Kind, int]] = [
-    (Files("run.json", _of_run(RUN_FILE), _record, damage.ANY, JSON, ours=True), 5),
+    (Files("run.json", _of_run(RUN_FILE), _record, damage.ANY, damage.JSON, ours=True), 5),
     _run_file("config.yaml", _config, (damage.lines,), 3),
     (
         Files(
@@ -180,6 +172,6 @@ KINDS: list[tuple[Kind, int]] = [
     ),
     _run_file("scores.csv", _scores, (damage.lines,), 1),
     _run_file("confusion.csv", _classes, (damage.lines,), 1),
-    (Files("sweep.json", _sweep, _read_sweep, damage.ANY, JSON, ours=True), 2),
-    (Files("rows.json", _rows, _read_rows, damage.ANY, JSON, ours=True), 2),
+    (Files("sweep.json", _sweep, _read_sweep, damage.ANY, damage.JSON, ours=True), 2),
+    (Files("rows.json", _rows, _read_rows, damage.ANY, damage.JSON, ours=True), 2),
 ]
