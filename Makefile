@@ -10,7 +10,7 @@ STORE := $(if $(MLFLOW_TRACKING_URI),$(MLFLOW_TRACKING_URI),sqlite:///$(CURDIR)/
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help run table ui test test-all lint format mutants bench bench-training bench-start table1 clean distclean
+.PHONY: help run table ui test test-all lint format mutants fuzz bench bench-training bench-start table1 clean distclean
 
 help: ## what there is
 	@sed -n 's/^\([a-z0-9-]*\):[^#]*## /  make \1\t/p' Makefile | expand -t 20
@@ -41,6 +41,9 @@ format: $(INSTALLED) ## format, and repair what can be repaired
 
 mutants: $(INSTALLED) ## seeded defects: each must turn a test red
 	$(BIN)/python tests/mutants.py $(ARGS)
+
+fuzz: $(INSTALLED) ## malformed input to every reader; ARGS="--minutes 10 --seed 1 --only nir"
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 bench: $(INSTALLED) ## speed against other simulators
 	$(BIN)/python benchmarks/chip/bench.py $(ARGS)

@@ -32,7 +32,7 @@ def explain(error: BaseException, overrides: Sequence[str], config_dir: str | No
     if request is not None:
         return str(request)
     text = _explained(error, overrides, config_dir).replace("\n", "\\n")
-    return re.sub(r"\S{300,}", lambda word: f"{word[0][:60]}…", text)
+    return re.sub(r"[^\s:;,]{300,}", lambda word: f"{word[0][:60]}…", text)
 
 
 def _explained(error: BaseException, overrides: Sequence[str], config_dir: str | None) -> str:
@@ -50,19 +50,18 @@ def _explained(error: BaseException, overrides: Sequence[str], config_dir: str |
         group, _, name = missing[1].rpartition("/")
         return f"{group}={name}: no such choice; {nearest(name, options)}"
 
-    if "Config group override must be a string or a list" in text or (
-        isinstance(error, TypeError | AttributeError) and _group_without_a_name(overrides) != " ".join(overrides)
-    ):
-        word = _group_without_a_name(overrides)
-        return f"{word}: needs the name of a choice; `cilspl ls` and `cilspl run --help` list them"
+    keyless = next((word for word in overrides if re.match(r"[+~]*[=@]", word)), None)
+    if keyless is not None:
+        return f"{keyless}: names no key; needs KEY=VALUE"
+
+    if "Config group override must be a string or a list" in text or isinstance(error, TypeError):
+        unnamed = _group_without_a_name(overrides) or (None if isinstance(error, TypeError) else " ".join(overrides))
+        if unnamed is not None:
+            return f"{unnamed}: needs the name of a choice; `cilspl ls` and `cilspl run --help` list them"
 
     there = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if there:
         return f"{_given(there[1], overrides)}: there is a key {there[1]} already; it is set without the +"
-
-    if "Could not override ''" in text:
-        word = next((word for word in overrides if word.lstrip("+~").startswith(("=", "@"))), " ".join(overrides))
-        return f"{word}: names no key; needs KEY=VALUE"
 
     unknown = re.search(r"Could not override '([^']+)'", text)
     if unknown:
@@ -151,7 +150,7 @@ def _choices(overrides: Sequence[str]) -> list[str]:
     return [word for word in overrides if re.fullmatch(r"[\w@/]+=[\w/-]+", word)]
 
 
-def _group_without_a_name(overrides: Sequence[str]) -> str:
+def _group_without_a_name(overrides: Sequence[str]) -> str | None:
     """The word that gives a group something else than a name, such as a number."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
@@ -160,7 +159,7 @@ def _group_without_a_name(overrides: Sequence[str]) -> str:
     words = [word for word in overrides if re.split(r"[@=]", word.lstrip("+"))[0] in (*GROUPS, *CALLED, "experiment")]
     values = [OverridesParser.create().parse_override(word).value() for word in words]
     odd = [word for word, value in zip(words, values, strict=True) if not _is_choice(value)]
-    return odd[0] if odd else " ".join(overrides)
+    return odd[0] if odd else None
 
 
 def _is_choice(value: object) -> bool:

@@ -486,3 +486,32 @@ def test_small_inputs_that_failed(name: str, right: Any, shared: Path) -> None:
         return
     layer = nirfile.read(path).layers[0]
     assert (layer.threshold, layer.min_v_mem, layer.v_init, layer.reset) == right
+
+
+def heap_object(number: int, size: int) -> bytes:
+    """The head of an object in a heap of texts."""
+    return number.to_bytes(2, "little") + bytes([1, 0, 0, 0, 0, 0]) + size.to_bytes(8, "little")
+
+
+@pytest.mark.parametrize(
+    ("objects", "sound"),
+    [
+        (heap_object(1, 5) + b"texts" + bytes(3) + heap_object(0, 24) + bytes(8), True),
+        (heap_object(1, 32) + bytes(32), True),
+        (heap_object(0, 48) + bytes(32), True),
+        (heap_object(0, 0) + bytes(32), False),  # leads to itself
+        (heap_object(0, 8) + bytes(32), False),
+        (heap_object(1, 8) + bytes(32), False),  # after it, room of no size
+        (heap_object(1, 33) + bytes(32), False),
+        (heap_object(1, 2**64 - 16) + bytes(32), False),  # back to itself in 64 bits
+        (heap_object(0, 2**64 - 16) + bytes(32), False),
+    ],
+)
+def test_a_heap_that_hdf5_would_read_without_end_is_named(objects, sound):
+    """Alone: HDF5 itself does not come back from some of them, and no signal ends it."""
+    content = b"12345" + b"GCOL" + bytes([1, 0, 0, 0]) + (16 + 48).to_bytes(8, "little") + objects
+    if sound:
+        nirgraph._check_heaps(content)
+    else:
+        with pytest.raises(nirgraph._Wrong, match=r"its heap at byte 5 ends in the middle of a text"):
+            nirgraph._check_heaps(content)

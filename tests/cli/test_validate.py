@@ -35,6 +35,11 @@ def no_data(monkeypatch):
         (["start_from=."], "start_from=.: .: no run in this folder"),
         (["start_from=other.pt"], "start_from=other.pt: weights: conv1.weight should have shape (8, 2, 3, 3)"),
         (["start_from=odd.pt"], "start_from=odd.pt: odd.pt holds no weights; name a run, or its weights.pt"),
+        (["tracking=[1]"], "tracking=[1]: needs the name of a choice; `cilspl ls` and"),
+        (["+method.count_scale=2"], "+method.count_scale=2: there is a key method.count_scale already; it is set"),
+        (["=5"], "=5: names no key; needs KEY=VALUE"),
+        ([f"model={'x' * 9999}"], f"model={'x' * 54}…: no such choice (File name too long)"),
+        (["dataset.root=\\${seed}", "dataset=nmnist"], "dataset.root=${seed}: text with ${ is not allowed"),
         (["~seed"], "~seed: the run's folder is named by it, or another value is; it cannot be left out"),
         (["name=../../x"], "name=../../x: needs text without / and \\, such as my-run, or null"),
         (["dataset.n_classes=11"], "dataset.n_classes=11: event_digits has 10 classes"),
@@ -69,7 +74,7 @@ def no_data(monkeypatch):
         (["+hydra.callbacks.x._target_=os.nope"], "+hydra.callbacks.x._target_=os.nope: Hydra cannot make it (Error"),
         (["+hydra.callbacks.x=5"], "+hydra.callbacks.x=5: Hydra cannot make it (Cannot instantiate config of type int"),
     ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+    ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else "",
 )
 def test_refused_alike(cilspl, here, monkeypatch, words, message):
     monkeypatch.setattr(board, "samna_is_real", lambda: False)

@@ -8,6 +8,7 @@ import shutil
 import pytest
 
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import json_line
 from cil_spl.results import runs
 from cil_spl.results.record import open_record
 
@@ -158,3 +159,37 @@ def test_a_run_elsewhere_is_found_through_the_store(here, monkeypatch):
     shutil.rmtree(here / "elsewhere")
     with pytest.raises(RequestError, match="is gone; name the folder"):
         runs.find(run_id[:8])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda held: held[1:], lambda held: held[:2], lambda held: [], lambda held: held + held, lambda held: held[::-1]],
+    ids=["the first", "the last", "all", "twice", "backwards"],
+)
+def test_lost_and_doubled_lines_of_metrics_are_noticed(here, caplog, damage):
+    """Each line has a checksum, and none of them says how many there should be."""
+    with open_record(CONFIG, here / "run") as record:
+        for step in (1, 2, 3):
+            record.log({"val/accuracy": step / 4}, step)
+    run = runs.read(here / "run")
+    assert [line["step"] for line in run.metrics()] == [1, 2, 3]
+    assert not caplog.records
+    path = here / "run" / "metrics.jsonl"
+    held = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(damage(held)))
+    assert len(run.metrics()) == len(damage(held))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"{path}: not as the run left it: lines are missing, doubled or changed; take it from a copy"
+    ]
+
+
+def test_what_an_extension_has_logged_is_no_damage(here, caplog):
+    with open_record(CONFIG, here / "run") as record:
+        record.log({"val/accuracy": 0.25}, 1)
+    run = runs.read(here / "run")
+    with (here / "run" / "metrics.jsonl").open("a") as file:
+        file.write(json_line({"step": 2, "val/accuracy": 0.5}) + "\n")
+    runs.Run(run.folder, run.info | {"extension": {"epochs": 2}}).metrics()
+    assert not caplog.records
+    run.metrics()
+    assert len(caplog.records) == 1
