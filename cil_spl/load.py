@@ -11,6 +11,7 @@ from torch import Tensor
 from cil_spl import schema
 from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
+from cil_spl.base.files import warn_once
 from cil_spl.chip.interchange import load as load_chip
 from cil_spl.data.datasets import input_shape
 from cil_spl.models.configured import network_of, plan_of
@@ -124,4 +125,6 @@ def _classes(run: Run, n: int) -> tuple[str, ...]:
             head = next(csv.reader(file), [])
         if len(head) == n + 2:  # corner, classes, none
             return tuple(head[1:-1])
+    elif "confusion.csv" in run.info.get("files", {}):
+        warn_once(f"{run.folder}: its confusion.csv is gone, which has the names of the classes; they are numbers here")
     return tuple(str(k) for k in range(n))

@@ -134,7 +134,7 @@ def _resolve(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _check_values(value: Any, key: str) -> None:
-    """Refuse a number that is infinite, none, or too large for 32 bits, and text to be resolved again, wherever it stands."""
+    """Refuse, wherever it stands, a number that is infinite, none or too large for 32 bits, and unresolved text."""
     if isinstance(value, float) and not math.isfinite(value):
         raise RequestError(f"{key}={shown(value)}: needs a finite number")
     if isinstance(value, str) and "${" in value:  # written with a backslash; read again, it would stand for another key

@@ -45,7 +45,9 @@ def test_each_outcome():
     sound = kinds.print_of({"a": 1})
     assert result_of(lambda: refuse("x=1: allowed is 2")) == "refused"
     assert result_of(lambda: refuse("")) == "no message"
-    assert result_of(lambda: refuse("a\nb")) == "no message"
+    assert kinds._wrong_words("a\nb")
+    assert kinds._wrong_words("a\x1b[2J")
+    assert result_of(lambda: refuse("a, one of:\n  b\n  c")) == "refused"
     assert result_of(lambda: 1 / 0) == "traceback"
     assert result_of(lambda: [1]) == "accepted"
     assert result_of(lambda: exec("raise SystemExit(1)")) == "traceback"

@@ -1,5 +1,7 @@
 """The one error that a user can cause."""
 
+import re
+
 
 class RequestError(ValueError):
     """What was asked for cannot be done as asked.
@@ -10,7 +12,8 @@ class RequestError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        super().__init__("".join(one if one.isprintable() or one == "\n" else _written(one) for one in str(message)))
+        text = re.sub(r"\n(?!  )", r"\\n", str(message))  # a list of ours is indented
+        super().__init__("".join(one if one.isprintable() or one == "\n" else _written(one) for one in text))
 
 
 def _written(one: str) -> str:

@@ -27,7 +27,6 @@ from cil_spl.base import files
 from cil_spl.base.errors import RequestError
 
 LIMIT_S = 20
-MOST_LINES = 1  # of a message
 Damage = Callable[[random.Random, Path], str]  # changes a file, says how
 Read = Callable[[], Any]
 
@@ -234,8 +233,11 @@ def attempt(kind: Kind, number: int, seed: int, limit_s: float = LIMIT_S) -> Out
 
 
 def _wrong_words(text: str) -> bool:
-    """Whether a message is none: empty, over lines, or with characters that a terminal obeys."""
-    return not text.strip() or len(text.strip().splitlines()) > MOST_LINES or "\x1b" in text
+    """Whether a message is none: empty, over lines (a list of ours is indented), or with what a terminal obeys."""
+    first, *more = text.rstrip("\n").split("\n")
+    return (
+        not first.strip() or not all(line.startswith("  ") for line in more) or not text.replace("\n", "").isprintable()
+    )
 
 
 def print_of(value: Any) -> Any:
