@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from cil_spl import __version__
-from cil_spl.base.errors import RequestError
+from cil_spl.base.errors import RequestError, on_one_line
 from cil_spl.base.suggestions import close
 
 DONE, FAILED, WRONG, INTERRUPTED = 0, 1, 2, 130
@@ -88,7 +88,7 @@ def complain(text: str) -> None:
         return
     from cil_spl.results.store import redact
 
-    print(f"cilspl: {redact(text)}", file=sys.stderr)
+    print(f"cilspl: {redact(on_one_line(text))}", file=sys.stderr)
 
 
 def extensions_option(parser: argparse.ArgumentParser) -> None:

@@ -65,6 +65,14 @@ def every(overrides: Sequence[str], config_dir: str | None = None) -> list[list[
     return BasicSweeper.split_arguments(parsed, None)[0]
 
 
+def typed_words(overrides: Any) -> list[str]:
+    """Words that were typed, of Hydra's config, which would have ``${…}`` in them resolved."""
+    from omegaconf import OmegaConf
+
+    words: Any = OmegaConf.to_container(overrides, resolve=False)
+    return [str(word) for word in words]
+
+
 def extensions_of(cfg: DictConfig, words: Sequence[str], folder: str) -> list[str]:
     """The modules of the user's own whose functions a config may name; from here on they are found in ``folder``, too.
 

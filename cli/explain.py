@@ -72,6 +72,11 @@ def _explained(error: BaseException, overrides: Sequence[str], config_dir: str |
         reason = [line for line in text.splitlines() if line and not line.startswith(("Error merging", " "))]
         return f"{merging[1]}: {reason[0] if reason else 'cannot be merged'}"
 
+    unset = re.search(r"Environment variable '([^']+)' not found", text)
+    if unset:
+        word = next((w for w in overrides if unset[1] in w), f"${{oc.env:{unset[1]}}}")
+        return f"{word}: there is no environment variable {unset[1]}; set it, or give the value"
+
     unresolved = re.search(r"Interpolation key '([^']+)' not found", text)
     if unresolved:
         deleted = next((w for w in overrides if re.fullmatch(rf"~{re.escape(unresolved[1])}(=.*)?", w)), None)

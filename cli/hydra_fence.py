@@ -225,7 +225,9 @@ def _hide_password(cfg: DictConfig) -> None:
         return
     os.environ.setdefault(URI_VARIABLE, anchor(uri))
     OmegaConf.update(cfg, "tracking.uri", redact(uri))
+    from cil_spl.cli.compose import typed_words
+
     for words in (cfg.hydra.overrides.task, cfg.hydra.overrides.hydra):
-        for i, word in enumerate(words):
+        for i, word in enumerate(typed_words(words)):
             words[i] = redact(word)
     cfg.hydra.job.override_dirname = redact(cfg.hydra.job.override_dirname)

@@ -21,7 +21,7 @@ from omegaconf.errors import OmegaConfBaseException
 from cil_spl.base import ranks, signals
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume, validate
-from cil_spl.cli.compose import extensions_of
+from cil_spl.cli.compose import extensions_of, typed_words
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import FencedLoader, fenced
 from cil_spl.cli.sweep import Flags, Jobs, around_launchers, folder_of, tidy
@@ -73,7 +73,7 @@ def task(cfg: DictConfig) -> float | None:
     start = job.runtime.cwd
     _Now.folder = here
     single = job.mode == RunMode.RUN
-    words = list(job.overrides.task)
+    words = typed_words(job.overrides.task)
     try:
         _run(
             anchored(cfg, Path(start)),

@@ -27,7 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, WRONG, complain
-from cil_spl.cli.compose import extensions_of
+from cil_spl.cli.compose import extensions_of, typed_words
 from cil_spl.cli.explain import explain
 from cil_spl.results.folder import RUN_FILE
 from cil_spl.results.names import job_names, sweep_name
@@ -124,7 +124,7 @@ class Jobs:
         return [next(returned) if job.state in ("new", "goes on") else _already(job) for job in jobs]
 
     def _typed(self) -> list[str]:
-        return list(self.config.hydra.overrides.task)
+        return typed_words(self.config.hydra.overrides.task)
 
     def _words(self, job: Job, shares: list[str]) -> list[str]:
         typed = any(str(word).startswith(f"{SUBDIR}=") for word in self.config.hydra.overrides.hydra)

@@ -12,8 +12,13 @@ class RequestError(ValueError):
     """
 
     def __init__(self, message: object = "") -> None:
-        text = re.sub(r"\n(?!  )", r"\\n", str(message))  # a list of ours is indented
-        super().__init__("".join(one if one.isprintable() or one == "\n" else _written(one) for one in text))
+        super().__init__(on_one_line(str(message)))
+
+
+def on_one_line(text: str) -> str:
+    """Text with all written out that is not shown; line breaks too, but those of a list of ours, which is indented."""
+    text = re.sub(r"\n(?!  )", r"\\n", text)
+    return "".join(one if one.isprintable() or one == "\n" else _written(one) for one in text)
 
 
 def _written(one: str) -> str:

@@ -163,3 +163,20 @@ def test_a_signal_after_the_end_changes_nothing(cilspl, here, pipeline, monkeypa
 def test_a_wrong_word_is_one_line(cilspl, here):
     with pytest.raises(RequestError, match="no such option"):
         for_hydra(["--nope=1"])
+
+
+@pytest.mark.parametrize("word", ["method.lr=${method}", "dataset.seed=${nope}", "name=${oc.env:NOPE_AT_ALL}"])
+def test_a_word_stays_as_it_was_typed(cilspl, here, pipeline, word):
+    """Hydra's list of words would have them resolved, and the rest of the config in their place."""
+    said = cilspl("run", word, OFF)
+    assert said.code == 2, said.err
+    assert "Traceback" not in said.err
+    assert said.err.splitlines()[-1].startswith("cilspl: ")
+    assert word.split("=")[0] in said.err.splitlines()[-1]
+
+
+def test_a_word_that_commands_the_terminal_is_shown(cilspl, here):
+    said = cilspl("run", "+model.preset=\x1b[31mx", OFF)
+    assert said.code == 2
+    assert said.err.startswith(r"cilspl: +model.preset=\x1b[31mx: cannot be read")
+    assert len(said.err.splitlines()) == 1
