@@ -51,6 +51,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not words:
         sys.stderr.write(HELP)
         return WRONG
+    odd = next((word for word in words if word.startswith("-") and on_one_line(word) != word), None)
+    if odd is not None:  # argparse would print it as it is
+        complain(f"{odd}: no option has such characters; leave them out")
+        return WRONG
     if words[0] == "help":
         words = [*words[1:2], "--help"]
     word, rest = words[0], words[1:]

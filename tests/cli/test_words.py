@@ -180,3 +180,8 @@ def test_a_word_that_commands_the_terminal_is_shown(cilspl, here):
     assert said.code == 2
     assert said.err.startswith(r"cilspl: +model.preset=\x1b[31mx: cannot be read")
     assert len(said.err.splitlines()) == 1
+    said = cilspl("validate", "--trainer.patience=\x7f")
+    assert (said.code, said.err) == (
+        2,
+        "cilspl: --trainer.patience=\\x7f: no option has such characters; leave them out\n",
+    )
