@@ -17,25 +17,47 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: ends a run as Ctrl-C does."""
 
 
+class _Raised:
+    """The signal that was raised last; an exception may get lost in what cannot hand it on, such as a finaliser."""
+
+    number: int | None = None
+
+
+def check() -> None:
+    """Raise a signal again whose exception got lost."""
+    number, _Raised.number = _Raised.number, None
+    if number is not None:
+        raise _exception(number)
+
+
+def _exception(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises :class:`Terminated`, as Ctrl-C raises, so that a killed run is marked."""
+    """SIGTERM raises :class:`Terminated`, as Ctrl-C raises, so that a killed run is marked; :func:`check` knows both."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     owner = os.getpid()
+    _Raised.number = None
 
     def stop(number: int, _frame: FrameType | None) -> None:
         if os.getpid() == owner:
-            raise Terminated
+            _Raised.number = number
+            raise _exception(number)
         signal.signal(number, signal.SIG_DFL)  # a forked worker ends as it would without us
         os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before: dict[int, Any] = {signal.SIGTERM: signal.signal(signal.SIGTERM, stop)}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before if before is not None else signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 
 
 class Held:
@@ -47,7 +69,7 @@ class Held:
     def deliver(self) -> None:
         """Raise what the signal stands for, now that it may end the run."""
         if self.number is not None:
-            raise Terminated if self.number == signal.SIGTERM else KeyboardInterrupt
+            raise _exception(self.number)
 
 
 @contextlib.contextmanager

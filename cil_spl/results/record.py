@@ -86,6 +86,7 @@ class Record:
 
     def log(self, metrics: Mapping[str, float], step: int) -> None:
         """Metrics of one epoch, on disk at once and to the store in one call."""
+        signals.check()
         if self._silent:
             return
         line = {"step": int(step), "time": now(), **finite(metrics)}
@@ -317,6 +318,7 @@ def _until_the_end(record: Record, held: signals.Held) -> Iterator[Record]:
     try:
         held.deliver()
         yield record
+        signals.check()
     except (KeyboardInterrupt, SystemExit) as error:
         with signals.held_back():
             record._end("killed", "terminated" if isinstance(error, Terminated) else "interrupted")

@@ -48,7 +48,9 @@ def write_network(path: Path, net: Net) -> None:
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
     """Write whole or not at all, with a checksum; ``torch.load`` reads it as well."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_sealed(path, lambda file: torch.save({"format": CHECKPOINT_FORMAT} | content, file))
+    archive = io.BytesIO()  # torch says a RuntimeError where a disk is full
+    torch.save({"format": CHECKPOINT_FORMAT} | content, archive)
+    write_sealed(path, lambda file: file.write(archive.getbuffer()))
 
 
 def read_checkpoint(path: Path, *needs: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -10,9 +11,11 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from cil_spl.base import files, signals
 from cil_spl.base.errors import RequestError
@@ -23,6 +26,7 @@ from cil_spl.results.record import RESERVE_FILE, open_record
 from cil_spl.results.restore import catch_up, restore
 from cil_spl.results.store import client_of, connect, store_uri, stored_runs
 from cil_spl.results.sweep import Sweep
+from cil_spl.training.checkpoints import write_checkpoint
 
 CONFIG = {
     "seed": 3,
@@ -292,3 +296,41 @@ def test_a_run_that_goes_on_is_left_alone(here):
     with open_record(CONFIG, here / "run"):
         assert not catch_up(store_uri(), stored_runs(store_uri()))
         assert statuses() == ["RUNNING"]
+
+
+class Finaliser:
+    """Where Python cannot hand an exception on, it says so and goes on."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.parametrize("logged", [True, False])
+def test_a_signal_whose_exception_gets_lost_counts_nevertheless(logged, here):
+    with pytest.raises(signals.Terminated), open_record(CONFIG, here / "run") as record:
+        Finaliser()
+        if logged:
+            record.log({"train/loss": 1.0}, 1)
+            raise AssertionError
+    assert status("run") == "killed"
+    assert statuses() == ["KILLED"]
+
+
+def test_a_full_disk_says_so_of_a_checkpoint(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path / "x.pt", {"a": torch.zeros(9)})
+    assert not list(tmp_path.iterdir())
+
+    class Full(io.RawIOBase):
+        def write(self, data):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cil_spl.training.checkpoints.write_sealed", lambda path, write: write(Full()))
+    with pytest.raises(OSError, match="No space left"):
+        write_checkpoint(tmp_path / "x.pt", {"a": torch.zeros(9)})
