@@ -36,7 +36,7 @@ def _exception(number: int) -> KeyboardInterrupt:
 
 @contextlib.contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM raises :class:`Terminated`, as Ctrl-C raises, so that a killed run is marked; :func:`check` knows both."""
+    """SIGTERM raises :class:`Terminated`, as Ctrl-C raises, so that a killed run is marked; see :func:`check`."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -56,6 +56,7 @@ def terminable() -> Iterator[None]:
     try:
         yield
     finally:
+        _Raised.number = None
         for number, handler in before.items():
             signal.signal(number, handler if handler is not None else signal.SIG_DFL)
 

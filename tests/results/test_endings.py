@@ -309,11 +309,15 @@ class Finaliser:
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("logged", [True, False])
 def test_a_signal_whose_exception_gets_lost_counts_nevertheless(logged, here):
-    with pytest.raises(signals.Terminated), open_record(CONFIG, here / "run") as record:
-        Finaliser()
-        if logged:
-            record.log({"train/loss": 1.0}, 1)
-            raise AssertionError
+    def work():
+        with open_record(CONFIG, here / "run") as record:
+            Finaliser()
+            if logged:
+                record.log({"train/loss": 1.0}, 1)
+                raise AssertionError
+
+    with pytest.raises(signals.Terminated):
+        work()
     assert status("run") == "killed"
     assert statuses() == ["KILLED"]
 
