@@ -7,6 +7,7 @@ have been made already and goes on with those that were cut off.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -193,7 +194,10 @@ class Jobs:
         """Note which jobs have been made already, here or elsewhere, and which were cut off."""
         from cil_spl.results import runs, same
 
-        rows = [*Path().glob(ROWS), *([self.flags.rows] if self.flags.rows and self.flags.rows.exists() else [])]
+        typed = [self.flags.rows] if self.flags.rows and self.flags.rows.exists() else []
+        for file in typed:
+            same.read_rows(file)  # one that was typed has to be sound
+        rows = [*Path().glob(ROWS), *typed]
         made = {} if self.flags.again else same.finished([Path(runs.DEFAULT_FOLDER), self.folder], rows)
         for job in jobs:
             if job.state == "refused":
@@ -209,11 +213,12 @@ class Jobs:
 
         name, number = job.name, 1
         while (self.folder / name / RUN_FILE).exists():
-            info = runs.read(self.folder / name).info
-            same_run = same.key_of(info["params"], info["tags"]) in (job.key, None) and not self.flags.again
-            if same_run and info["status"] != "finished" and not info.get("refused"):
-                job.state = "goes on"
-                break
+            with contextlib.suppress(RequestError):  # a damaged record is left alone
+                info = runs.read(self.folder / name).info
+                same_run = job.key is not None and same.key_of(info["params"], info["tags"]) == job.key
+                if same_run and info["status"] != "finished" and not info.get("refused") and not self.flags.again:
+                    job.state = "goes on"
+                    break
             number += 1
             name = f"{job.name}~{number}"
         return name

@@ -71,9 +71,17 @@ class Made:
 
 
 def finished(folders: Iterable[Path], files: Iterable[Path]) -> dict[str, Made]:
-    """The finished runs below some folders and in some files of rows, by their keys; the newest of each counts."""
+    """The finished runs below some folders and in some files of rows, by their keys; the newest of each counts.
+
+    Files that are no rows, or damaged, are left out with a warning.
+    """
     found: dict[str, Made] = {}
-    made = [Made(info, file) for file in files for info in read_rows(file)]
+    made = []
+    for file in files:
+        try:
+            made += [Made(info, file) for info in read_rows(file)]
+        except RequestError as error:
+            warn_once(f"left out: {error}")
     made += [
         Made(run.info | {"folder": str(run.folder)}, run.folder)
         for folder in folders

@@ -143,9 +143,12 @@ def test_rows_of_a_checkout_count_without_their_runs(cilspl, here, pipeline):
     assert [cfg.seed for cfg in pipeline.ran] == [0, 1, 2]
     assert sorted(run["row"]["seed"] for run in same.read_rows(file)) == [0, 1, 2]
     file.write_text(text.replace('"seed": 1', '"seed": 7'))
-    said = cilspl("run", "-m", OFF, "seed=0,1")
+    said = cilspl("run", "-m", OFF, "seed=0,1", "--rows", str(file))
     assert said.code == 2
     assert "rows.json: damaged" in said.err
+    # One that was not typed, or is something else, stops nothing.
+    (file.parent / "other.json").write_text("[1]")
+    assert cilspl("run", "-m", OFF, "seed=5,6").code == 0
 
 
 def test_a_failed_job_leaves_the_others_alone_and_is_tried_again(cilspl, store, pipeline):
@@ -241,3 +244,28 @@ def test_real_runs_are_known_again(here, cilspl):
     again = cilspl("run", "-m", *words)
     assert "2 jobs, 2 made already" in again.err
     assert again.out == said.out[said.out.index("Method  ") :]
+
+
+def test_a_damaged_record_is_left_alone(cilspl, here, pipeline):
+    assert cilspl("run", "-m", OFF, "seed=0,1").code == 0
+    (sweep,) = sweeps(here)
+    (sweep / "s1" / "run.json").write_text("{")
+    said = cilspl("run", "-m", OFF, "seed=0,1")
+    assert said.code == 0, said.err
+    assert [cfg.seed for cfg in pipeline.ran] == [0, 1, 1]
+    assert (sweep / "s1" / "run.json").read_text() == "{"
+    assert jobs_of_sound(sweep) == {"s0", "s1~2"}
+
+
+def jobs_of_sound(sweep):
+    return {path.parent.name for path in sweep.glob("*/run.json") if path.read_text() != "{"}
+
+
+def test_a_killed_job_goes_on_only_as_it_began(cilspl, here, pipeline):
+    """The name makes the first end as interrupted; with another learning rate it is another run."""
+    assert cilspl("run", "-m", OFF, "seed=0,1", "name=interrupt", "hydra.sweep.dir=mine").code == 130
+    assert json.loads((here / "mine/s0/run.json").read_text())["status"] == "killed"
+    said = cilspl("run", "-m", "--dry-run", OFF, "seed=0,1", "name=interrupt", "hydra.sweep.dir=mine")
+    assert said.out.splitlines()[0].split()[:3] == ["goes", "on", "s0"]
+    said = cilspl("run", "-m", "--dry-run", OFF, "seed=0,1", "name=interrupt", "method.lr=0.5", "hydra.sweep.dir=mine")
+    assert said.out.splitlines()[0].split()[:2] == ["new", "s0~2"]
