@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import sys
 import tokenize
 import zipfile
 import zlib
@@ -76,6 +77,14 @@ def _unpacked(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> bytes:
     return found
 
 
+def is_text(flat: np.ndarray) -> bool:
+    """Whether an array of text holds characters alone, of any other array true; Python breaks on the rest."""
+    if flat.dtype.kind != "U" or not flat.size:
+        return True
+    codes = flat.view(np.dtype("u4").newbyteorder(flat.dtype.byteorder))
+    return int(codes.max()) <= sys.maxunicode
+
+
 def _array(name: str, content: bytes) -> np.ndarray:
     file = io.BytesIO(content)
     version = npy.read_magic(file)
@@ -92,4 +101,6 @@ def _array(name: str, content: bytes) -> np.ndarray:
     if min(shape, default=0) < 0 or count * dtype.itemsize != left:
         raise ValueError(f"{name}: {left} bytes, its shape {shape} needs {count * dtype.itemsize}")
     flat = np.frombuffer(content, dtype, count, file.tell()) if count else np.zeros(0, dtype)
+    if not is_text(flat):
+        raise ValueError(f"{name}: its text has characters that there are not")
     return flat.reshape(shape, order="F" if fortran else "C").copy()

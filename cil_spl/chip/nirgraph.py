@@ -62,7 +62,7 @@ def read(path: Path) -> Graph:
         with h5py.File(io.BytesIO(content), "r") as file:
             if WRITER in file.attrs and not checked:
                 raise damaged(path)
-            return _Reader().graph(file)
+            return _Reader(content).graph(file)
     except RequestError:
         raise
     except _Wrong as error:
@@ -105,8 +105,8 @@ class _Wrong(Exception):
 class _Reader:
     """Reads values until :data:`MOST_VALUES_BYTES` are reached; sizes are known before values are read."""
 
-    def __init__(self) -> None:
-        self.left = MOST_VALUES_BYTES
+    def __init__(self, content: bytes) -> None:
+        self.content, self.left = content, MOST_VALUES_BYTES
 
     def graph(self, file: Any) -> Graph:
         version = self.text(file, "version", "the file")
@@ -168,6 +168,24 @@ class _Reader:
             raise _Wrong(f"{where}: {key} is no text")
         return found
 
+    def check_lengths(self, texts: Any, where: str) -> None:
+        """Refuse a text that says it is longer than the file: HDF5 takes as much memory, gigabytes, before it looks.
+
+        Layout of each: its length 4, the address of its heap 8, its number there 4.
+        """
+        import h5py
+
+        begin = texts.id.get_offset()
+        if (
+            begin is None or h5py.check_string_dtype(texts.dtype).length is not None
+        ):  # beside the head, or of fixed size
+            return
+        lengths = np.frombuffer(self.content[begin : begin + 16 * texts.size].ljust(16 * texts.size, b"\xff"), "<u4")[
+            ::4
+        ]
+        if lengths.size and int(lengths.max()) > len(self.content):
+            raise _Wrong(f"{where} is damaged: a text of {lengths.max()} bytes, the file has {len(self.content)}")
+
     def value(self, parent: Any, key: str, where: str) -> Any:
         """An array of numbers, an array of bytes, or a single text."""
         import h5py
@@ -186,6 +204,7 @@ class _Reader:
                 f"{where}: {key} has the shape {found.shape}; the values of a file may take {MOST_VALUES_BYTES} bytes"
             )
         if is_text:
+            self.check_lengths(found, f"{where}: {key}")
             return _decoded(found[()], key) if found.shape == () else found[()].astype(object)
         return np.asarray(found[()])
 

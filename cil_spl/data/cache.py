@@ -303,6 +303,8 @@ def _load(entry: Path) -> dict[str, Any] | None:
             if large == "events" and arrays[large].dtype != EVENT:
                 raise _Damaged(f"its events are {arrays[large].dtype}")
             sets[name] = _set_of(arrays, facts)
+        if {file.name.split(".")[0] for file in entry.glob("*.npy")} != set(sets):
+            raise _Damaged("its sets are not those of its files")
     except RequestError as error:
         raise _Damaged(str(error)) from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -233,7 +233,7 @@ def from_list(
     n = count_of(recordings, "from_list: recordings")
     names = [f"recording {i}" for i in range(n)] if names is None else texts_of(names, "from_list: names").tolist()
     origins = [""] * n if origins is None else texts_of(origins, "from_list: origins").tolist()
-    classes = texts_of(classes, "from_list: classes").tolist()
+    classes = texts_of(list(classes) if isinstance(classes, str) else classes, "from_list: classes").tolist()
     sensor_size = _checked_size(sensor_size)
     for what, listed in (("labels", target), ("names", names), ("origins", origins)):
         if count_of(listed, f"from_list: {what}") != n:

@@ -132,7 +132,8 @@ def from_arrays(
         )
     names = [f"sample {i}" for i in range(len(values))] if names is None else texts_of(names, "samples: names").tolist()
     origins = [""] * len(values) if origins is None else texts_of(origins, "samples: origins").tolist()
-    classes = None if classes is None else texts_of(classes, "samples: classes").tolist()
+    if classes is not None:
+        classes = texts_of(list(classes) if isinstance(classes, str) else classes, "samples: classes").tolist()
     for what, listed in (("targets", target), ("names", names), ("origins", origins)):
         n = count_of(listed, f"samples: {what}")
         if n != len(values):
@@ -187,8 +188,9 @@ def check_samples(samples: Samples, what: str) -> None:
         if not isinstance(held, np.ndarray) or held.ndim != 1 or (len(held) and held.dtype.kind not in kinds):
             raise RequestError(f"{what}: {field} is no flat array of such as from_arrays has; see there")
         if len(held) != n:
-            field = "values" if samples.row is None and field == "row" else field
-            raise RequestError(f"{what}: {len(held)} of {field} for {n} targets; there must be one for each sample")
+            raise RequestError(
+                f"{what}: {len(held)} of {'values' if field == 'row' else field} for {n} targets; there must be one for each sample"
+            )
     _check_numbers(samples, what)
     if n and not ((rows >= 0) & (rows < len(values))).all():
         raise RequestError(f"{what}: row leads beyond its {len(values)} values; see from_arrays")

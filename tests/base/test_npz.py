@@ -110,3 +110,16 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     ):
         with pytest.raises(RequestError, match=message):
             check_file(path, 10, "a thing")
+
+
+@pytest.mark.parametrize(("order", "sound"), [("<", 0x10FFFF), (">", 0x10FFFF)])
+def test_text_with_characters_that_there_are_not(order, sound):
+    """Python raises SystemError over them, wherever they are looked at."""
+    for code, fits in ((sound, True), (sound + 1, False), (0xFFFFFFFF, False)):
+        file = io.BytesIO()
+        np.savez(file, names=np.array([65, code], f"{order}u4").view(f"{order}U2"))
+        if fits:
+            assert read_arrays(file.getvalue())["names"].tolist() == ["A" + chr(code)]
+        else:
+            with pytest.raises(ValueError, match="names: its text has characters that there are not"):
+                read_arrays(file.getvalue())
