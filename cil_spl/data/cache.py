@@ -302,11 +302,14 @@ def _load(entry: Path) -> dict[str, Any] | None:
             arrays[large] = np.load(files[large], mmap_mode="r")
             if large == "events" and arrays[large].dtype != EVENT:
                 raise _Damaged(f"its events are {arrays[large].dtype}")
-            sets[name] = _set_of(arrays, facts)
+            try:
+                sets[name] = _set_of(arrays, facts)
+            except RequestError as error:
+                raise _Damaged(str(error)) from None
         if {file.name.split(".")[0] for file in entry.glob("*.npy")} != set(sets):
             raise _Damaged("its sets are not those of its files")
-    except RequestError as error:
-        raise _Damaged(str(error)) from None
+    except RequestError:
+        raise _Damaged("about.json does not fit its checksum") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise _Damaged(f"it cannot be read ({error})") from None
     return sets

@@ -188,9 +188,8 @@ def check_samples(samples: Samples, what: str) -> None:
         if not isinstance(held, np.ndarray) or held.ndim != 1 or (len(held) and held.dtype.kind not in kinds):
             raise RequestError(f"{what}: {field} is no flat array of such as from_arrays has; see there")
         if len(held) != n:
-            raise RequestError(
-                f"{what}: {len(held)} of {'values' if field == 'row' else field} for {n} targets; there must be one for each sample"
-            )
+            of = "values" if field == "row" else field
+            raise RequestError(f"{what}: {len(held)} of {of} for {n} targets; there must be one for each sample")
     _check_numbers(samples, what)
     if n and not ((rows >= 0) & (rows < len(values))).all():
         raise RequestError(f"{what}: row leads beyond its {len(values)} values; see from_arrays")
