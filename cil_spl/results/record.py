@@ -259,8 +259,7 @@ def open_record(
         RequestError: the folder holds a run already, or none to go on with; another process works in it; the store
             cannot be used.
     """
-    config = plain(config)
-    folder = Path(folder).resolve()
+    config, folder = plain(config), Path(folder).resolve()
     if not ranks.first():
         yield Record(folder, _fresh(config), None, silent=True)
         return

@@ -88,7 +88,7 @@ def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):
         (["dataset@test_dataset=5"], ["dataset@test_dataset=5: needs the name of a choice"]),
         (["test_dataset=5"], ["test_dataset=5: choose one with dataset@test_dataset=NAME"]),
         (["dataset.simulator={dark: 1}"], ["keys are added to it with a +, as in '+dataset.simulator={dark: 1}'"]),
-        (["trainer=[1]"], ["trainer=[1]", "cannot be read"]),
+        (["trainer=[1]"], ["trainer=[1]: needs the name of a choice"]),
         (["seed=${nope}"], ["seed=${nope}", "no key nope"]),
         (["name=refuse"], ["dataset.root=/nope: no such folder"]),
         (["--foo"], ["--foo"]),
