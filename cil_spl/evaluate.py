@@ -87,12 +87,11 @@ class Again:
         with released(self._target()) as target:
             answer = target.answer(self._on(target))
             for seed in seeds:
-                one = replace(self.ctx, experiences=tuple(self._redrawn(e, seed, within_us) for e in self._experiences))
-                yield seed, replace(self, ctx=one)._of(answer, answers.bins_of(self.net))
-
-    @property
-    def _experiences(self) -> tuple[Splits, ...]:
-        return self.ctx.experiences
+                drawn = tuple(self._redrawn(one, seed, within_us) for one in self.ctx.experiences)
+                yield (
+                    seed,
+                    replace(self, ctx=replace(self.ctx, experiences=drawn))._of(answer, answers.bins_of(self.net)),
+                )
 
     def _redrawn(self, experience: Splits, seed: int, within_us: int) -> Splits:
         data: Data = getattr(experience, self.split)

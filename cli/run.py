@@ -24,7 +24,7 @@ from cil_spl.cli import DONE, FAILED, INTERRUPTED, WRONG, complain, resume, vali
 from cil_spl.cli.compose import extensions_of, typed_words
 from cil_spl.cli.explain import explain, request_behind
 from cil_spl.cli.hydra_fence import FencedLoader, fenced
-from cil_spl.cli.sweep import Flags, Jobs, around_launchers, folder_of, tidy
+from cil_spl.cli.sweep import Flags, Jobs, around_launchers, folder_of, short, tidy
 from cil_spl.cli.words import check_folder, for_hydra, quoted
 from cil_spl.results.folder import RUN_FILE, read_info
 from cil_spl.results.record import describe, refuse
@@ -132,7 +132,7 @@ def _run(cfg: DictConfig, folder: Path, extensions: list[str], *, resume: bool =
     schema.check_config(cfg, extensions)  # tells in half a second what the pipeline, with torch, would tell in five
     if ranks.first():  # at once: torch is loaded only now
         names = [cfg[group].name for group in ("method", "dataset", "target")]
-        _log.info("%s on %s for %s, seed %s: %s", *names, cfg.seed, _short(folder))
+        _log.info("%s on %s for %s, seed %s: %s", *names, cfg.seed, short(folder))
     from cil_spl import pipeline
 
     pipeline.run(cfg, folder, resume=resume, extensions=extensions)
@@ -167,7 +167,7 @@ def _interrupted(error: KeyboardInterrupt, *, sweep: bool = False) -> int:
     """Say where an interrupted run stands and how to go on; the exit code is that of what its record says."""
     ended = None if sweep else _ended()
     if ended is not None:
-        complain(f"interrupted after the run had ended; {_short(_Now.folder)} is {ended}")
+        complain(f"interrupted after the run had ended; {short(_Now.folder)} is {ended}")
         return DONE if ended == "finished" else FAILED
     complain(f"interrupted{_how_to_go_on()}")
     return 143 if isinstance(error, signals.Terminated) else INTERRUPTED
@@ -184,7 +184,7 @@ def _ended() -> str | None:
 def _how_to_go_on() -> str:
     if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return " before the run began"
-    place, extension = _short(_Now.folder), read_info(_Now.folder)[0].get("extension")
+    place, extension = short(_Now.folder), read_info(_Now.folder)[0].get("extension")
     if extension is not None:
         word = f"trainer.epochs={extension['epochs']}"
         return f"; {place} stays the finished run that it was; `cilspl run resume={place} {word}` goes on"
@@ -340,9 +340,3 @@ def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
         else:
             os.environ["HYDRA_FULL_ERROR"] = full
     return max((sweep.end() for sweep in sweeps), default=_Now.code)
-
-
-def _short(path: Path | None) -> str:
-    from cil_spl.results import report
-
-    return report.shortened(path) if path is not None else ""

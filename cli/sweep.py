@@ -117,7 +117,7 @@ class Jobs:
         told = [f"{len(jobs)} {'job' if len(jobs) == 1 else 'jobs'}"]
         made = sum(job.state == "made" for job in jobs)
         told += [f"{made} made already"] if made else []
-        _say(", ".join(told) + f": {_short(self.folder)}")
+        _say(", ".join(told) + f": {short(self.folder)}")
         shares = self._threads(len(left))
         returned = iter(
             self.launcher.launch([self._words(job, shares) for job in left], initial_job_idx) if left else []
@@ -226,7 +226,7 @@ class Jobs:
     def _show(self, jobs: Sequence[Job]) -> None:
         """What a dry run says of each job."""
         for job in jobs:
-            where = f" {_short(job.where)}" if job.where is not None else ""
+            where = f" {short(job.where)}" if job.where is not None else ""
             print(f"{job.state + where:<9} {job.name}  {' '.join(job.words)}")
         if self.sweep is None:
             tidy(self.folder)
@@ -272,7 +272,7 @@ class Jobs:
                     same.add_row(self.flags.rows, info)
                 continue
             lines = str(info["error"]).splitlines() or [info["status"]]
-            complain(f"{_short(place)} {info['status']}: {lines[0]}")
+            complain(f"{short(place)} {info['status']}: {lines[0]}")
             worst = FAILED if worst == FAILED or not info.get("refused") else WRONG
         table = self.sweep.close("killed" if interrupted else "finished" if worst == DONE else "failed", finished)
         if table:
@@ -284,7 +284,7 @@ class Jobs:
             + (
                 "the same words go on"
                 if interrupted or worst
-                else f"`cilspl table --from {_short(self.folder)}` compares them"
+                else f"`cilspl table --from {short(self.folder)}` compares them"
             )
         )
         return worst
@@ -336,10 +336,9 @@ def folder_of(words: Sequence[str], again: bool) -> list[str]:
 
 
 def _goes_on(words: Sequence[str]) -> Path | None:
-    for path in sorted(Path(FOLDERS).glob(f"*/*/{SWEEP_FILE}"), reverse=True):
-        if words_of(path) == [redact(word) for word in words]:
-            return path.parent
-    return None
+    kept = [redact(word) for word in words]
+    begun = sorted(Path(FOLDERS).glob(f"*/*/{SWEEP_FILE}"), reverse=True)
+    return next((path.parent for path in begun if words_of(path) == kept), None)
 
 
 def tidy(folder: Path) -> None:
@@ -362,7 +361,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-def _short(path: Path | None) -> str:
+def short(path: Path | None) -> str:
     from cil_spl.results import report
 
     return report.shortened(path) if path is not None else ""

@@ -52,3 +52,13 @@ def shared() -> Path:
     if not (folder / "data").is_dir():
         pytest.skip(f"needs the reference data in {folder.name}/ beside the checkout")
     return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh store; making one takes seconds, copying none."""
+    from cil_spl.results.store import connect
+
+    path = tmp_path_factory.mktemp("store") / "mlflow.db"
+    connect(f"sqlite:///{path}")
+    return path

@@ -13,7 +13,7 @@ from cil_spl.results.names import without_time
 from cil_spl.results.store import MLFLOW_STATUS, experiment_id, first_line, redact
 from cil_spl.results.values import LONGEST_TEXT, as_text, is_timing, millis
 
-LONGEST_NAME = 250  # of a run; databases behind a server have no more room
+LONGEST_NAME = 250  # of a run; the databases of servers hold no more
 _log = logging.getLogger(__name__)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,14 +13,12 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, warn_once, write_json
 from cil_spl.results import runs, scores, sources
 from cil_spl.results.checked import check_info
+from cil_spl.results.settings import makes_no_difference
 from cil_spl.results.values import flatten, plain
 
 if TYPE_CHECKING:
     from cil_spl.data.events import Splits
 
-# What a run is called, where things lie, and how many threads work at it. A device is not among them: another one sums
-# in another order.
-_NO_DIFFERENCE = re.compile(r"(name|extensions|(test_)?dataset\.(root|download)|(trainer|target)\.threads)$|tracking\.")
 DATA, SOURCES = ("data", "data_all"), "sources"
 ROWS_FORMAT = 1
 
@@ -30,11 +27,8 @@ def tags_of_data(experiences: Sequence[Splits]) -> dict[str, str]:
     """The tags by which data are known again: what a run is tested on, and all that it sees."""
     from cil_spl.data import cache
 
-    everything = hashlib.sha256()
-    for data in experiences:
-        for part in (data.train, data.val, data.test):
-            everything.update(cache.contents(part).encode())
-    return {"data": cache.contents(experiences[-1].test), "data_all": everything.hexdigest()}
+    hashes = [cache.contents(part) for data in experiences for part in (data.train, data.val, data.test)]
+    return {"data": hashes[-1], "data_all": hashlib.sha256("".join(hashes).encode()).hexdigest()}
 
 
 def tags_of(cfg: Any, experiences: Sequence[Splits]) -> dict[str, str]:
@@ -51,7 +45,7 @@ def key_of(params: Mapping[str, Any], tags: Mapping[str, str]) -> str | None:
     """
     if any(name not in tags for name in (*DATA, SOURCES)):
         return None
-    told = {key: value for key, value in params.items() if not _NO_DIFFERENCE.match(key)}
+    told = {key: value for key, value in params.items() if not makes_no_difference(key)}
     told |= {f"tag {name}": tags[name] for name in (*DATA, SOURCES)}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
@@ -127,7 +121,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 def row_of_run(info: Mapping[str, Any]) -> dict[str, Any]:
     """What a file of rows keeps of a run's record and, where its ``folder`` is given, of its scores: nothing that
     tells of the machine."""
-    params = {key: value for key, value in info["params"].items() if not _NO_DIFFERENCE.match(key)}
+    params = {key: value for key, value in info["params"].items() if not makes_no_difference(key)}
     kept = {key: info[key] for key in ("format", "status", "started", "ended", "tags", "metrics", "row")}
     told = info.get("scores")
     if told is None and "folder" in info:

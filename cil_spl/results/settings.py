@@ -14,10 +14,9 @@ from typing import Any
 
 from cil_spl.results.values import as_text
 
-# Parameters that do not tell one configuration from another: what a run is called, where things lie, how many
-# threads work at it. What lies there does: the number of test recordings is compared.
-IGNORED = (
-    "seed",
+# What a run is called, where things lie, how many threads work at it. A device is not among them: another one sums in
+# another order. What lies there is not either: it is compared by the recordings themselves, or their number.
+_NO_DIFFERENCE = (
     "name",
     "extensions",
     "trainer.threads",
@@ -27,7 +26,7 @@ IGNORED = (
     "test_dataset.root",
     "test_dataset.download",
 )
-IGNORED_GROUPS = ("tracking.",)
+_NO_DIFFERENCE_GROUP = "tracking."
 ABSENT = "–"
 NOTE = (
     "settings: every parameter that differs between two rows, in each row that has it (– where rows of the same name "
@@ -54,12 +53,15 @@ IN_A_COLUMN = "frames.bins"
 _LONGEST, _HEAD, _TAIL = 40, 24, 12
 
 
+def makes_no_difference(key: str) -> bool:
+    """Whether two runs that differ in this parameter alone have the same numbers."""
+    return key in _NO_DIFFERENCE or key.startswith(_NO_DIFFERENCE_GROUP)
+
+
 def configuration(run: Mapping[str, Any]) -> dict[str, str]:
-    """Every parameter that makes a run what it is, as text."""
+    """Every parameter that makes a run what it is, but for its seed, as text."""
     return {
-        key: as_text(value)
-        for key, value in run["params"].items()
-        if key not in IGNORED and not key.startswith(IGNORED_GROUPS)
+        key: as_text(value) for key, value in run["params"].items() if key != "seed" and not makes_no_difference(key)
     }
 
 

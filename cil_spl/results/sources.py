@@ -34,7 +34,7 @@ def _hash(modules: frozenset[str]) -> str:
     for library in LIBRARIES:
         digest.update(f"{library} {_version(library)}\n".encode())
     for module, file in sorted(reached({"cil_spl.pipeline", *modules}).items()):
-        digest.update(f"{module} {_meaning(file)}\n".encode())
+        digest.update(f"{module} {_read(file)[1]}\n".encode())
     return digest.hexdigest()[:LENGTH]
 
 
@@ -48,7 +48,7 @@ def reached(modules: Iterable[str]) -> dict[str, Path]:
         if file is None:
             continue
         found[module] = file
-        left += [name for name in _imports(file) if name not in found and not name.startswith(SHOWING)]
+        left += [name for name in _read(file)[0] if name not in found and not name.startswith(SHOWING)]
     return found
 
 
@@ -76,28 +76,23 @@ def _file(module: str) -> Path | None:
 
 
 @functools.cache
-def _imports(file: Path) -> tuple[str, ...]:
-    """Names from this package that a file imports, at its top or within a function."""
+def _read(file: Path) -> tuple[tuple[str, ...], str]:
+    """Names from this package that a file imports, at its top or within a function; a hash of what it says to the
+    interpreter."""
+    tree = ast.parse(file.read_bytes())
     names = []
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
             names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    mine = {name for name in names if name.partition(".")[0] == PACKAGE}
-    return tuple(sorted(mine | {name.rpartition(".")[0] for name in mine} - {""}))  # and the packages they lie in
-
-
-@functools.cache
-def _meaning(file: Path) -> str:
-    """A hash of what a file says to the interpreter."""
-    tree = ast.parse(file.read_bytes())
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+        elif isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             first = node.body[0] if node.body else None
             if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
                 node.body = node.body[1:]
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+    mine = {name for name in names if name.partition(".")[0] == PACKAGE}
+    mine |= {name.rpartition(".")[0] for name in mine} - {""}  # and the packages they lie in
+    return tuple(sorted(mine)), hashlib.sha256(ast.dump(tree).encode()).hexdigest()
 
 
 def _version(library: str) -> str:

@@ -69,20 +69,21 @@ class Sweep:
         """
         from cil_spl.results import report, same, table
 
-        shown = ""
+        shown, texts = "", {}
         if finished:
             rows = [same.row_of_run(info) for info in finished]
             write_json(self.folder / ROWS_FILE, {"format": same.ROWS_FORMAT, "runs": rows})
             made = table.tabulate(finished)
             shown = table.render(made, "text", *report.terminal())
-            for name, form in TABLES.items():
-                write_text(self.folder / name, table.render(made, form))
+            texts = {name: table.render(made, form) for name, form in TABLES.items()}
+            for name, text in texts.items():
+                write_text(self.folder / name, text)
         if self._copy is not None:
             for name in (ROWS_FILE, *TABLES) if finished else ():
                 self._copy.artifact(self.folder / name)
             self._copy.metrics({"jobs": len(self.info["jobs"]), "finished": len(finished)})
             if finished:  # what MLflow's page shows of the run
-                self._copy.tags({"mlflow.note.content": table.render(made, "markdown")[:LONGEST_TEXT]})
+                self._copy.tags({"mlflow.note.content": texts["table.md"][:LONGEST_TEXT]})
             self._copy.tell("set_terminated", store.MLFLOW_STATUS[status])
         return shown
 
@@ -104,11 +105,19 @@ def _parent(client: Any, uri: str, tracking: Mapping[str, Any], folder: Path, in
     if info["run_id"] is not None and info["uri"] == store.redact(uri) and stored(client, info["run_id"]) is not None:
         client.update_run(info["run_id"], status=store.MLFLOW_STATUS["running"])
         return MlflowRun(client, info["run_id"], folder)
-    words = " ".join(info["words"])
-    tags = {"kind": "sweep", "overrides": words[:LONGEST_TEXT], "folder": str(folder)}
-    experiment = store.experiment_id(client, uri, str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT))
-    run = client.create_run(experiment, tags=tags | git_tags(), run_name=f"sweep {words}"[:200])
-    return MlflowRun(client, run.info.run_id, folder)
+    experiment = str(tracking.get("experiment") or store.DEFAULT_EXPERIMENT)
+    return MlflowRun(client, _made(client, uri, experiment, folder, info["words"], git_tags()), folder)
+
+
+def _made(
+    client: Any, uri: str, experiment: str, folder: Path, words: Sequence[object], tags: Mapping[str, str]
+) -> str:
+    """The id of a new parent run in the store."""
+    text = store.redact(" ".join(map(str, words)))
+    about = {"kind": "sweep", "overrides": text[:LONGEST_TEXT], "folder": str(folder)}
+    place = store.experiment_id(client, uri, experiment)
+    run = client.create_run(place, tags=about | dict(tags), run_name=f"sweep {text or folder.name}"[:200])
+    return str(run.info.run_id)
 
 
 def parent_of(folder: Path, uri: str) -> str | None:
@@ -141,13 +150,9 @@ def parent_in(client: Any, uri: str, experiment: str, folder: Path) -> str | Non
     found = client.search_runs(known, filter_string=where, max_results=1) if known else []
     if found:
         return found[0].info.run_id
-    words = store.redact(" ".join(map(str, sweep.get("words") or ())))
-    tags = {"kind": "sweep", "overrides": words[:LONGEST_TEXT], "folder": str(place)}
-    run = client.create_run(
-        store.experiment_id(client, uri, experiment), tags=tags, run_name=f"sweep {words or place.name}"[:200]
-    )
-    client.set_terminated(run.info.run_id, store.MLFLOW_STATUS["finished"])  # each child says how it ended
-    return run.info.run_id
+    made = _made(client, uri, experiment, place, sweep.get("words") or (), {})
+    client.set_terminated(made, store.MLFLOW_STATUS["finished"])  # each child says how it ended
+    return made
 
 
 def _read(path: Path) -> dict[str, Any]:

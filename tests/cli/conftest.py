@@ -17,7 +17,6 @@ from cil_spl import cli, schema
 from cil_spl.base.errors import RequestError
 from cil_spl.results import sources
 from cil_spl.results.record import open_record
-from cil_spl.results.store import connect
 from cil_spl.results.values import plain
 
 
@@ -31,14 +30,6 @@ def run_in(place: Path, *words: str) -> None:
     finally:
         os.chdir(before)
         sys.argv = argv
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """A fresh store; making one takes seconds, copying none."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
 
 
 @pytest.fixture

@@ -32,6 +32,16 @@ def write(path, events):
         path.write_bytes(bytes(raw))
 
 
+def check_read_or_refused(path):
+    """What the file holds is read as events, or refused by its name."""
+    refusal = ""
+    try:
+        events = read_recording(path, SENSOR)
+    except RequestError as error:
+        refusal = str(error)
+    assert str(path) in refusal if refusal else (events.dtype == EVENT and len(events))
+
+
 event = st.tuples(st.integers(0, 33), st.integers(0, 33), st.integers(0, 2**23 - 1), st.integers(0, 1))
 
 
@@ -49,12 +59,7 @@ def test_what_is_written_is_read(tmp_path, rows, suffix):
 def test_any_bytes_are_read_or_refused_by_name(tmp_path, content, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content)
-    refusal = ""
-    try:
-        events = read_recording(path, SENSOR)
-    except RequestError as error:
-        refusal = str(error)
-    assert str(path) in refusal if refusal else (events.dtype == EVENT and len(events))
+    check_read_or_refused(path)
 
 
 def test_a_structured_array_in_an_npz_and_a_bare_csv(tmp_path):
@@ -315,12 +320,7 @@ TOKENS = st.sampled_from(
 def test_any_text_is_read_or_refused_by_name(tmp_path, words, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_text("".join(words), encoding="utf-8", newline="")
-    refusal = ""
-    try:
-        events = read_recording(path, SENSOR)
-    except RequestError as error:
-        refusal = str(error)
-    assert str(path) in refusal if refusal else (events.dtype == EVENT and len(events))
+    check_read_or_refused(path)
 
 
 KINDS = st.sampled_from(

@@ -261,7 +261,7 @@ def test_what_the_chip_saw_has_no_gradient_and_fits_the_twin(layers: str, tmp_pa
 
 
 class Literal:
-    """A target whose chip answers what it is told, in its own integers."""
+    """A target whose chip gives fixed answers, in its own integers."""
 
     def __init__(self, shapes: list[tuple[int, ...]], threshold: int) -> None:
         self.shapes, self.threshold = shapes, threshold

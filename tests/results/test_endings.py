@@ -24,7 +24,7 @@ from cil_spl.results import runs
 from cil_spl.results.mlflow_run import stored
 from cil_spl.results.record import RESERVE_FILE, open_record
 from cil_spl.results.restore import catch_up, restore
-from cil_spl.results.store import client_of, connect, store_uri, stored_runs
+from cil_spl.results.store import client_of, store_uri, stored_runs
 from cil_spl.results.sweep import Sweep
 from cil_spl.training.checkpoints import write_checkpoint
 
@@ -47,22 +47,6 @@ def interrupts():
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
-
-
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, template):
-    """A folder to stand in, with a store."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return tmp_path
 
 
 def status(folder):

@@ -52,23 +52,6 @@ ROW = {
 }
 
 
-@pytest.fixture(scope="session")
-def template(tmp_path_factory):
-    """A fresh store; making one takes seconds, copying none."""
-    path = tmp_path_factory.mktemp("store") / "mlflow.db"
-    connect(f"sqlite:///{path}")
-    return path
-
-
-@pytest.fixture
-def here(tmp_path, monkeypatch, template):
-    """A folder to stand in, with a store."""
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(template, tmp_path / "mlflow.db")
-    return tmp_path
-
-
 def untracked(**changes):
     return {**CONFIG, "tracking": {"enabled": False}, **changes}
 
