@@ -18,14 +18,14 @@ The frame sums a whole recording, so that a CNN's activation corresponds to a co
 "fully active" is. With a small gain rounding costs, with a large one the order of events and saturation: the best is
 chosen on validation recordings, on the deployment target where it runs spikes.
 
-Differences from the papers: no biases (the chip has none); the loss sees the CNN's output rectified, as spikes are, but
+Differences from the papers: the loss sees the CNN's output, where neurons will give it, rectified, as spikes are, but
 its gradient passes unchanged, since a rectified output that is never positive would get none; the gain is chosen, and
 with it the epoch, by the score of the converted network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated
 
 import torch
@@ -35,10 +35,10 @@ from torch import Tensor, nn
 from cil_spl.data.batches import Batch, Batches
 from cil_spl.models import answers
 from cil_spl.models.build import build
+from cil_spl.models.carry import Scale, carry_over, events_per_unit
 from cil_spl.models.fold import fold
-from cil_spl.models.net import Net, copy_weights, evaluating, walk, weighted
+from cil_spl.models.net import Net, evaluating, walk, weighted
 from cil_spl.models.neurons import substitute
-from cil_spl.models.plan import INPUT
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
@@ -91,11 +91,13 @@ def train(
 
 
 def gradient(net: Net, ctx: TrainingContext, *, count_scale: float = 1.0) -> Gradient:
-    """The CNN's gradient of a batch, its output rectified in the loss; ``count_scale`` is a factor on it."""
+    """The CNN's gradient of a batch; an output that will spike is rectified in the loss, which takes the output times
+    ``count_scale``."""
+    spikes = net.plan.named(net.plan.output).kind == "neuron"
 
     def of(batch: Batch) -> Iterator[Step]:
         free = net(batch.frames[0].to(ctx.device))  # 1 B C H W -> B C H W
-        out = substitute(free, free.detach().relu())
+        out = substitute(free, free.detach().relu()) if spikes else free
         value = ctx.loss(out, batch, count_scale)
         value.backward()
         yield Step(value.detach(), out.detach())
@@ -138,36 +140,18 @@ def activations(
 
 
 @torch.no_grad()
-def convert(ctx: TrainingContext, ann: Net, activation: dict[str, float], gain: float) -> Net:
-    """The spiking network whose fully active neurons make ``gain`` events per recording."""
+def convert(ctx: TrainingContext, ann: Net, activation: Mapping[str, Scale], gain: float) -> Net:
+    """The spiking network whose fully active neurons make ``gain`` events per recording.
+
+    Args:
+        ctx: the run.
+        ann: the CNN.
+        activation: what counts as full activity of each weight layer, one number, or one for each channel, (C,).
+        gain: events of a fully active neuron.
+    """
     ann = fold(ann)
     net = build(ann.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
-    threshold = float(ctx.neuron["spike_threshold"])
-    events, into = events_per_unit(ann, activation, gain)
-    return copy_weights(
-        ann,
-        net,
-        lambda name, weight: weight * threshold * events[name] / into[name],
-        lambda name, bias: bias * threshold * events[name] / ctx.frames.bins,
-    )
-
-
-def events_per_unit(ann: Net, activation: dict[str, float], gain: float) -> tuple[dict[str, float], dict[str, float]]:
-    """Events that stand for one unit of the CNN: of each weight layer's output, and of its input.
-
-    Branches that are added have the same, that of the most active of them; where the input is one of them, its own.
-    """
-    plan = ann.plan
-    sources = {name: plan.weights_before(name) for name in activation}
-    groups: list[set[str]] = []  # of branches that are added somewhere, joined where they share one
-    for together in (set(plan.weights_before(layer.name)) for layer in plan.layers if layer.kind == "add"):
-        joined = [group for group in groups if group & together]
-        groups = [group for group in groups if group not in joined] + [together.union(*joined)]
-    events = {name: gain / value for name, value in activation.items()} | {INPUT: 1.0}
-    for group in groups:
-        common = 1.0 if INPUT in group else min(events[name] for name in group)
-        events |= dict.fromkeys(group, common)
-    return events, {name: events[names[0]] for name, names in sources.items()}
+    return carry_over(ann, net, *events_per_unit(ann.plan, activation, gain, ctx.shown), bins=ctx.frames.bins)
 
 
 def choose_gain(

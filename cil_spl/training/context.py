@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from omegaconf import OmegaConf
@@ -19,7 +19,8 @@ from cil_spl.chip.quantize import bake, make_aware
 from cil_spl.chip.rounding import Precision
 from cil_spl.data.batches import Batch, Batches, augment_of
 from cil_spl.data.events import Data, Splits
-from cil_spl.data.options import Frames, kind_of
+from cil_spl.data.options import Frames, Kind, encoding, kind_of
+from cil_spl.data.samples import Samples
 from cil_spl.models import answers, neurons
 from cil_spl.models.build import build
 from cil_spl.models.configured import network_of
@@ -201,14 +202,15 @@ class TrainingContext:
         batches: Batches,
         keep: Mapping[str, Stateful],
         monitor: str | None = None,
+        better: Literal["more", "less"] | None = None,
         stage: str = "train",
         first_epoch: int = 0,
         mixed: bool = False,
     ) -> Fitted:
         """:func:`cil_spl.training.epochs.fit` as this run wants it.
 
-        ``monitor`` is the validation metric to choose an epoch by; ``mixed``, whether ``step`` computes in
-        ``trainer.precision``.
+        ``monitor`` is the validation metric to choose an epoch by, and ``better`` which of its values are better; both
+        are the task's where None. ``mixed``: whether ``step`` computes in ``trainer.precision``.
 
         Raises:
             RequestError: the run asks for another precision than float32, and ``step`` knows of none.
@@ -227,7 +229,7 @@ class TrainingContext:
             keep=keep,
             trainer=self.trainer,
             monitor=monitor or self.task.monitor,
-            better=self.task.better,
+            better=better or self.task.better,
             folder=self.folder,
             log=self.log,
             stage=stage,
@@ -264,6 +266,13 @@ class TrainingContext:
     def sample(self, bins: int | None = None) -> Tensor:
         """Frames of some of the first training recordings, to scale fresh weights by. (T, B, C, H, W)."""
         return next(self.calibration(self.experiences[0].train, bins).epoch(0)).frames.to(self.device)
+
+    @property
+    def shown(self) -> float:
+        """What a network in time steps gets, in all of them together, for a unit of a CNN's one frame."""
+        kind: Kind = "values" if isinstance(self.experiences[0].train, Samples) else "events"
+        encode = encoding(kind, self.frames.encode, self.frames.by, self.frames.duration_us)
+        return float(self.frames.bins) if encode == "repeat" else 1.0
 
     @property
     def monitor(self) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -47,6 +48,8 @@ def learn(
     transform: Callable[[list[nn.Parameter]], None] | None = None,
     keep: Mapping[str, Stateful] | None = None,
     score: Callable[[], Mapping[str, float]] | None = None,
+    monitor: str | None = None,
+    better: Literal["more", "less"] | None = None,
     stage: str = "train",
     first_epoch: int = 0,
 ) -> Fitted:
@@ -62,6 +65,8 @@ def learn(
         transform: changes gradients before a step.
         keep: what else training changes, by name, to be saved with the network.
         score: validation metrics after an epoch; None for those of a spiking network (:meth:`TrainingContext.score`).
+        monitor: the one of them by which an epoch is chosen, and which of its values are ``better``; None for the
+            run's own.
         stage, first_epoch: see :func:`cil_spl.training.epochs.fit`.
     """
     batches = ctx.batches(ctx.experiences[0].train, train=True, bins=bins)
@@ -88,7 +93,8 @@ def learn(
         score=score or (lambda: ctx.score(net)),  # type: ignore[arg-type]
         batches=batches,
         keep=kept,
-        monitor=ctx.monitor,
+        monitor=monitor or ctx.monitor,
+        better=better,
         stage=stage,
         first_epoch=first_epoch,
         mixed=True,

@@ -15,6 +15,7 @@ from cil_spl.data.events import EVENT, Splits, from_list
 from cil_spl.methods import bptt, conversion
 from cil_spl.models import answers
 from cil_spl.models.build import build, plan_from
+from cil_spl.models.carry import events_per_unit
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.options import Backend
@@ -219,6 +220,6 @@ def test_branches_that_are_added_have_one_scale_wherever_they_meet() -> None:
     ]  # fmt: skip
     ann = build(plan_from("p", blocks, (2, 8, 8), 3), family="cnn", neuron={})
     activation = {"a": 1.0, "b": 2.0, "c": 8.0, "d": 32.0, "e": 4.0, "out": 10.0}
-    events, into = conversion.events_per_unit(ann, activation, 16.0)
+    events, into = events_per_unit(ann.plan, activation, 16.0)
     assert events == {"input": 1.0, "a": 2.0, "b": 2.0, "c": 2.0, "d": 1.0, "e": 4.0, "out": 1.6}
     assert into == {"a": 1.0, "b": 2.0, "c": 2.0, "d": 2.0, "e": 1.0, "out": 4.0}

@@ -1,0 +1,58 @@
+"""Parts of a network that neurons separate: what layer-wise conversion takes one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass, replace
+
+from cil_spl.models.net import Net
+from cil_spl.models.plan import INPUT, Plan
+
+
+@dataclass(frozen=True)
+class Part:
+    """Layers that are converted together.
+
+    Attributes:
+        layers: names of the layers between the neurons before it and its own: weights, what stands in front of and
+            after them, and the neurons.
+        end: the layer of neurons; or the network's output where it has none.
+        spikes: whether ``end`` are neurons.
+    """
+
+    layers: tuple[str, ...]
+    end: str
+    spikes: bool
+
+
+def parts_of(plan: Plan) -> list[Part]:
+    """The layers of neurons in their order, each with all that leads to it; at the end a read-out without neurons."""
+    found: list[Part] = []
+    done: set[str] = set()
+    spiking = [layer.name for layer in plan.layers if layer.kind == "neuron"]
+    for end in dict.fromkeys([*spiking, plan.output]):
+        members: set[str] = set()
+        waiting = [end]
+        while waiting:
+            name = waiting.pop()
+            if name != INPUT and name not in done | members:
+                members.add(name)
+                waiting += plan.inputs_of(name)
+        done |= members
+        layers = tuple(layer.name for layer in plan.layers if layer.name in members)
+        found.append(Part(layers, end, end in spiking))
+    return found
+
+
+def upto(net: Net, last: str) -> Net:
+    """A network up to one of its layers, with the same modules."""
+    names = [layer.name for layer in net.plan.layers]
+    return some_of(net, names[: names.index(last) + 1])
+
+
+def some_of(net: Net, names: Collection[str]) -> Net:
+    """Some layers of a network as one, with the same modules; what they read keeps its name."""
+    plan = net.plan
+    layers = [replace(layer, inputs=plan.inputs_of(layer.name)) for layer in plan.layers if layer.name in names]
+    modules = {layer.name: net.get_submodule(layer.name) for layer in layers}
+    return Net(replace(plan, layers=tuple(layers)), modules).compute_by(net.backend)
