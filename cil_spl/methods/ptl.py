@@ -46,22 +46,22 @@ import numpy as np
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods import conversion, tandem
 from cil_spl.models import answers
 from cil_spl.models.build import build
-from cil_spl.models.carry import Scale, added, as_is, carry_over, events_per_unit, to_bits
+from cil_spl.models.carry import Scale, added, as_is, carry_over, events_per_unit, full_activity, largest, to_bits
 from cil_spl.models.fold import fold
 from cil_spl.models.layers import per_feature
-from cil_spl.models.net import Net, evaluating, walk, weighted
+from cil_spl.models.net import Net, evaluating, master, walk, weighted
 from cil_spl.models.neurons import substitute
-from cil_spl.models.parts import Part, parts_of, some_of, upto
+from cil_spl.models.parts import Part, feeding, freeze, parts_of, some_of, upto
 from cil_spl.models.plan import INPUT
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training.context import Trained, TrainingContext
+from cil_spl.training.epochs import Fitted
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
@@ -114,26 +114,32 @@ def train(
     for k, stage in enumerate(hybrid.stages):
         hybrid.convert(k, fan_in)
         if k and not train_converted and stage.spikes:
-            hybrid.freeze(stage)
-        at = replace(ctx, trainer=trainer, log=_with_stage(ctx, k + 1))
+            freeze(net, stage)
         if stage_epochs and any(p.requires_grad for p in net.parameters()):
-            fitted = learn(
-                at,
-                net,
-                hybrid.gradient(count_scale),
-                lr=stage_lr,
-                transform=hybrid.keep_pruned,
-                keep={"hybrid": hybrid},
-                score=lambda: hybrid.score(count_scale),
-                monitor="loss" if monitor == "loss" else ctx.task.monitor,
-                better="less" if monitor == "loss" else ctx.task.better,
-                stage=f"stage{k + 1:02d}",
-                first_epoch=epochs,
-            )
-            epochs += fitted.epochs
+            at = replace(ctx, trainer=trainer, log=_with_stage(ctx, k + 1))
+            epochs += _train_stage(at, hybrid, stage_lr, count_scale, monitor, epochs).epochs
         hybrid.finish(stage)
     notes = {f"chosen/threshold_{name}": value for name, value in hybrid.thresholds().items()}
     return Trained(hybrid.spiking, ann=ann, notes={"train/passes": float(epochs), **notes})
+
+
+def _train_stage(
+    ctx: TrainingContext, hybrid: Hybrid, lr: float, count_scale: float, monitor: str, first_epoch: int
+) -> Fitted:
+    by_loss = monitor == "loss"
+    return learn(
+        ctx,
+        hybrid.net,
+        hybrid.gradient(count_scale),
+        lr=lr,
+        transform=hybrid.keep_pruned,
+        keep={"hybrid": hybrid},
+        score=lambda: hybrid.score(count_scale),
+        monitor="loss" if by_loss else ctx.task.monitor,
+        better="less" if by_loss else ctx.task.better,
+        stage=f"stage{hybrid.at + 1:02d}",
+        first_epoch=first_epoch,
+    )
 
 
 def pretrain(ctx: TrainingContext, net: Net, lr: float, count_scale: float) -> int:
@@ -186,6 +192,7 @@ class Hybrid:
         neuron = {**ctx.neuron, "threshold_per": "layer"}  # those of channels stand in the weights
         self.spiking = build(fold(net).plan, family="snn", neuron=neuron).compute_by(ctx.backend).to(ctx.device)
         self.stages = parts_of(net.plan)
+        self.weights_of = {stage.end: feeding(net.plan, stage) for stage in self.stages}
         self.quantize = as_is if bits is None else to_bits(bits)
         self.activation: dict[str, Scale] = dict.fromkeys(weighted(net), 1.0)
         self.at = 0
@@ -195,27 +202,23 @@ class Hybrid:
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
+    @torch.no_grad()
     def convert(self, k: int, fan_in: int | None = None) -> None:
         """Begin stage ``k``: find the thresholds of the layers that are not frozen, and let its neurons spike."""
         self.at = k
         self._divide()
         if fan_in is not None:
-            for name in self._weights_of(self.stages[k]):
-                self._prune(self.net.get_submodule(name), fan_in)
+            for name in self.weights_of[self.stages[k].end]:
+                weight = master(self.net.get_submodule(name))
+                self.masks[id(weight)] = largest(weight.detach(), fan_in)
+                weight.mul_(self.masks[id(weight)])
         self.activation |= self._measured()
         self._carry(self.stages[k:])
-
-    def freeze(self, stage: Part) -> None:
-        """Let a stage's layers learn no more, and normalise as in evaluation."""
-        for name in stage.layers:
-            module = self.net.get_submodule(name)
-            module.eval()
-            module.requires_grad_(False)
 
     def finish(self, stage: Part) -> None:
         """Take over what a stage has come to: from here on the spiking network alone computes it."""
         self._carry([stage])
-        self.freeze(stage)
+        freeze(self.net, stage)
         self.masks.clear()
 
     def keep_pruned(self, params: list[nn.Parameter]) -> None:
@@ -226,11 +229,8 @@ class Hybrid:
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of each layer of neurons in the ANN's units; of several channels the largest."""
-        events = self._events()[0]
-        per_unit = {
-            stage.end: torch.as_tensor(events[self._weights_of(stage)[0]]) for stage in self.stages if stage.spikes
-        }
-        return {name: float((1 / one).max()) for name, one in per_unit.items()}
+        spiking = [stage.end for stage in self.stages if stage.spikes]
+        return {name: float((1 / self._spikes_per_unit(name)).max()) for name in spiking}
 
     def state_dict(self) -> dict[str, Any]:
         """What it knows besides the weights."""
@@ -262,8 +262,7 @@ class Hybrid:
 
     def __call__(self, batch: Batch) -> Tensor:
         """Outputs of a batch, spiking as far as it is converted. Shape (B, K)."""
-        x = batch.frames.sum(0).to(self.ctx.device) / self.ctx.shown  # T B C H W -> B C H W
-        return self._walk(x, self._values(batch, (*self.given, self.stages[self.at].end)))[0]
+        return self._walk(batch, self._values(batch, (*self.given, self.stages[self.at].end)))[0]
 
     def score(self, count_scale: float) -> dict[str, float]:
         """Validation metrics, the loss among them; once all is converted, those of the spiking network too."""
@@ -290,21 +289,20 @@ class Hybrid:
         net = self.spiking
         if self.ctx.observer is None and names[-1] != plan.output:  # what comes after them need not run
             net = upto(net, max(names, key=[layer.name for layer in plan.layers].index))
-        counts = tandem.spike_counts(
-            self.ctx, net, batch, [name for name in names if plan.named(name).kind == "neuron"]
-        )
-        events, values = self._events()[0], {}
+        spiking = [name for name in names if plan.named(name).kind == "neuron"]
+        counts = tandem.spike_counts(self.ctx, net, batch, spiking)
+        values = {}
         for name in names:
             if name not in counts:
                 raise RequestError(f"observer.layers=output: method=ptl takes the counts of layer {name} from the chip "
                                    "too; use observer.layers=all")  # fmt: skip
             c = counts[name]
-            per_unit = torch.as_tensor(events[self._weights_of(self._stage_of(name))[0]]).to(c)
+            per_unit = self._spikes_per_unit(name).to(c)
             values[name] = c / (per_feature(per_unit, c) if per_unit.dim() else per_unit)
         return values
 
     def _walk(
-        self, x: Tensor, values: Mapping[str, Tensor], record: tuple[str, ...] = ()
+        self, batch: Batch, values: Mapping[str, Tensor], record: tuple[str, ...] = ()
     ) -> tuple[Tensor, dict[str, Tensor | None]]:
         """The ANN with what spiking layers answered in the place of its own; what they make unneeded is left out."""
 
@@ -314,8 +312,8 @@ class Hybrid:
             y: Tensor = module(*inputs)
             return substitute(y, values[name]) if name in values else y
 
-        start: Tensor | None = x
-        out, found = walk(self.net, start, layer, record)
+        x: Tensor | None = batch.frames.sum(0).to(self.ctx.device) / self.ctx.shown  # T B C H W -> B C H W
+        out, found = walk(self.net, x, layer, record)
         assert out is not None
         return out, found
 
@@ -349,68 +347,43 @@ class Hybrid:
         with evaluating(self.net):
             batches = self.ctx.calibration(self.ctx.experiences[0].train).epoch(0)
             for batch in islice(batches, self.n_batches):
-                x = batch.frames.sum(0).to(self.ctx.device) / self.ctx.shown  # T B C H W -> B C H W
-                _, found = self._walk(x, self._values(batch, self.given), tuple(seen))
+                _, found = self._walk(batch, self._values(batch, self.given), tuple(seen))
                 for name, parts in seen.items():
                     value = found[name]
                     assert value is not None
                     parts.append(value.relu().cpu().numpy())  # a spiking output is not rectified in the ANN
         measured: dict[str, Scale] = {}
         groups = added(self.net.plan)
-        frozen = {name for stage in self.stages[: self.at] for name in self._weights_of(stage)}
+        frozen = {name for stage in self.stages[: self.at] for name in self.weights_of[stage.end]}
         for stage in waiting:
             full = self._full(stage.end, np.concatenate(seen[stage.end]))
-            for name in self._weights_of(stage):
+            for name in self.weights_of[stage.end]:
                 kept = sorted(other for group in groups if name in group for other in group & frozen)
                 measured[name] = self.activation[kept[0]] if kept else full
         return measured
 
     def _full(self, name: str, values: np.ndarray) -> Scale:
-        """The percentile of a layer's activations, or of each of its channels. Shape (B, C, ...)."""
-        if self.by_channel:
-            of_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)  # B C ... -> C (B ...)
-            found = np.percentile(of_channel, self.percentile, axis=1)
-            whole = float(np.percentile(values, self.percentile)) or 1.0
-            return torch.from_numpy(np.where(found > 0, found, whole)).float()
-        full = float(np.percentile(values, self.percentile))
-        if full > 0:
+        """Full activity of a layer from its activations, and a word to the user where they say nothing. (B, C, ...)."""
+        full = full_activity(values, self.percentile, self.by_channel)
+        if full is not None:
             return full
-        active = values[values > 0]
-        if not len(active):
-            self.ctx.warn(f"layer {name}: no activation above zero, so that its threshold is arbitrary")
-            return 1.0
+        active = full_activity(values[values > 0], self.percentile)
         self.ctx.warn(
-            f"layer {name}: percentile {self.percentile:g} of its activations is zero; that of those above zero is "
-            "taken. A higher method.percentile sees them"
+            f"layer {name}: percentile {self.percentile:g} of its activations is zero; "
+            + ("that of those above zero is taken" if active else "none is above zero, so its threshold is arbitrary")
+            + ". A higher method.percentile, or more method.calibration_batches, may see them"
         )
-        return float(np.percentile(active, self.percentile))
+        return active or 1.0
 
     def _events(self) -> tuple[dict[str, Scale], dict[str, Scale]]:
         return events_per_unit(self.net.plan, self.activation, self.levels, self.ctx.shown)
 
-    def _weights_of(self, stage: Part) -> list[str]:
-        """The weight layers that feed a stage's neurons."""
-        kinds = self.net.plan.kinds
-        own = [name for name in stage.layers if kinds[name].weight]
-        return own or [name for name in self.net.plan.weights_before(stage.end) if name != INPUT]
-
-    def _stage_of(self, end: str) -> Part:
-        return next(stage for stage in self.stages if stage.end == end)
+    def _spikes_per_unit(self, end: str) -> Tensor:
+        """Of a layer of neurons, in float64; one number, or one for each channel, (C,)."""
+        return torch.as_tensor(self._events()[0][self.weights_of[end][0]], dtype=torch.float64)
 
     def _carry(self, stages: list[Part]) -> None:
         """Give the spiking network the present weights of some stages."""
         part = some_of(self.net, {name for stage in stages for name in stage.layers})
         events, into = self._events()
         carry_over(fold(part), self.spiking, events, into, self.ctx.frames.bins, self.quantize)
-
-    @torch.no_grad()
-    def _prune(self, module: Any, fan_in: int) -> None:
-        """Cut all but the largest weights of each output unit, for good."""
-        aware = parametrize.is_parametrized(module, "weight")
-        weight = module.parametrizations.weight.original if aware else module.weight
-        rows = weight.detach().abs().flatten(1)  # F ... -> F n
-        if fan_in >= rows.shape[1]:
-            return
-        kept = torch.zeros_like(rows).scatter_(1, rows.topk(fan_in, dim=1).indices, 1.0)
-        self.masks[id(weight)] = kept.view_as(weight)
-        weight.mul_(self.masks[id(weight)])

@@ -12,6 +12,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,7 +52,9 @@ def carry_over(
         return quantize(w) * rows.view(-1, *[1] * (w.dim() - 1)) / columns  # F -> F 1 ...
 
     def bias(name: str, b: Tensor) -> Tensor:
-        return quantize(b) * torch.as_tensor(spiking.get(name, 1.0) * events[name]).to(b) / bins
+        return (
+            quantize(b) * torch.as_tensor(spiking.get(name, 1.0) * events[name], dtype=b.dtype, device=b.device) / bins
+        )
 
     return copy_weights(ann, net, weight, bias)
 
@@ -113,3 +116,27 @@ def to_bits(bits: int) -> Rounding:
         return (x / step).round() * step if step > 0 else x
 
     return rounded
+
+
+def full_activity(values: np.ndarray, percentile: float, by_channel: bool = False) -> Scale | None:
+    """A percentile of activations, zeros too, as numpy interpolates it; None where it is not above zero.
+
+    Args:
+        values: rectified activations. Shape (B, C, ...).
+        by_channel: whether of each channel, (C,); one that has none above zero gets that of all.
+    """
+    whole = float(np.percentile(values, percentile)) if values.size else 0.0
+    if not by_channel:
+        return whole if whole > 0 else None
+    of_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)  # B C ... -> C (B ...)
+    found = np.percentile(of_channel, percentile, axis=1)
+    rest = whole or float(found.max())
+    return torch.from_numpy(np.where(found > 0, found, rest)).float() if rest > 0 else None
+
+
+def largest(weight: Tensor, n: int) -> Tensor:
+    """1 at the ``n`` largest weights of each output unit, by amount, and 0 elsewhere. Shape (F, ...) → the same."""
+    rows = weight.abs().flatten(1)  # F ... -> F n
+    if n >= rows.shape[1]:
+        return torch.ones_like(weight)
+    return torch.zeros_like(rows).scatter_(1, rows.topk(n, dim=1).indices, 1.0).view_as(weight)

@@ -8,16 +8,13 @@ unit-variance initialisation, D. Mishkin, J. Matas, ICLR 2016).
 
 from __future__ import annotations
 
-from typing import Any
-
 import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrize
 
 from cil_spl.models import neurons
 from cil_spl.models.layers import over_steps
-from cil_spl.models.net import Net, evaluating, walk
+from cil_spl.models.net import Net, evaluating, master, walk
 
 
 @torch.no_grad()
@@ -43,10 +40,7 @@ def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
             alive = out[out != 0]
             std = alive.std() if alive.numel() > 1 else out.new_tensor(0.0)
             if std > 0:
-                weighted: Any = module
-                aware = parametrize.is_parametrized(module, "weight")
-                weight = weighted.parametrizations.weight.original if aware else weighted.weight
-                weight.mul_(spread / std / _gain(net, name))
+                master(module).mul_(spread / std / _gain(net, name))
                 out = over_steps(module, x)
         return out
 

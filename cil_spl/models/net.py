@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from cil_spl.base.errors import RequestError
 from cil_spl.models import neurons
@@ -71,6 +72,11 @@ class Net(nn.Module):
         twin.compute_by(self.backend)
         for module, copied in zip(self.modules(), twin.modules(), strict=True):
             copied.training = module.training
+            if parametrize.is_parametrized(copied):  # torch keeps the attribute on a class, which a copy would share
+                own = {
+                    key: value for key, value in vars(type(copied)).items() if key not in ("__dict__", "__weakref__")
+                }
+                copied.__class__ = type(type(copied).__name__, type(copied).__bases__, own)
             if isinstance(module, sl.StatefulLayer):
                 neurons.like(copied, module)
         return twin
@@ -144,6 +150,13 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
     if not isinstance(net, Net):
         return {name: module for name, module in net.named_modules() if isinstance(module, (nn.Conv2d, nn.Linear))}
     return {name: net.get_submodule(name) for name, kind in net.plan.kinds.items() if kind.weight}
+
+
+def master(module: Any) -> nn.Parameter:
+    """The weights of a layer that are trained: those that rounded ones are made of, where there are such."""
+    aware = parametrize.is_parametrized(module, "weight")
+    found: nn.Parameter = module.parametrizations.weight.original if aware else module.weight
+    return found
 
 
 @torch.no_grad()

@@ -44,6 +44,12 @@ def parts_of(plan: Plan) -> list[Part]:
     return found
 
 
+def feeding(plan: Plan, part: Part) -> list[str]:
+    """The weight layers that feed a part's neurons."""
+    own = [name for name in part.layers if plan.kinds[name].weight]
+    return own or [name for name in plan.weights_before(part.end) if name != INPUT]
+
+
 def upto(net: Net, last: str) -> Net:
     """A network up to one of its layers, with the same modules."""
     names = [layer.name for layer in net.plan.layers]
@@ -56,3 +62,11 @@ def some_of(net: Net, names: Collection[str]) -> Net:
     layers = [replace(layer, inputs=plan.inputs_of(layer.name)) for layer in plan.layers if layer.name in names]
     modules = {layer.name: net.get_submodule(layer.name) for layer in layers}
     return Net(replace(plan, layers=tuple(layers)), modules).compute_by(net.backend)
+
+
+def freeze(net: Net, part: Part) -> None:
+    """Let a part's layers learn no more, and normalise as in evaluation."""
+    for name in part.layers:
+        module = net.get_submodule(name)
+        module.eval()
+        module.requires_grad_(False)

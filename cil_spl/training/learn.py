@@ -65,15 +65,13 @@ def learn(
         transform: changes gradients before a step.
         keep: what else training changes, by name, to be saved with the network.
         score: validation metrics after an epoch; None for those of a spiking network (:meth:`TrainingContext.score`).
-        monitor: the one of them by which an epoch is chosen, and which of its values are ``better``; None for the
-            run's own.
+        monitor: the one by which an epoch is chosen, and which of its values are ``better``; None for the run's own.
         stage, first_epoch: see :func:`cil_spl.training.epochs.fit`.
     """
     batches = ctx.batches(ctx.experiences[0].train, train=True, bins=bins)
     total = ctx.trainer.epochs * len(batches)
-    update = Update(
-        net.parameters() if params is None else params, ctx.trainer, lr=lr, total_steps=total, transform=transform
-    )
+    learning = net.parameters() if params is None else params
+    update = Update(learning, ctx.trainer, lr=lr, total_steps=total, transform=transform)
     phases = gradient if isinstance(gradient, Sequence) else [(1.0, gradient)]
 
     def step(batch: Batch) -> dict[str, float | Tensor]:

@@ -1,9 +1,10 @@
-"""Progressive tandem learning: thresholds, stages, what is frozen and what is kept, and the network that comes of it."""
+"""Progressive tandem learning: thresholds, stages, what is frozen and kept, and the network that comes of it."""
 
 from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +39,13 @@ POOLED = [
 ]
 
 
-def prepared(ctx: TrainingContext, stage: int, dtype: Any = torch.float64, **options: Any) -> ptl.Hybrid:
-    """A hybrid with weights as they might be after some training, in the given stage; those before it are over."""
+def prepared(
+    ctx: TrainingContext, stage: int, dtype: Any = torch.float64, excite: bool = False, **options: Any
+) -> ptl.Hybrid:
+    """A hybrid with weights as they might be after some training, in the given stage; those before it are over.
+
+    ``excite`` takes the amounts of the first layer's weights, so that all its neurons answer.
+    """
     net = ctx.build("cnn")
     generator = torch.Generator().manual_seed(3)
     for module in net.modules():
@@ -50,6 +56,9 @@ def prepared(ctx: TrainingContext, stage: int, dtype: Any = torch.float64, **opt
             with torch.no_grad():
                 module.weight.copy_(0.5 + torch.rand(n, generator=generator))
                 module.bias.copy_(0.3 * torch.rand(n, generator=generator))
+    if excite:
+        with torch.no_grad():
+            net.conv1.weight.abs_()  # type: ignore[union-attr,operator]
     hybrid = ptl.Hybrid(ctx, net.to(dtype), **(OPTIONS | options))
     hybrid.spiking.to(dtype)
     for k, part in enumerate(hybrid.stages[: stage + 1]):
@@ -105,8 +114,9 @@ def test_threshold_is_the_percentile_over_the_levels(levels: int, tmp_path: Path
 
 
 def test_threshold_of_each_channel(tmp_path: Path, in_double: None) -> None:
-    ctx = images(tmp_path, POOLED, neuron=PAPER | {"threshold_per": "channel"})
-    hybrid = prepared(ctx, 1)
+    blocks = [{"conv": 4, "padding": 1, "norm": "scale", "pool": 2}, *POOLED[1:]]  # without a shift counts are exact
+    ctx = images(tmp_path, blocks, neuron=PAPER | {"threshold_per": "channel"})
+    hybrid = prepared(ctx, 1, excite=True)
     net, x = hybrid.net.eval(), seen_by(ctx)
     first = torch.relu(net.norm1(net.conv1(x))).detach()  # type: ignore[operator]
     theta = np.percentile(np.moveaxis(first.numpy(), 1, 0).reshape(4, -1), 90.0, axis=1) / 4
@@ -119,9 +129,8 @@ def test_threshold_of_each_channel(tmp_path: Path, in_double: None) -> None:
     clear = (exact - exact.round()).abs() > 1e-5
     expected = exact.floor().clamp(0, 4)
     assert (expected > 0).float().mean() > 0.1
-    late = counts - expected  # a negative bias may come after a spike: over, never under
-    assert bool(((late >= 0) | ~clear).all())
-    assert (late[clear] == 0).float().mean() > 0.95
+    assert torch.equal(counts[clear], expected[clear])
+    assert clear.float().mean() > 0.9
     # What they stand for enters the next layer channel by channel: the hybrid is its ANN at theta_c c.
     batch = a_batch(ctx)
     values = hybrid._values(batch, ("spike1",))["spike1"]
@@ -139,7 +148,7 @@ def test_channels_thresholds_stand_in_the_next_layers_weights(pool: bool, tmp_pa
     hybrid.net.eval()
     spiking = forward(hybrid.spiking, batch.frames)[0].sum(0)
     torch.testing.assert_close(hybrid(batch), spiking, rtol=0, atol=1e-12)
-    through_ann = hybrid._walk(batch.frames.sum(0), hybrid._values(batch, hybrid.given))[0]
+    through_ann = hybrid._walk(batch, hybrid._values(batch, hybrid.given))[0]
     torch.testing.assert_close(through_ann, spiking, rtol=0, atol=1e-6)
 
 
@@ -151,7 +160,7 @@ def test_counts_of_the_first_layer(levels: int, tmp_path: Path) -> None:
     hybrid = ptl.Hybrid(ctx, net, **(OPTIONS | {"levels": levels}))
     hybrid.spiking.double()
     with torch.no_grad():
-        net.conv1.weight.copy_(torch.randint(-8, 9, net.conv1.weight.shape) / 8.0)  # type: ignore[union-attr,operator]
+        net.conv1.weight.copy_(torch.randint(-4, 9, net.conv1.weight.shape) / 8.0)  # type: ignore[union-attr,operator]
     hybrid.activation = {"conv1": 2.0, "linear2": 1.0}
     hybrid._carry(hybrid.stages)
     frames = torch.zeros(levels, 50, 1, 6, 6).double()
@@ -177,8 +186,8 @@ def test_first_hybrid_layer_tends_to_the_anns_as_one_over_the_levels(tmp_path: P
         frames = torch.zeros(levels, *x.shape).double()
         frames[0] = x
         counts = forward(upto(hybrid.spiking, "spike1"), frames)[0].sum(0)
-        errors.append(float((counts * a.max() / levels - a).abs().mean()))
-    ratios = [big / small for big, small in zip(errors, errors[1:], strict=False)]
+        errors.append(float((counts.detach() * a.max() / levels - a).abs().mean()))
+    ratios = [big / small for big, small in pairwise(errors)]
     assert all(3.6 < ratio < 4.4 for ratio in ratios), errors
 
 
@@ -200,7 +209,7 @@ def test_deeper_layers_tend_to_the_anns_with_a_constant_current_alone(tmp_path: 
             frames = torch.zeros(levels, *x.shape).double()
             frames[: levels if encode == "repeat" else 1] = x
             counts = forward(upto(hybrid.spiking, "spike2"), frames)[0].sum(0)
-            errors.setdefault(encode, []).append(float((counts * second.max() / levels - second).abs().mean()))
+            errors.setdefault(encode, []).append(float((counts.detach() * second.max() / levels - second).abs().mean()))
     constant, at_once = errors["repeat"], errors["once"]
     assert constant[-1] < constant[0] / 30, errors
     assert at_once[-1] > at_once[1] / 3, errors
@@ -242,6 +251,7 @@ def test_a_frozen_stage_keeps_its_bits_and_the_best_weights_of_a_stage_go_on(
     ctx = images(tmp_path, POOLED, trainer=Trainer(epochs=2, batch_size=10))
     frozen: list[dict[str, Tensor]] = []
     spiking: list[dict[str, Tensor]] = []
+    worse: list[bool] = []  # whether the last epoch of a stage was not its best
     plain = ptl.Hybrid.finish
 
     def finish(self: ptl.Hybrid, part: Any) -> None:
@@ -250,14 +260,15 @@ def test_a_frozen_stage_keeps_its_bits_and_the_best_weights_of_a_stage_go_on(
         now = weights_of(self.net)
         assert all(torch.equal(now[name], value) for name, value in best.items())
         last = torch.load(tmp_path / f"stage{self.at + 1:02d}-last.pt", weights_only=True)["keep"]["net"]
-        assert any(not torch.equal(now[name], value) for name, value in last.items()) or self.at == 0
+        worse.append(any(not torch.equal(now[name], value) for name, value in last.items()))
         names = {layer for one in self.stages[: self.at + 1] for layer in one.layers}
         frozen.append({name: value for name, value in now.items() if name.split(".")[0] in names})
         spiking.append({n: v for n, v in weights_of(self.spiking).items() if n.split(".")[0] in names})
 
     monkeypatch.setattr(ptl.Hybrid, "finish", finish)
-    trained = ptl.train(ctx, stage_epochs=4, patience=2, stage_lr=2e-2)
-    for earlier, later in zip(frozen, frozen[1:], strict=False):
+    trained = ptl.train(ctx, stage_epochs=4, patience=1, stage_lr=5e-2)
+    assert any(worse)
+    for earlier, later in pairwise(frozen):
         assert set(earlier) < set(later)
         assert all(torch.equal(value, later[name]) for name, value in earlier.items())
     end = weights_of(trained.net)
@@ -473,7 +484,7 @@ def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(tmp_path:
     assert theta["spike1"] == theta["spike2"] != theta["spike3"]
     batch = a_batch(ctx)
     spiking = forward(hybrid.spiking, batch.frames)[0].sum(0)
-    through_ann = hybrid._walk(batch.frames.sum(0), hybrid._values(batch, hybrid.given))[0]
+    through_ann = hybrid._walk(batch, hybrid._values(batch, hybrid.given))[0]
     torch.testing.assert_close(through_ann, spiking, rtol=0, atol=1e-9)
 
 
@@ -503,11 +514,11 @@ def test_going_on_after_a_kill_in_a_stage_gives_the_same_bits(tmp_path: Path, mo
 
     for stage in range(4):
         monkeypatch.setattr(ptl.Hybrid, "gradient", killed_in(stage, 9 + 5))
-        torch.manual_seed(100 + stage)
+        torch.manual_seed(100 * stage)  # what is drawn after the first weights comes from the checkpoints
         with pytest.raises(KeyboardInterrupt):
             ptl.train(replace(ctx, folder=tmp_path / "cut", stages=[]), **options)
     monkeypatch.setattr(ptl.Hybrid, "gradient", gradient)
-    torch.manual_seed(0)
+    torch.manual_seed(7)
     again = ptl.train(replace(ctx, folder=tmp_path / "cut", stages=[]), **options)
     assert cut == [0, 1, 2, 3]
     assert again.notes == whole.notes

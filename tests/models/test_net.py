@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.chip.observer import ChipObserver
-from cil_spl.chip.quantize import integer_twin, quantize
+from cil_spl.chip.quantize import bake, integer_twin, make_aware, quantize
+from cil_spl.chip.rounding import Precision
 from cil_spl.chip.simulator import simulate
 from cil_spl.data.batches import Batches
 from cil_spl.data.options import Frames
-from cil_spl.models import answers
+from cil_spl.models import answers, neurons
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
@@ -346,3 +347,19 @@ def test_an_observers_states_are_in_the_units_of_each_channel() -> None:
     assert bool((seen.v_mem >= -theta - 1e-6).all())
     assert observer.chip is not None
     assert torch.equal(torch.as_tensor(observer.unit["spike1"]), theta / observer.chip.layers[0].threshold)
+
+
+def test_a_copy_with_rounded_weights_can_be_made_ordinary_without_the_original() -> None:
+    """torch keeps the attribute ``weight`` of such a layer on its class, which a copy would share."""
+    neuron = {"spike_threshold": 1.0, "min_v_mem": -8.0}
+    plan = plan_from("p", [{"conv": 4, "norm": "scale"}, {"linear": "classes"}], (1, 6, 6), 3)
+    net = build(plan, family="cnn", neuron=neuron)
+    make_aware(net, neurons.make(**neuron), Precision(bits=4, aware=True))
+    x = torch.rand(2, 1, 6, 6)
+    before = net.eval()(x)
+    baked = copy.deepcopy(net)
+    bake(baked)
+    folded = fold(net)
+    assert torch.equal(net(x), before)
+    torch.testing.assert_close(baked(x), before)
+    torch.testing.assert_close(folded(x), before)
