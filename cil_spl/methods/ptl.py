@@ -57,11 +57,12 @@ from cil_spl.models.fold import fold
 from cil_spl.models.layers import per_feature
 from cil_spl.models.net import Net, evaluating, master, walk, weighted
 from cil_spl.models.neurons import substitute
-from cil_spl.models.parts import Part, feeding, freeze, parts_of, some_of, upto
-from cil_spl.models.plan import INPUT
+from cil_spl.models.parts import Part, feeding, freeze, needed, parts_of, some_of, upto
 from cil_spl.tasks import evaluation as ev
+from cil_spl.training import frozen_spikes
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.epochs import Fitted
+from cil_spl.training.frozen_spikes import Kept
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
@@ -80,6 +81,7 @@ def train(
     percentile: Annotated[float, Ge(50), Le(100)] = 99.9,
     calibration_batches: Annotated[int, Ge(1)] = 8,
     train_converted: bool = True,
+    augment_stages: bool = True,
     bits: Annotated[int, Ge(2), Le(16)] | None = None,
     fan_in: Annotated[int, Ge(1)] | None = None,
     count_scale: Annotated[float, Gt(0)] = 1.0,
@@ -97,6 +99,8 @@ def train(
         percentile: of the activations, that becomes full activity.
         calibration_batches: batches of training data on which it is taken.
         train_converted: whether the layer of a stage learns, and not the ones after it alone.
+        augment_stages: whether the stages see augmented data too. Without, the spikes of frozen layers are made once
+            per stage and kept, where neurons spike once per step.
         bits: of the spiking layers' weights and biases; None for floats.
         fan_in: the most inputs of a neuron that are kept, the largest weights; None for all.
         count_scale: factor on the outputs before the softmax.
@@ -106,6 +110,7 @@ def train(
     ctx.scale(net, init_rate, bins=1)
     pretrained = pretrain(ctx, net, lr, count_scale)
     ann = ctx.finish(copy.deepcopy(net))
+    ctx = ctx if augment_stages else replace(ctx, augment=None)
     hybrid = Hybrid(
         ctx, net, levels=levels or ctx.frames.bins, percentile=percentile, n_batches=calibration_batches, bits=bits
     )
@@ -117,6 +122,7 @@ def train(
             freeze(net, stage)
         if stage_epochs and any(p.requires_grad for p in net.parameters()):
             at = replace(ctx, trainer=trainer, log=_with_stage(ctx, k + 1))
+            hybrid.keep_spikes()
             epochs += _train_stage(at, hybrid, stage_lr, count_scale, monitor, epochs).epochs
         hybrid.finish(stage)
     notes = {f"chosen/threshold_{name}": value for name, value in hybrid.thresholds().items()}
@@ -199,6 +205,7 @@ class Hybrid:
         self.masks: dict[int, Tensor] = {}
         self.given: tuple[str, ...] = ()  # neurons of earlier stages, whose counts the ANN takes
         self.computed: set[str] = set()  # layers that the ANN computes: what these do not replace
+        self.kept: Kept | None = None  # spikes that enter the stage
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
@@ -206,7 +213,7 @@ class Hybrid:
     def convert(self, k: int, fan_in: int | None = None) -> None:
         """Begin stage ``k``: find the thresholds of the layers that are not frozen, and let its neurons spike."""
         self.at = k
-        self._divide()
+        self.computed, self.given = needed(self.net.plan, {stage.end for stage in self.stages[:k]})
         if fan_in is not None:
             for name in self.weights_of[self.stages[k].end]:
                 weight = master(self.net.get_submodule(name))
@@ -220,6 +227,12 @@ class Hybrid:
         self._carry([stage])
         freeze(self.net, stage)
         self.masks.clear()
+        self.kept = None
+
+    def keep_spikes(self) -> None:
+        """Make the spikes that enter the stage once, where nothing changes them from epoch to epoch."""
+        if len(self.given) == 1 and self.ctx.observer is None and self.ctx.augment is None:
+            self.kept = frozen_spikes.keep(self.ctx, self.spiking, self.given[0], self.stages[self.at])
 
     def keep_pruned(self, params: list[nn.Parameter]) -> None:
         """Leave weights that were cut where they are, at zero."""
@@ -253,16 +266,17 @@ class Hybrid:
 
         def of(batch: Batch) -> Iterator[Step]:
             self._carry(self.stages[self.at :] if self.ctx.observer is not None else [present])
-            out = self(batch)
+            out = self(batch, train=True)
             loss = self.ctx.loss(out, batch, count_scale)
             loss.backward()
             yield Step(loss.detach(), out.detach())
 
         return of
 
-    def __call__(self, batch: Batch) -> Tensor:
-        """Outputs of a batch, spiking as far as it is converted. Shape (B, K)."""
-        return self._walk(batch, self._values(batch, (*self.given, self.stages[self.at].end)))[0]
+    def __call__(self, batch: Batch, train: bool = False) -> Tensor:
+        """Outputs of a batch of the training or the validation set, spiking as far as it is converted. (B, K)."""
+        spikes = None if self.kept is None else self.kept.take(batch, train)
+        return self._walk(batch, self._values(batch, (*self.given, self.stages[self.at].end), spikes))[0]
 
     def score(self, count_scale: float) -> dict[str, float]:
         """Validation metrics, the loss among them; once all is converted, those of the spiking network too."""
@@ -281,16 +295,23 @@ class Hybrid:
         found = {"loss": total / len(data.val), ctx.task.monitor: seen.metrics[ctx.task.monitor]}
         return found | (ctx.score(self.spiking) if self.at == len(self.stages) - 1 else {})
 
-    def _values(self, batch: Batch, names: tuple[str, ...]) -> dict[str, Tensor]:
-        """What layers of neurons have answered, in the ANN's units; what the spiking network has come to, too."""
+    def _values(self, batch: Batch, names: tuple[str, ...], spikes: Tensor | None = None) -> dict[str, Tensor]:
+        """What layers of neurons have answered, in the ANN's units; what the spiking network has come to, too.
+
+        ``spikes`` are those of the layer before the stage, where they are known. Shape (T, B, ...).
+        """
         plan = self.net.plan
         if not names:
             return {}
         net = self.spiking
-        if self.ctx.observer is None and names[-1] != plan.output:  # what comes after them need not run
+        if spikes is not None and self.kept is not None:
+            net, batch = self.kept.rest, replace(batch, frames=spikes)
+        elif self.ctx.observer is None and names[-1] != plan.output:  # what comes after them need not run
             net = upto(net, max(names, key=[layer.name for layer in plan.layers].index))
         spiking = [name for name in names if plan.named(name).kind == "neuron"]
-        counts = tandem.spike_counts(self.ctx, net, batch, spiking)
+        counts = tandem.spike_counts(self.ctx, net, batch, [name for name in spiking if name in net.plan.kinds])
+        if spikes is not None:
+            counts[self.given[0]] = spikes.sum(0)  # T B ... -> B ...
         values = {}
         for name in names:
             if name not in counts:
@@ -298,7 +319,8 @@ class Hybrid:
                                    "too; use observer.layers=all")  # fmt: skip
             c = counts[name]
             per_unit = self._spikes_per_unit(name).to(c)
-            values[name] = c / (per_feature(per_unit, c) if per_unit.dim() else per_unit)
+            value = c / (per_feature(per_unit, c) if per_unit.dim() else per_unit)
+            values[name] = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
         return values
 
     def _walk(
@@ -316,21 +338,6 @@ class Hybrid:
         out, found = walk(self.net, x, layer, record)
         assert out is not None
         return out, found
-
-    def _divide(self) -> None:
-        """Find which layers the ANN still computes, and which neurons of earlier stages feed it."""
-        plan = self.net.plan
-        spiking = {stage.end for stage in self.stages[: self.at]}
-        given: set[str] = set()
-        self.computed, waiting = set(), [plan.output]
-        while waiting:
-            name = waiting.pop()
-            if name in spiking:
-                given.add(name)
-            elif name != INPUT and name not in self.computed:
-                self.computed.add(name)
-                waiting += plan.inputs_of(name)
-        self.given = tuple(layer.name for layer in plan.layers if layer.name in given)
 
     # --- thresholds and weights ---------------------------------------------------------------------------------------
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
+from typing import Any
 
 from cil_spl.models.net import Net
 from cil_spl.models.plan import INPUT, Plan
@@ -50,10 +51,47 @@ def feeding(plan: Plan, part: Part) -> list[str]:
     return own or [name for name in plan.weights_before(part.end) if name != INPUT]
 
 
+def needed(plan: Plan, given: Collection[str]) -> tuple[set[str], tuple[str, ...]]:
+    """What a network has to compute for its output where the values of some layers are given.
+
+    Returns:
+        the layers to compute, and those given whose values are needed for it, in the plan's order.
+    """
+    computed: set[str] = set()
+    used: set[str] = set()
+    waiting = [plan.output]
+    while waiting:
+        name = waiting.pop()
+        if name in given:
+            used.add(name)
+        elif name != INPUT and name not in computed:
+            computed.add(name)
+            waiting += plan.inputs_of(name)
+    return computed, tuple(layer.name for layer in plan.layers if layer.name in used)
+
+
 def upto(net: Net, last: str) -> Net:
     """A network up to one of its layers, with the same modules."""
     names = [layer.name for layer in net.plan.layers]
     return some_of(net, names[: names.index(last) + 1])
+
+
+def after(net: Net, start: str, part: Part) -> Net | None:
+    """The layers of a part as a network whose input is what ``start`` gives, with the same modules.
+
+    None where they read something else besides.
+    """
+    plan = net.plan
+    layers = [layer for layer in plan.layers if layer.name in part.layers]
+    if any({*plan.inputs_of(layer.name)} - {start, *part.layers} for layer in layers):
+        return None
+    renamed = {start: INPUT}
+    wired = [
+        replace(layer, inputs=tuple(renamed.get(name, name) for name in plan.inputs_of(layer.name))) for layer in layers
+    ]
+    modules = {layer.name: net.get_submodule(layer.name) for layer in layers}
+    shape: Any = plan.shapes()[start]  # a vector as it is, too
+    return Net(Plan(plan.name, shape, tuple(wired)), modules).compute_by(net.backend)
 
 
 def some_of(net: Net, names: Collection[str]) -> Net:

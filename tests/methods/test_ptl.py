@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
+from cil_spl.data.batches import Batches
+from cil_spl.data.samples import from_arrays
 from cil_spl.methods import ptl
 from cil_spl.models import answers
 from cil_spl.models.build import plan_from
@@ -23,6 +25,7 @@ from cil_spl.models.forward import forward
 from cil_spl.models.neurons import Observation, weights_of
 from cil_spl.models.parts import parts_of, upto
 from cil_spl.tasks import evaluation as ev
+from cil_spl.training import frozen_spikes
 from cil_spl.training.context import Frames, TrainingContext
 from cil_spl.training.epochs import Fitted
 from cil_spl.training.update import Trainer
@@ -524,3 +527,47 @@ def test_going_on_after_a_kill_in_a_stage_gives_the_same_bits(tmp_path: Path, mo
     assert again.notes == whole.notes
     for (name, a), b in zip(whole.net.state_dict().items(), again.net.state_dict().values(), strict=True):
         assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("neuron", [{}, {"threshold_per": "channel"}], ids=str)
+def test_kept_spikes_change_nothing(neuron: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spikes of frozen layers, made once per stage, or in every batch anew: the same network to the bit."""
+    made: list[int] = []
+    plain = frozen_spikes.FrozenSpikes.__init__
+
+    def init(self: Any, *args: Any) -> None:
+        plain(self, *args)
+        made.append(int(self.take(torch.arange(20)).sum()))
+
+    monkeypatch.setattr(frozen_spikes.FrozenSpikes, "__init__", init)
+    ctx = images(tmp_path, POOLED, neuron=PAPER | neuron, trainer=Trainer(epochs=2, batch_size=10))
+    kept = ptl.train(ctx, stage_epochs=3)
+    assert len(made) == 2 * 3  # of the training and the validation set, for all stages but the first
+    assert min(made) > 0
+    monkeypatch.setattr(frozen_spikes, "fits", lambda *_: False)
+    torch.manual_seed(0)
+    anew = ptl.train(replace(ctx, folder=tmp_path / "anew", stages=[]), stage_epochs=3)
+    assert len(made) == 6
+    assert anew.notes == kept.notes
+    for (name, a), b in zip(kept.net.state_dict().items(), anew.net.state_dict().values(), strict=True):
+        assert torch.equal(a, b), name
+
+
+@pytest.mark.parametrize("bins", [1, 8, 9, 16, 32, 64])
+def test_a_spike_train_is_kept_whole(bins: int) -> None:
+    from cil_spl.models.build import build
+    from cil_spl.training.frozen_spikes import FrozenSpikes
+
+    rng = np.random.default_rng(bins)
+    made = from_arrays(rng.random((5, 2, 3, 3)), np.zeros(5, int), ("a", "b"))
+    plan = plan_from("one", [{"conv": 2, "kernel": 1}, {"linear": "classes"}], (2, 3, 3), 2)
+    net = upto(build(plan, family="snn", neuron=PAPER), "spike1")
+    with torch.no_grad():
+        net.conv1.weight.copy_(torch.tensor([[[[0.9]], [[0.3]]], [[[1.5]], [[1.0]]]]))  # type: ignore[union-attr,operator]
+    batches = Batches(made, 2, Frames(bins))
+    kept = FrozenSpikes(net, batches, bins, torch.device("cpu"))
+    whole = torch.cat([forward(net, batch.frames)[0] for batch in batches.epoch(0)], dim=1)
+    assert whole.max() == 1
+    assert whole[-1].max() == 1
+    assert torch.equal(kept.take(torch.arange(5)), whole)
+    assert torch.equal(kept.take(torch.tensor([3, -1])), torch.stack([whole[:, 3], torch.zeros_like(whole[:, 0])], 1))
