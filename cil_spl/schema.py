@@ -111,7 +111,8 @@ def asked(cfg: DictConfig) -> Asked:
     neuron: Any = OmegaConf.to_container(cfg.model.neuron)
     observer: Any = None if cfg.observer is None else OmegaConf.to_container(cfg.observer)
     init_rate = float(cfg.method.get("init_rate") or 1.0)
-    return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer, requires(cfg).converts)
+    needs = requires(cfg)
+    return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer, needs.converts, needs.spikes)
 
 
 def check_experiences(cfg: DictConfig, n: int) -> None:

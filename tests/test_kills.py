@@ -30,7 +30,7 @@ from cil_spl.results.values import is_timing
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-METHODS = ("bptt", "conversion", "cil_bptt", "cil_conversion")
+METHODS = ("bptt", "conversion", "cil_bptt", "cil_conversion", "ptl")
 KILLS = int(os.environ.get("CILSPL_KILLS", "30"))
 WORDS = [
     "run",

@@ -41,6 +41,8 @@ METHODS = {
     "sltt": [],
     "sltt_k": [],
     "conversion": ["method.gains=[2,8]"],
+    "tandem": [],
+    "ptl": ["method.stage_epochs=2", "method.levels=8"],
     "conversion, accelerator": ["target=accelerator"],
     "cil_conversion": [],
 }
@@ -147,9 +149,10 @@ def check_best_epochs(folder: Path) -> None:
     """The epoch that counts is the first of the best on the validation recordings."""
     for best in (folder / "checkpoints").glob("*-best.pt"):
         stage = read_checkpoint(best.with_name(best.name.replace("best", "last")))["fitted"]
-        names = ("val/deployed_accuracy", "val/accuracy")
+        names = ("val/loss", "val/deployed_accuracy", "val/accuracy")
         name = next(name for name in names if name in stage["history"][0])
         scores = [line[name] for line in stage["history"]]
-        assert stage["best_score"] == max(scores)
-        assert stage["best_epoch"] == 1 + scores.index(max(scores))
+        first = min(scores) if name == "val/loss" else max(scores)
+        assert stage["best_score"] == first
+        assert stage["best_epoch"] == 1 + scores.index(first)
         assert read_checkpoint(best)["epoch"] == stage["best_epoch"]

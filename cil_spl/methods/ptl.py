@@ -66,7 +66,7 @@ from cil_spl.training.frozen_spikes import Kept
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="cnn", observer="optional", converts=True)
+REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=True)
 
 
 def train(

@@ -51,7 +51,7 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="cnn", observer="optional", converts=True)
+REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=True)
 
 
 def train(

@@ -42,7 +42,7 @@ class Accelerator:
         Raises:
             RequestError: a network that spikes, or a chip in the loop.
         """
-        if requires.family != self.family:
+        if requires.family != self.family or requires.spikes:
             raise RequestError(
                 f"target={self.name}: it runs a CNN, but method={requires.method} trains spikes; use method=conversion"
             )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -57,8 +57,25 @@ class Deployed:
             for k, seen in enumerate(each):
                 shown = [column.metric for column in task.columns if column.metric in seen.metrics]
                 found |= {f"{stage}/{name}/experience_{k}": seen.metrics[name] for name in shown}
+        found |= {f"{stage}/synops_ratio": v for stage, v in synops_ratios(self.evaluations).items()}
         found |= {f"deployed/{name}": value for name, value in self.figures.items()}
         return found | {score: self.chosen_by.metrics[task.monitor]}
+
+
+def synops_ratios(evaluations: Mapping[str, ev.Evaluation]) -> dict[str, float]:
+    """Synaptic operations of the spiking networks over those of the ANN that they were made of; nothing without one.
+
+    An ANN's are its multiply-accumulates. A spiking network's are its accumulates (``synops``), and the
+    multiply-accumulates (``macs``) of what does not get spikes, such as a layer that reads an image.
+    """
+    ann = evaluations["float"].metrics
+    if "macs" not in ann or "synops" in ann:
+        return {}
+    return {
+        stage: (seen.metrics["synops"] + seen.metrics.get("macs", 0.0)) / ann["macs"]
+        for stage, seen in evaluations.items()
+        if "synops" in seen.metrics
+    }
 
 
 def deploy(target: Target, trained: Trained, ctx: TrainingContext, folder: Path) -> Deployed:

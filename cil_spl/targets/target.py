@@ -34,6 +34,7 @@ class Asked:
         init_rate: spread that fresh weights are scaled to.
         observer: the options ``observer``, if the target shall be in the loop; None if not.
         converts: whether the method makes a spiking network of a CNN.
+        spikes: whether that network alone is its result.
         net: a user's own network that spikes, whose neurons are not those of ``neuron``; None for a plan's.
     """
 
@@ -43,6 +44,7 @@ class Asked:
     init_rate: float = 1.0
     observer: Mapping[str, Any] | None = None
     converts: bool = False
+    spikes: bool = False
     net: Net | None = None
 
 

@@ -44,9 +44,11 @@ class Requires:
         observer: whether it learns from what another machine did in the forward pass; ``optional`` where it can.
         experiences: how many it trains on, one after another; None for any number.
         converts: whether it makes a spiking network of the CNN that it trains.
+        spikes: whether that network alone is its result, so that a target which runs a CNN has no use for it.
     """
 
     family: Literal["snn", "cnn"] | None = None
     observer: bool | Literal["optional"] = "optional"
     experiences: int | None = 1
     converts: bool = False
+    spikes: bool = False

@@ -19,7 +19,7 @@ from cil_spl.chip.quantize import integer_twin, quantize
 from cil_spl.cli import doctor
 from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
-from cil_spl.methods import bptt, conversion
+from cil_spl.methods import bptt, conversion, tandem
 from cil_spl.models.answers import stepped_answer
 from cil_spl.models.build import build, plan_from
 from cil_spl.targets import board
@@ -33,6 +33,7 @@ from cil_spl.tasks.evaluation import evaluate
 from cil_spl.training.context import Frames
 from cil_spl.training.options import Trainer
 from tests.methods.test_methods import context
+from tests.methods.test_tandem import images
 
 PLAN = plan_from("p", [{"conv": 4, "kernel": 3, "padding": 1, "pool": 2}, {"linear": "classes"}], (2, 8, 8), 3)
 
@@ -237,6 +238,7 @@ BOARD = "a board"  # in place of a back end: a Speck whose board is not there to
             r"model\.neuron\.min_v_mem=null: quantising needs a lower bound",
         ),
         (Accelerator, {}, r"target=accelerator: .*method=bptt trains spikes; use method=conversion"),
+        (Accelerator, {"family": "cnn", "spikes": True}, r"target=accelerator: .*trains spikes; use method=conversion"),
         (Accelerator, {"family": "cnn", "observer": {"name": "chip"}}, r"target=accelerator: observer=chip"),
     ],
 )
@@ -326,3 +328,21 @@ def test_choices_are_made_on_validation_and_results_taken_on_the_test_set(method
     assert all(value > 0.3 for name, value in (trained.notes or {}).items() if name == "val/gain_64")
     assert result.chosen_by.metrics["accuracy"] > 0.6
     assert all(seen.metrics["accuracy"] < 0.4 for seen in result.evaluations.values())
+    metrics = result.metrics("val/deployed_accuracy", ctx.task)
+    if method is conversion:  # accumulates of the spikes over multiply-accumulates of the CNN
+        events = {stage: metrics[f"{stage}/synops"] for stage in ("spiking", "quantized", "deployed")}
+        assert all(metrics[f"{s}/synops_ratio"] == n / metrics["float/macs"] > 0 for s, n in events.items())
+    assert ("deployed/synops_ratio" in metrics) == (method is conversion)
+
+
+def test_operations_of_a_network_that_reads_an_image_are_of_both_kinds(tmp_path: Path) -> None:
+    """The layer that gets the image's values multiplies, once; the ones after it add spikes."""
+    ctx = images(tmp_path, trainer=Trainer(epochs=1, batch_size=10))
+    trained = tandem.train(ctx)
+    metrics = deploy(Software(), trained, ctx, tmp_path).metrics("val/deployed_accuracy", ctx.task)
+    first, second, last = 16 * 16 * 4, 8 * 8 * 4 * 4, 36 * 3  # taps on the map, in y times in x, times features
+    assert metrics["float/macs/conv1"] == metrics["spiking/macs"] == metrics["spiking/macs/conv1"] == first
+    assert metrics["float/macs"] == first + second + last
+    whole = metrics["spiking/synops"] + metrics["spiking/macs"]
+    assert metrics["spiking/synops"] == metrics["spiking/synops/conv2"] + metrics["spiking/synops/linear3"] > 0
+    assert metrics["deployed/synops_ratio"] == pytest.approx(whole / metrics["float/macs"])
