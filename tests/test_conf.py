@@ -167,6 +167,7 @@ def test_the_yaml_of_a_run_repeats_its_dataclass():
     [
         (["method=conversion", "~method.gains"], "method.gains", [1, 2, 4, 8, 16, 32, 64]),
         (["~model.neuron.min_v_mem"], "model.neuron.min_v_mem", -8.0),
+        (["~model.width"], "model.width", 1.0),
         (["~trainer.epochs"], "trainer.epochs", 25),
         (["~target.monitor"], "target.monitor", "readout"),
         (["~dataset.val_fraction"], "dataset.val_fraction", 0.1),
