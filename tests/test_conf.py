@@ -108,6 +108,7 @@ def test_the_yaml_repeats_the_signature(choice):
         of_images = common is SampleDataset
         apart = ("preprocess", "augment", "standardise")  # a set may have its own defaults of these
         shared = {key: said.pop(key) for key in set(options.names(common)) - {"name"}}
+        assert {key: expected.pop(key) for key in set(shared) & set(expected)}.items() <= shared.items()
         rest = options.defaults(common)
         assert {k: shared[k] for k in rest if k not in apart} == {k: v for k, v in rest.items() if k not in apart}
         assert set(shared["augment"]) == set(options.names(AugmentImages if of_images else Augment))

@@ -85,7 +85,10 @@ def test_ls_says_which_presets_there_are(cilspl, here):
         (["model.width=-1"], "model.width=-1: must be more than 0"),
         (["model.width=wide"], "model.width=wide: needs a number, more than 0"),
         (["model.width=true"], "model.width=true: needs a number, more than 0"),
-        (["model.width=1e6"], "model.width=1e+06: the 3456000232000000 weights of model quickstart would take 1.38e+07"),
+        (
+            ["model.width=1e6"],
+            "model.width=1e+06: the 3456000232000000 weights of model quickstart would take 1.38e+07",
+        ),
         (["model.width=inf"], "model.width=inf: needs a finite number"),
         (
             ["model.width=2", "model.layers=[{conv: 1, padding: 1, name: a}, {add: [a, input]}, {linear: classes}]"],
