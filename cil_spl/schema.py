@@ -74,6 +74,11 @@ def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
         out[group] = _group(group, nodes[group] or {})
     if out["model"]["_target_"] is not None:
         out["model"]["_target_"] = fence.check_target("model", out["model"]["_target_"], named)
+        if out["model"]["width"] != 1:
+            raise RequestError(
+                f"model.width={out['model']['width']:g}: model._target_={out['model']['_target_']} makes its layers "
+                "itself; leave it at 1, and give your function an argument for it in model.args"
+            )
     called = {group: node for group in CALLED if (node := nodes[group]) is not None}
     for group, node in called.items():
         _check_called(group, node, named)

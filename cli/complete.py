@@ -8,7 +8,7 @@ from cil_spl.cli import COMMANDS
 
 # Second words that a user may want completed; everything after `run` is Hydra's.
 WORDS = {
-    "ls": ("methods", "models", "datasets", "targets", "experiments"),
+    "ls": ("methods", "models", "presets", "datasets", "targets", "experiments"),
     "data": ("describe", "fetch", "picture", "cache", "clear"),
 }
 

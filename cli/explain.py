@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.base.suggestions import close, nearest
+from cil_spl.models.presets import PRESETS
 
 
 def request_behind(error: BaseException | None) -> RequestError | None:
@@ -48,7 +49,7 @@ def _explained(error: BaseException, overrides: Sequence[str], config_dir: str |
     if missing and "Available options in" in text:
         options = re.findall(r"^\t([\w.-]+)$", text, re.M)
         group, _, name = missing[1].rpartition("/")
-        return f"{group}={name}: no such choice; {nearest(name, options)}"
+        return f"{group}={name}: no such choice; {meant_by(group, name, options)}"
 
     keyless = next((word for word in overrides if re.match(r"[+~]*[=@]", word)), None)
     if keyless is not None:
@@ -86,6 +87,36 @@ def _explained(error: BaseException, overrides: Sequence[str], config_dir: str |
         return f"{word}: there is no key {unresolved[1]}; `cilspl run --cfg job` lists all"
 
     return _of_hydra(error, text, overrides)
+
+
+# What others call a choice of ours.
+OTHER_NAMES: dict[str, dict[str, str]] = {
+    "method": {
+        "cil_spl": "cil_bptt",
+        "surrogate_gradient": "bptt",
+        "ann_to_snn": "conversion",
+        "ann2snn": "conversion",
+    },
+    "model": {"snn": "bptt_snn"},
+}
+# Names that are no choice of a group, but a value of a key in it.
+ELSEWHERE: dict[str, tuple[str, Sequence[str]]] = {"model": ("model.preset", tuple(PRESETS))}
+
+
+def meant_by(group: str, name: str, choices: Sequence[str]) -> str:
+    """The end of a message about a choice that a group does not have: what was meant, and what there is.
+
+    Args:
+        group: of the config, ``model`` say.
+        choices: what it has.
+    """
+    key, values = ELSEWHERE.get(group, ("", ()))
+    others = {other: meant for other, meant in OTHER_NAMES.get(group, {}).items() if meant in choices}
+    near = close(name, [*choices, *values, *others])
+    if near is None or near in choices:
+        return nearest(name, choices)
+    meant = f"{key}={near}" if near in values else f"{group}={others[near]}"
+    return f"did you mean {meant}? allowed are {', '.join(choices)}"
 
 
 def _of_hydra(error: BaseException, text: str, overrides: Sequence[str]) -> str:

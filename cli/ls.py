@@ -11,10 +11,12 @@ from typing import Any
 
 from cil_spl.base.errors import RequestError
 from cil_spl.cli.words import parsed
+from cil_spl.models.presets import ABOUT
 
 KINDS = {
     "methods": "method",
     "models": "model",
+    "presets": "model.preset",
     "datasets": "dataset",
     "targets": "target",
     "experiments": "experiment",
@@ -37,7 +39,7 @@ def main(argv: list[str]) -> int:
             raise RequestError(f"--config-dir {given.config_dir}: no such folder")
         roots.append(Path(given.config_dir))
     kinds = [kind] if kind else list(KINDS)
-    listed = {k: listing(roots, KINDS[k]) for k in kinds}
+    listed = {k: ABOUT if k == "presets" else listing(roots, KINDS[k]) for k in kinds}
     width = max((len(name) for found in listed.values() for name in found), default=0)
     room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None  # a pipe gets all
     for k, found in listed.items():

@@ -108,6 +108,7 @@ def test_the_yaml_repeats_the_signature(choice):
         of_images = common is SampleDataset
         apart = ("preprocess", "augment", "standardise")  # a set may have its own defaults of these
         shared = {key: said.pop(key) for key in set(options.names(common)) - {"name"}}
+        assert {key: expected.pop(key) for key in set(shared) & set(expected)}.items() <= shared.items()
         rest = options.defaults(common)
         assert {k: shared[k] for k in rest if k not in apart} == {k: v for k, v in rest.items() if k not in apart}
         assert set(shared["augment"]) == set(options.names(AugmentImages if of_images else Augment))
@@ -167,6 +168,7 @@ def test_the_yaml_of_a_run_repeats_its_dataclass():
     [
         (["method=conversion", "~method.gains"], "method.gains", [1, 2, 4, 8, 16, 32, 64]),
         (["~model.neuron.min_v_mem"], "model.neuron.min_v_mem", -8.0),
+        (["~model.width"], "model.width", 1.0),
         (["~trainer.epochs"], "trainer.epochs", 25),
         (["~target.monitor"], "target.monitor", "readout"),
         (["~dataset.val_fraction"], "dataset.val_fraction", 0.1),

@@ -28,6 +28,7 @@ from cil_spl.base import places
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import read_checked, write_json
 from cil_spl.data.events import EVENT, Data, Recordings, Splits, check_recordings
+from cil_spl.data.pictures import Pictures
 from cil_spl.data.samples import Samples, check_samples
 
 log = logging.getLogger(__name__)
@@ -178,7 +179,10 @@ def contents(data: Data) -> str:
         told, large = f"{data.classes}|{data.sensor_size}", data.events
         arrays = (data.target, data.name, data.origin, data.start, data.stop)
     kept = Path(large.filename) if isinstance(large, np.memmap) and large.filename is not None else None
-    crc = _verified[kept][3] if kept in _verified else f"{zlib.crc32(np.ascontiguousarray(large).data):08x}"
+    if isinstance(large, Pictures):
+        crc = large.digest()
+    else:
+        crc = _verified[kept][3] if kept in _verified else f"{zlib.crc32(np.ascontiguousarray(large).data):08x}"
     digest = hashlib.sha256(f"{told}|{large.shape}|{crc}".encode())
     for array in arrays:
         digest.update(b"" if array is None else np.ascontiguousarray(array).tobytes())

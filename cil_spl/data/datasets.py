@@ -9,7 +9,7 @@ experiences.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Annotated, Any, Literal
 
@@ -188,7 +188,7 @@ def check_dataset(dataset: Mapping[str, Any], group: str = "dataset", extensions
             raise RequestError(f"{group}.{key}={shown(value)}: no such key; {nearest(key, allowed)}")
     shared = {key: value for key, value in config.items() if key in options.names(common)}
     found = options.checked(common, shared, group)
-    found |= options.checked(function, _own(config), group)
+    found |= options.checked(function, _own(config, function), group)
     if group == "dataset" and found["split"] != "test":
         raise RequestError(f"dataset.split={found['split']}: it is for test_dataset.split; leave it at test")
     if common is SampleDataset:
@@ -208,13 +208,14 @@ def check_folder(dataset: Mapping[str, Any], group: str = "dataset") -> None:
     """
     target = str(dataset["_target_"])
     if known.is_ours(target) and "root" in dataset:
-        default = options.defaults(fence.locate(group, target))["root"]
-        check_root(dataset["root"], default, dataset["download"], group)
+        default = options.defaults(fence.locate(group, target))["root"] if "download" in dataset else None
+        check_root(dataset["root"], default, dataset.get("download", False), group)
 
 
-def _own(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The keys that a data set's function gets."""
-    return {key: value for key, value in config.items() if key not in (*options.names(options_of(config)), "_target_")}
+def _own(config: Mapping[str, Any], function: Callable[..., Any]) -> dict[str, Any]:
+    """The keys that a data set's function gets: its own, and of those that all sets share the ones that it names."""
+    others = {"_target_", *options.names(options_of(config))} - set(options.names(function))
+    return {key: value for key, value in config.items() if key not in others}
 
 
 def input_shape(dataset: Mapping[str, Any]) -> tuple[int, int, int]:
@@ -379,7 +380,7 @@ def _call(config: dict[str, Any], group: str, extensions: Sequence[str]) -> Spli
     check_folder(config, group)
     function = fence.locate(group, config.get("_target_"), extensions)
     try:
-        sets = function(**_own(config))
+        sets = function(**_own(config, function))
     except RequestError as error:  # the function does not know which of the two groups it serves
         raise RequestError(re.sub(r"\bdataset(?=[.=])", group, str(error))) from error
     known.check_returned(sets, config, group)

@@ -5,18 +5,22 @@ What all of them share (limits, standardising, experiences, the validation split
 
 from __future__ import annotations
 
+import os
 import re
 import tarfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+from annotated_types import Ge
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, idx
 from cil_spl.data.download import Download, Folder, absent, fetch, folder_of, may_fetch, whole_folder
 from cil_spl.data.events import Splits
+from cil_spl.data.pictures import Pictures, listed, shorter_side
 from cil_spl.data.samples import Samples, from_arrays, joined
 
 DIGITS = tuple("0123456789")
@@ -192,3 +196,78 @@ def _fetch_cifar10(root: Path) -> Path:
             "holds it"
         ) from error
     return folder
+
+
+def image_folder(
+    *,
+    root: Folder = "data/imagenet",
+    input_shape: Sequence[int] = (3, 224, 224),
+    resize: Annotated[int, Ge(1)] | None = None,
+) -> Splits:
+    """Pictures in ``root/train/CLASS`` and ``root/val/CLASS``, as ImageNet has them; those of ``val`` are tested on.
+
+    Where there is ``root/test/CLASS`` as well, those are tested on, and choices are made on ``val``.
+
+    Args:
+        root: folder that holds ``train`` and ``val``.
+        input_shape: (channels, height, width) of a sample; 1 channel is grey, 3 are red, green and blue.
+        resize: pixels of a picture's shorter side, of which the middle is taken; None for 8/7 of the larger of height
+            and width (256 for 224).
+
+    Raises:
+        RequestError: a folder is missing or empty, or classes differ; it is named.
+    """
+    at = folder_of(root)
+    side = shorter_side(input_shape, resize)
+    parts = {}
+    for part in ("train", "val"):
+        if not (at / part).is_dir():
+            raise RequestError(
+                f"dataset.root={root}: there is no folder {at / part}; pictures lie in train/CLASS/NAME.jpg and "
+                "val/CLASS/NAME.jpg below dataset.root"
+            )
+        parts[part] = listed(at, part)
+    if (at / "test").is_dir() and any(one.is_dir() for one in os.scandir(at / "test")):  # ImageNet's has no classes
+        parts["test"] = listed(at, "test")
+    classes = tuple(parts["train"])
+    for part, found in parts.items():
+        odd = sorted(set(classes) ^ set(found))
+        if odd:
+            there, missing = ("train", part) if odd[0] in classes else (part, "train")
+            raise RequestError(f"{at / there / odd[0]}: there is no such class in {at / missing}; both need the same")
+    return _splits(at, parts, classes, tuple(input_shape), side)
+
+
+def _splits(
+    root: Path,
+    parts: Mapping[str, Mapping[str, tuple[list[str], list[int]]]],
+    classes: tuple[str, ...],
+    shape: tuple[int, ...],
+    side: int,
+) -> Splits:
+    """All parts are rows of the same pictures."""
+    files: list[str] = []
+    sizes: list[int] = []
+    target: list[int] = []
+    ends = {}
+    for part, found in parts.items():
+        for number, name in enumerate(classes):
+            names, lengths = found[name]
+            files += names
+            sizes += lengths
+            target += [number] * len(names)
+        ends[part] = len(files)
+    channels, height, width = shape
+    names_of_all = np.array(files, dtype=str)
+    every = Samples(
+        values=Pictures(root, names_of_all, np.array(sizes, np.int64), (channels, height, width), side),
+        target=np.array(target, np.int64),
+        name=names_of_all,
+        origin=names_of_all,
+        classes=classes,
+        scale=(1 / 255,),
+    )
+    train, second = (every.subset(np.arange(a, b)) for a, b in ((0, ends["train"]), (ends["train"], ends["val"])))
+    if "test" not in ends:
+        return Splits(train, every.subset([]), second)
+    return Splits(train, second, every.subset(np.arange(ends["val"], len(files))))

@@ -10,6 +10,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data import nmnist
 from cil_spl.data.events import Recordings, Splits, check_recordings
 from cil_spl.data.options import kind_of
+from cil_spl.data.pictures import shorter_side
 from cil_spl.data.samples import Samples, check_samples
 
 # Of our sets, by path: sensor_size or input_shape, and number of classes, None where the files say it. Of a user's own
@@ -25,6 +26,7 @@ KNOWN: dict[str, tuple[tuple[int, int, int], int | None]] = {
     "cil_spl.data.images.fashion_mnist": ((1, 28, 28), 10),
     "cil_spl.data.images.cifar10": ((3, 32, 32), 10),
 }
+FOLDERS = "cil_spl.data.images.image_folder"  # of any size
 NO_VALIDATION = "epochs and settings are chosen on them, so it needs part of the training recordings, for example 0.1"
 
 
@@ -35,6 +37,8 @@ def is_ours(target: str) -> bool:
 
 def check_known(target: str, found: Mapping[str, Any], group: str) -> None:
     """Refuse what a set of ours never has; of a user's own it is found out when it is read."""
+    if target == FOLDERS:
+        shorter_side(found["input_shape"], found["resize"], group)
     if target not in KNOWN:
         return
     name = target.rpartition(".")[2]

@@ -16,8 +16,11 @@ import numpy as np
 from cil_spl.base.errors import RequestError
 from cil_spl.data.augment_images import AugmentImages, augment_images
 from cil_spl.data.labels import class_numbers, count_of, texts_of
+from cil_spl.data.pictures import Pictures
 
 _BLOCK = 4096  # samples worked on at once, to bound memory
+_VALUES = 1 << 26  # values worked on at once, where samples are large
+_PICTURES = 4096  # so many of a set that is read from files give its mean and deviation
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,8 @@ class Samples:
     """A set of samples.
 
     Attributes:
-        values: of any real type, may be a read-only memory map. Shape ``[N, C, H, W]``.
+        values: of any real type, may be a read-only memory map, or pictures that are read when they are taken. Shape
+            ``[N, C, H, W]``.
         target: what the task asks for: class numbers, int64 ``[R]``; otherwise float32 of any shape ``[R, ...]``.
         name: what messages and figures call a sample. Shape ``[R]``, str.
         origin: identity of what it shows, for example ``mnist/train/17``; empty where unknown. Shape ``[R]``, str.
@@ -37,7 +41,7 @@ class Samples:
             pixels where they are. Shape ``[H * W]``.
     """
 
-    values: np.ndarray
+    values: np.ndarray | Pictures
     target: np.ndarray
     name: np.ndarray
     origin: np.ndarray
@@ -88,10 +92,15 @@ class Samples:
         """
         index = np.asarray(index, dtype=np.int64)
         real = index >= 0
+        rows, cropped = self.rows[index[real]], False
         values = np.zeros((len(index), *self.input_shape), self.values.dtype)
-        values[real] = self.values[self.rows[index[real]]]
+        if isinstance(self.values, Pictures) and augment is not None and augment.crop_area is not None:
+            drawn = [seed for seed, there in zip(seeds, real, strict=True) if there]
+            values[real], cropped = self.values.read(rows, augment.crop_area, drawn), True
+        else:
+            values[real] = self.values[rows]
         if augment is not None:
-            values = augment_images(values, augment, seeds)
+            values = augment_images(values, augment, seeds, cropped=cropped)
         out = (values * of_channels(self.scale) + of_channels(self.shift)).astype(np.float32, copy=False)  # B C H W
         out[~real] = 0
         if self.order is not None:
@@ -177,7 +186,8 @@ def check_samples(samples: Samples, what: str) -> None:
         RequestError: names the part, or the sample with a label that is no class.
     """
     values, target = samples.values, samples.target
-    if not isinstance(values, np.ndarray) or values.ndim != 4 or values.dtype.kind not in "buif":
+    array = isinstance(values, np.ndarray) and values.ndim == 4 and values.dtype.kind in "buif"
+    if not array and not isinstance(values, Pictures):
         raise RequestError(
             f"{what}: values are no array of numbers [samples, channels, height, width]; see from_arrays"
         )
@@ -224,11 +234,17 @@ def _refuse(bad: np.ndarray, first: int, names: Sequence[str], what: str, why: s
 
 
 def spread(samples: Samples) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel over all samples and pixels. float64 ``[C]`` each."""
+    """Mean and standard deviation of each channel over all samples and pixels. float64 ``[C]`` each.
+
+    Of pictures that are read from files, over some thousand of them, taken at equal distances.
+    """
     channels, height, width = samples.input_shape
     total, squares, rows = np.zeros(channels), np.zeros(channels), samples.rows
-    for begin in range(0, len(rows), _BLOCK):
-        block = samples.values[rows[begin : begin + _BLOCK]].astype(np.float64)  # B C H W
+    if isinstance(samples.values, Pictures):
+        rows = rows[:: max(1, math.ceil(len(rows) / _PICTURES))]
+    step = max(1, min(_BLOCK, _VALUES // (channels * height * width)))
+    for begin in range(0, len(rows), step):
+        block = samples.values[rows[begin : begin + step]].astype(np.float64)  # B C H W
         total += block.sum(axis=(0, 2, 3))
         squares += np.einsum("bchw,bchw->c", block, block)
     n = len(rows) * height * width
@@ -251,10 +267,15 @@ def joined(parts: Sequence[Samples]) -> Samples:
     """Sets of the same kind, one after another."""
     if len(parts) == 1:
         return parts[0]
+    one, row = parts[0].values, None
+    if all(part.values is one for part in parts):
+        values, row = one, np.concatenate([part.rows for part in parts])
+    else:
+        values = np.concatenate([part.values[part.rows] for part in parts])
     return replace(
         parts[0],
-        values=np.concatenate([part.values[part.rows] for part in parts]),
-        row=None,
+        values=values,
+        row=row,
         target=np.concatenate([part.target for part in parts]),
         name=np.concatenate([part.name for part in parts]),
         origin=np.concatenate([part.origin for part in parts]),

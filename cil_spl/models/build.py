@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +18,11 @@ from cil_spl.models.plan import INPUT, Layer, Plan, pair
 
 
 def plan_from(
-    name: str, blocks: Sequence[Mapping[str, Any]], input_shape: tuple[int, int, int], n_outputs: int
+    name: str,
+    blocks: Sequence[Mapping[str, Any]],
+    input_shape: tuple[int, int, int],
+    n_outputs: int,
+    width: float = 1.0,
 ) -> Plan:
     """The plan of a config's ``model.layers``.
 
@@ -27,6 +32,10 @@ def plan_from(
     ``linear: classes`` means one feature per output of the network. A block reads the one before it, or those that
     ``inputs`` names; several are added.
 
+    Args:
+        width: factor on the features of all convolutions and linear layers but those that give the outputs; rounded,
+            halves up, and at least 1.
+
     Raises:
         RequestError: an unknown key, an unknown block or an impossible shape; the message names the block.
     """
@@ -35,6 +44,8 @@ def plan_from(
     flat: set[str] = set()  # layers that give a vector
     checked = check_layers(blocks)
     names = [block["name"] or f"{_kind(block)}{i}" for i, block in enumerate(checked, start=1)]
+    if width != 1:
+        checked = _widened(checked, names, width)
     for i, name_of_block in enumerate(names):
         if name_of_block in ("plan", "training") or hasattr(nn.Module, name_of_block):
             raise RequestError(
@@ -56,6 +67,36 @@ def plan_from(
 
 def _kind(block: Mapping[str, Any]) -> str:
     return next(kind for kind in (*BLOCKS, *(kind for kind in KINDS if kind not in BUILT_IN)) if kind in block)
+
+
+def _reads(block: Mapping[str, Any], before: str) -> list[str]:
+    """Names of the blocks that a block reads; ``before`` stands above it."""
+    kind = _kind(block)
+    return block[kind] if kind == "add" else [block[kind]] if kind == "delay" else block["inputs"] or [before]
+
+
+def _widened(blocks: Sequence[dict[str, Any]], names: Sequence[str], width: float) -> list[dict[str, Any]]:
+    """The blocks with ``width`` times the features, but for those whose features are the network's outputs: the last
+    ones with weights on every way to its end."""
+    outputs: set[str] = set()
+    waiting, seen = [names[-1]], {INPUT}
+    while waiting:
+        name = waiting.pop()
+        if name in seen or name not in names:  # what there is not is refused where it is read
+            continue
+        seen.add(name)
+        i = names.index(name)
+        if kind_of(_kind(blocks[i]), name).weight:
+            outputs.add(name)
+        else:
+            waiting += _reads(blocks[i], names[i - 1] if i else INPUT)
+    found = []
+    for name, block in zip(names, blocks, strict=True):
+        features = block.get("conv", block.get("linear"))
+        scaled = isinstance(features, int) and name not in outputs
+        more = {_kind(block): max(1, math.floor(width * features + 0.5))} if scaled else {}  # type: ignore[operator]
+        found.append(block | more)
+    return found
 
 
 def check_cnn(plan: Plan, converts: bool) -> None:
@@ -84,7 +125,7 @@ def _block(
     """The layers of block ``i``."""
     kind = _kind(block)
     where = f"model.layers[{i - 1}]"
-    reads = block[kind] if kind == "add" else [block[kind]] if kind == "delay" else block["inputs"] or [before]
+    reads = _reads(block, before)
     for one in reads:
         if one not in last_of and not (kind == "delay" and one in names):
             later = "; it stands further down: read it through {delay: …}" if one in names else ""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from cil_spl.base import fence
+from cil_spl.base import fence, memory
+from cil_spl.base.errors import RequestError
 from cil_spl.data.datasets import input_shape
 from cil_spl.models.build import build, plan_from
 from cil_spl.models.net import Net
-from cil_spl.models.plan import Plan
+from cil_spl.models.plan import WEIGHTED, Plan, pair
 from cil_spl.models.presets import PRESETS
 from cil_spl.tasks.task import Task
 
@@ -23,7 +25,27 @@ def plan_of(cfg: Any, task: Task) -> Plan:
     shape = input_shape(cfg.dataset)
     blocks: Any = PRESETS[cfg.model.preset] if cfg.model.layers is None else OmegaConf.to_container(cfg.model.layers)
     name = cfg.model.preset if cfg.model.layers is None else cfg.model.name
-    return plan_from(name, blocks, shape, task.outputs(shape, cfg.dataset.n_classes))
+    n_outputs = task.outputs(shape, cfg.dataset.n_classes)
+    try:
+        plan = plan_from(name, blocks, shape, n_outputs, cfg.model.width)
+    except RequestError as error:
+        plan_from(name, blocks, shape, n_outputs)  # what is wrong at any width says so itself
+        raise RequestError(f"model.width={cfg.model.width:g}: {error}; at model.width=1 it fits") from None
+    n = _weights(plan)
+    what = f"model.width={cfg.model.width:g}: the {n} weights of model {name}"
+    memory.check_fits(4 * n, what, "lower it, or choose a smaller network")  # float32
+    return plan
+
+
+def _weights(plan: Plan) -> int:
+    """How many a plan's convolutions and linear layers have."""
+    shapes = plan.shapes()
+    found = 0
+    for i, layer in enumerate(plan.layers):
+        if layer.kind in WEIGHTED:
+            kernel = pair(layer.params["kernel_size"]) if layer.kind == "conv" else (1, 1)
+            found += shapes[plan.inputs(i)[0]][0] * shapes[layer.name][0] * math.prod(kernel)
+    return found
 
 
 def network_of(cfg: Any, task: Task, plan: Plan, family: str) -> Net:

@@ -76,6 +76,7 @@ class Model:
     layers: Annotated[
         Annotated[Sequence[Any], MinLen(1)] | None, Says("a list, [{conv: FEATURES}, {linear: classes}], or null")
     ] = None
+    width: Annotated[float, Gt(0)] = 1.0
     _target_: Annotated[str, MinLen(1)] | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
     neuron: Annotated[Mapping[str, Any], Keys(Neuron)] = field(default_factory=dict)

@@ -79,6 +79,10 @@ def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):
             ["method=bppt"],
             ["method=bppt: no such choice", "did you mean bptt?", "bptt, cil_bptt, cil_conversion, conversion"],
         ),
+        (
+            ["model=scnn6"],
+            ["model=scnn6: no such choice", "did you mean model.preset=scnn6?", "bptt_snn, cnn, qat_cnn"],
+        ),
         (["metod=bptt"], ["metod=bptt", "did you mean method?"]),
         (["frames.bins=abc"], ["frames.bins=abc", "whole number"]),
         (["frames.bins=0"], ["frames.bins=0", "at least 1"]),

@@ -45,6 +45,14 @@ def no_data(monkeypatch):
         (["dataset.n_classes=11"], "dataset.n_classes=11: event_digits has 10 classes"),
         (["dataset.sensor_size=[34,34,1]"], "dataset.sensor_size=[34,34,1]: those of event_digits are of"),
         (["dataset.val_fraction=0"], "dataset.val_fraction=0: event_digits has no validation recordings of its own"),
+        (
+            ["dataset=image_folder", "dataset.resize=100"],
+            "dataset.resize=100: less than the 224 pixels of dataset.input",
+        ),
+        (
+            ["dataset=image_folder", "dataset.input_shape=[2,9,9]"],
+            "dataset.input_shape=[2,9,9]: pictures have 1 chan",
+        ),
         (["dataset=nmnist", "dataset.root=nmnits"], "dataset.root=nmnits does not exist; set dataset.root to"),
         (["dataset@test_dataset=nmnist", "test_dataset.root=nmnits"], "test_dataset.root=nmnits does not exist"),
         (["frames.bins=100000000"], "frames.bins=100000000: the frames of 1 recording (34 x 34 x 2 values in each"),

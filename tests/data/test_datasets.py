@@ -347,7 +347,7 @@ def test_what_is_no_data_set_is_said(kind, message):
         load(own_config("odd", kind=kind))
 
 
-@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml")))
+@pytest.mark.parametrize("name", sorted(path.stem for path in CONF.glob("*.yaml") if path.stem != "image_folder"))
 def test_what_is_known_of_our_sets_is_what_their_yaml_says(name):
     said = config(name)
     size, n_classes = known.KNOWN[said._target_]
@@ -360,6 +360,11 @@ def test_what_is_known_of_our_sets_is_what_their_yaml_says(name):
     if n_classes is not None:
         with pytest.raises(RequestError, match=rf"dataset\.n_classes=12: {name} has {n_classes} classes"):
             datasets.check_dataset(config(name, n_classes=12))
+
+
+def test_pictures_may_have_any_size_and_any_number_of_classes():
+    found = datasets.check_dataset(config("image_folder", input_shape=[1, 9, 30], n_classes=12, resize=30))
+    assert (found["input_shape"], found["n_classes"]) == ([1, 9, 30], 12)
 
 
 def test_a_set_without_validation_recordings_is_not_trained_on():
@@ -454,15 +459,23 @@ COMPOSED = {
 OF_SAMPLES = {
     "val_fraction": 0.1, "split": "test", "exclude_indices": None, "n_train": None, "n_test": None,
     "standardise": False, "split_classes": None, "outputs": "own", "permutations": None, "permutation_seed": 0,
-    "n_classes": 10, "augment": {"padding": 0, "flip": False},
+    "n_classes": 10, "augment": {"padding": 0, "flip": False, "crop_area": None},
 }  # fmt: skip
 IMAGES = {
-    "cifar10": {"input_shape": [3, 32, 32], "standardise": True, "augment": {"padding": 4, "flip": True}},
+    "cifar10": {
+        "input_shape": [3, 32, 32],
+        "standardise": True,
+        "augment": {"padding": 4, "flip": True, "crop_area": None},
+    },
     "digits": {"input_shape": [1, 8, 8]},
     "fashion_mnist": {"input_shape": [1, 28, 28]},
     "mnist": {"input_shape": [1, 28, 28]},
 }
 IMAGES |= {name: IMAGES[name] | {"root": f"data/{name}", "download": None} for name in IMAGES if name != "digits"}
+IMAGES["image_folder"] = {
+    "input_shape": [3, 224, 224], "n_classes": 1000, "root": "data/imagenet", "resize": None, "standardise": True,
+    "augment": {"padding": 0, "flip": True, "crop_area": [0.08, 1.0]},
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", COMPOSED)
@@ -485,7 +498,7 @@ def test_every_key_is_explained(file):
     assert file.stem in (*COMPOSED, *IMAGES, "recordings", "samples")
     text = re.sub(r"defaults:\n  - common/(recordings|samples)@_here_\n  - _self_\n\n", "", file.read_text())
     lines = text.splitlines()
-    explained = ("preprocess", "shift", "rotate_degrees", "augment", "padding", "flip")
+    explained = ("preprocess", "shift", "rotate_degrees", "augment", "padding", "flip", "crop_area")
     for above, line in zip(["", *lines], lines, strict=False):
         # What is explained in common/ is not explained again.
         assert "#" in line or "#" in above or line.split(":")[0].strip() in explained

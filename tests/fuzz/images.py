@@ -12,6 +12,7 @@ import numpy as np
 
 from cil_spl.base.files import write_json
 from cil_spl.data import idx, images, preparation, sample_files
+from cil_spl.data.augment_images import AugmentImages
 from cil_spl.data.preparation import Preparation
 from tests.fuzz import damage
 from tests.fuzz.kinds import Files, Kind
@@ -93,6 +94,26 @@ def _picture_of_another_kind(rng: random.Random, path: Path) -> str:
     return f"{form} in mode {mode}, {size}"
 
 
+def _folder(folder: Path) -> list[Path]:
+    """Pictures of both kinds; those of one class in training are damaged."""
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    files = [
+        folder / part / name / f"0.{kind}" for part in ("train", "val") for name, kind in (("a", "jpg"), ("b", "png"))
+    ]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 12, 3), dtype=np.uint8)).save(file)
+    return files[:2]
+
+
+def _take_from_folder(folder: Path) -> Any:
+    train = images.image_folder(root=str(folder), input_shape=(3, 8, 8)).train
+    seeds = [(0, i) for i in range(len(train))]
+    return train.take(np.arange(len(train)), AugmentImages(crop_area=(0.2, 1)), seeds)
+
+
 def _samples_of(holder: Preparation, name: str) -> Kind:
     def make(folder: Path) -> list[Path]:
         values = np.random.default_rng(0).random((2, *holder.input_shape))
@@ -132,6 +153,7 @@ KINDS: list[tuple[Kind, int]] = [
     (Files("cifar10", _cifar, _load(images.cifar10), damage.ANY), 1),
     (Files("png", _picture, lambda folder: sample_files.read_samples(folder / "mine.png", BYTES_OF), damage.ANY,
            (_picture_of_another_kind,)), 2),
+    (Files("image_folder", _folder, _take_from_folder, damage.ANY, (_picture_of_another_kind,)), 2),
     (_samples_of(BYTES_OF, "samples of bytes"), 2),
     (_samples_of(FRACTIONS, "samples of fractions"), 2),
     (Files("samples.json", _kept, _use_kept, damage.ANY, damage.JSON, ours=True), 3),
