@@ -7,9 +7,9 @@ Outputs are counts of events on a spiking network, pixels mostly fractions, so t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 import torch.nn.functional as F
@@ -29,30 +29,40 @@ def reconstruction(
     *,
     name: str = "reconstruction",
     scale: Annotated[float, Gt(0)] = 1.0,
+    output: Literal["linear", "sigmoid"] = "linear",
     pictures: Annotated[int, Ge(1), Le(100)] = 8,
 ) -> Task:
     """The input from a network's outputs, one output for each pixel of each channel; judged by the mean square error.
 
     Args:
         name: what results call it.
-        scale: value of an output event (an output of 1) in units of a pixel.
+        scale: factor on the outputs; of a spiking output, the value of an event in units of a pixel.
+        output: what a pixel is: the scaled output itself (``linear``), or its ``sigmoid``, from 0 to 1.
         pictures: test inputs that are drawn beside the outputs.
     """
 
+    def values(outputs: np.ndarray) -> np.ndarray:
+        # The tanh does not overflow.
+        return 0.5 + 0.5 * np.tanh(0.5 * scale * outputs) if output == "sigmoid" else scale * outputs
+
+    def loss(outputs: Tensor, target: Tensor) -> Tensor:
+        scaled = scale * outputs
+        return F.mse_loss(scaled.sigmoid() if output == "sigmoid" else scaled, target)
+
     def metrics(outputs: np.ndarray, decision: np.ndarray | None, target: np.ndarray) -> dict[str, float]:
-        return {"mse": float(np.square(scale * outputs - target).mean())}
+        return {"mse": float(np.square(values(outputs) - target).mean())}
 
     def files(folder: Path, evaluations: Mapping[str, Evaluation], data: Any) -> None:
-        drawing.write(picture(evaluations, data, scale, pictures), folder / "figures" / "reconstruction.png")
+        drawing.write(picture(evaluations, data, values, pictures), folder / "figures" / "reconstruction.png")
 
     return Task(
         name=name,
         monitor="mse",
         better="less",
-        loss=lambda outputs, target: F.mse_loss(scale * outputs, target),
+        loss=loss,
         metrics=metrics,
-        scores=lambda outputs, decision, target: np.square(scale * outputs - target).mean(axis=1),
-        values=lambda outputs, input_shape: (scale * outputs).reshape(-1, *input_shape),  # B K -> B C H W
+        scores=lambda outputs, decision, target: np.square(values(outputs) - target).mean(axis=1),
+        values=lambda outputs, input_shape: values(outputs).reshape(-1, *input_shape),  # B K -> B C H W
         target=pixels,
         outputs=lambda input_shape, n_classes: math.prod(input_shape),
         files=files,
@@ -68,24 +78,26 @@ def pixels(batch: Batch) -> Tensor:
     return (frames[0] if batch.events is None else frames.sum(dim=0)).flatten(1)
 
 
-def picture(evaluations: Mapping[str, Evaluation], data: Any, scale: float, most: int) -> Figure:
+def picture(
+    evaluations: Mapping[str, Evaluation], data: Any, values: Callable[[np.ndarray], np.ndarray], most: int
+) -> Figure:
     """The first inputs in the upper row, below them each stage's outputs; all of a column in the same range.
 
     Args:
         evaluations: by stage.
         data: the test set, for its shape (C, H, W) and the names of its inputs.
-        scale: value of an output of 1.
+        values: of pixels, from outputs.
         most: columns.
     """
     first = next(iter(evaluations.values()))
     n, shape = min(most, len(first.target)), shape_of(data)
-    rows = {"input": first.target} | {stage: scale * seen.outputs for stage, seen in evaluations.items()}
+    rows = {"input": first.target} | {stage: values(seen.outputs) for stage, seen in evaluations.items()}
     figure = drawing.figure(1.0 + 1.15 * n, 0.4 + 1.25 * len(rows))
     grid = figure.subplots(len(rows), n, squeeze=False)
-    for axes, (title, values) in zip(grid, rows.items(), strict=True):
+    for axes, (title, shown) in zip(grid, rows.items(), strict=True):
         for k in range(n):
             low, high = min(0.0, float(first.target[k].min())), float(first.target[k].max())
-            axes[k].imshow(as_image(values[k].reshape(shape), low, high), vmin=0, vmax=1, cmap="gray")
+            axes[k].imshow(as_image(shown[k].reshape(shape), low, high), vmin=0, vmax=1, cmap="gray")
             axes[k].set(xticks=[], yticks=[])
         axes[0].set_ylabel(title, fontsize=8)
     for k, axes in enumerate(grid[0]):

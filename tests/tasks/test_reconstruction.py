@@ -56,13 +56,27 @@ def test_the_error_is_in_units_of_pixels() -> None:
     assert task.outputs((3, 4, 5), 10) == 60
 
 
+def test_a_sigmoid_output_is_one_in_loss_error_values_and_scores() -> None:
+    task = reconstruction(output="sigmoid", scale=2.0)
+    outputs, target = np.array([[-1000.0, 0.0, 0.4], [1000.0, -0.2, 3.0]]), np.array([[0.0, 0.2, 1.0], [0.5, 1.0, 0.9]])
+    with np.errstate(over="ignore"):
+        pixels = 1 / (1 + np.exp(-2 * outputs))
+    squares = (pixels - target) ** 2
+    assert task.metrics(outputs, None, target)["mse"] == pytest.approx(squares.mean(), rel=1e-12)
+    assert float(task.loss(torch.from_numpy(outputs), torch.from_numpy(target))) == pytest.approx(
+        squares.mean(), rel=1e-12
+    )
+    np.testing.assert_allclose(task.scores(outputs, None, target), squares.mean(axis=1))
+    np.testing.assert_allclose(task.values(outputs, (3, 1, 1))[:, :, 0, 0], pixels, atol=1e-12)
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_a_picture_of_images(channels: int, tmp_path: Path) -> None:
     """A row per stage below the inputs, a column per input; a perfect output looks like its input."""
     values = np.random.default_rng(0).random((4, channels, 6, 5))
     seen = ev.Evaluation({}, None, values.reshape(4, -1), np.arange(4), 2 * values.reshape(4, -1))
     data = SimpleNamespace(values=values, name=np.array(["a", "b", "c", "d"]))
-    figure = picture({"float": seen, "deployed": seen}, data, scale=0.5, most=3)
+    figure = picture({"float": seen, "deployed": seen}, data, lambda outputs: 0.5 * outputs, most=3)
     assert len(figure.axes) == 3 * 3
     shown = [axes.images[0].get_array() for axes in figure.axes]
     assert all(np.allclose(shown[k], shown[k + 3]) and np.allclose(shown[k], shown[k + 6]) for k in range(3))
