@@ -51,7 +51,9 @@ GROUPS = ("frames", "model", "neurons", "quantize", "trainer", "tracking")
 CALLED = {"dataset": 0, "test_dataset": 0, "observer": 3, "method": 1, "target": 0, "task": 0}
 MAY_BE_NULL = ("test_dataset", "observer")
 LARGEST = 1e30  # of a number; its multiples and quotients in an optimizer still fit into 32 bits
-FITTING = {"cnn": "cnn, qat_cnn", "snn": "bptt_snn"}  # models by family, for messages
+# For messages: models by family, and a method for each.
+FITTING = {"cnn": "cnn, qat_cnn, ptl", "snn": "bptt_snn"}
+TRAINED_BY = {"cnn": "conversion or ptl", "snn": "bptt or cil_bptt"}
 
 
 def check_config(cfg: DictConfig, extensions: Sequence[str] = ()) -> DictConfig:
@@ -267,7 +269,8 @@ def _check_together(cfg: DictConfig) -> None:
     _check_kind(cfg)
     if needs.family is not None and model.family != needs.family:
         raise RequestError(
-            f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}"
+            f"model={model.name}: method={method} trains a {needs.family}; allowed are model={FITTING[needs.family]}; "
+            f"or method={TRAINED_BY[model.family]}, which train a {model.family}"
         )
     if cfg.observer is None and needs.observer is True:
         raise RequestError(f"observer=none: method={method} needs a chip in the loop; use observer=chip")

@@ -96,8 +96,11 @@ OTHER_NAMES: dict[str, dict[str, str]] = {
         "surrogate_gradient": "bptt",
         "ann_to_snn": "conversion",
         "ann2snn": "conversion",
+        "progressive_tandem": "ptl",
+        "progressive_tandem_learning": "ptl",
+        "tandem_learning": "tandem",
     },
-    "model": {"snn": "bptt_snn"},
+    "model": {"snn": "bptt_snn", "progressive_tandem": "ptl"},
 }
 # Names that are no choice of a group, but a value of a key in it.
 ELSEWHERE: dict[str, tuple[str, Sequence[str]]] = {"model": ("model.preset", tuple(PRESETS))}

@@ -16,7 +16,7 @@ weights are put back, layer l is frozen, and the next one follows:
     output:   V = W_L x_{L-1} + b_L, the free aggregate potential (or spiking output neurons, as a chip has them)
 
     symbol    name here        meaning
-    N_s       levels           spikes of a fully active neuron; the time steps, ``frames.bins``, unless given
+    N_s       levels           spikes of a fully active neuron; with single spikes the time steps, ``frames.bins``
     V_u       activation       what counts as full activity of a layer
     p         percentile       99.9 in the authors' code, 99 or 99.9 in the paper
     T_p       patience         epochs without a better validation loss that end a stage
@@ -95,7 +95,7 @@ def train(
         stage_epochs: the most epochs of a stage; 0 converts without any training.
         patience: epochs without a better ``monitor`` that end a stage.
         monitor: by which validation metric a stage is judged: the ``loss``, or the task's ``score``.
-        levels: spikes of a fully active neuron over the recording; None for the time steps.
+        levels: spikes of a fully active neuron over the recording; None for :func:`levels_of`.
         percentile: of the activations, that becomes full activity.
         calibration_batches: batches of training data on which it is taken.
         train_converted: whether the layer of a stage learns, and not the ones after it alone.
@@ -112,7 +112,7 @@ def train(
     ann = ctx.finish(copy.deepcopy(net))
     ctx = ctx if augment_stages else replace(ctx, augment=None)
     hybrid = Hybrid(
-        ctx, net, levels=levels or ctx.frames.bins, percentile=percentile, n_batches=calibration_batches, bits=bits
+        ctx, net, levels=levels or levels_of(ctx), percentile=percentile, n_batches=calibration_batches, bits=bits
     )
     trainer = replace(ctx.trainer, epochs=max(1, stage_epochs), patience=patience, schedule="constant", warmup_steps=0)
     epochs = pretrained
@@ -146,6 +146,11 @@ def _train_stage(
         stage=f"stage{hybrid.at + 1:02d}",
         first_epoch=first_epoch,
     )
+
+
+def levels_of(ctx: TrainingContext) -> int:
+    """Spikes of a fully active neuron: one per time step, as the paper has it, or four where there may be several."""
+    return ctx.frames.bins * (1 if ctx.neuron.get("spike_fn") == "single" else 4)
 
 
 def pretrain(ctx: TrainingContext, net: Net, lr: float, count_scale: float) -> int:
