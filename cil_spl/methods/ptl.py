@@ -211,6 +211,7 @@ class Hybrid:
         self.given: tuple[str, ...] = ()  # neurons of earlier stages, whose counts the ANN takes
         self.computed: set[str] = set()  # layers that the ANN computes: what these do not replace
         self.kept: Kept | None = None  # spikes that enter the stage
+        self.before: Kept | None = None  # ... and those of the stage before, which they are made of
 
     # --- a stage ------------------------------------------------------------------------------------------------------
 
@@ -218,6 +219,7 @@ class Hybrid:
     def convert(self, k: int, fan_in: int | None = None) -> None:
         """Begin stage ``k``: find the thresholds of the layers that are not frozen, and let its neurons spike."""
         self.at = k
+        self.before, self.kept = self.kept, None
         self.computed, self.given = needed(self.net.plan, {stage.end for stage in self.stages[:k]})
         if fan_in is not None:
             for name in self.weights_of[self.stages[k].end]:
@@ -232,12 +234,12 @@ class Hybrid:
         self._carry([stage])
         freeze(self.net, stage)
         self.masks.clear()
-        self.kept = None
 
     def keep_spikes(self) -> None:
         """Make the spikes that enter the stage once, where nothing changes them from epoch to epoch."""
+        before, self.before = self.before, None
         if len(self.given) == 1 and self.ctx.observer is None and self.ctx.augment is None:
-            self.kept = frozen_spikes.keep(self.ctx, self.spiking, self.given[0], self.stages[self.at])
+            self.kept = frozen_spikes.keep(self.ctx, self.spiking, self.given[0], self.stages[self.at], before)
 
     def keep_pruned(self, params: list[nn.Parameter]) -> None:
         """Leave weights that were cut where they are, at zero."""
@@ -252,12 +254,11 @@ class Hybrid:
 
     def state_dict(self) -> dict[str, Any]:
         """What it knows besides the weights."""
-        return {
-            "activation": {
-                name: value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)
-                for name, value in self.activation.items()
-            }
+        # As they are: `torch.as_tensor` would make 32-bit numbers of them.
+        found = {
+            k: v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for k, v in self.activation.items()
         }
+        return {"activation": found}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put :meth:`state_dict` back."""

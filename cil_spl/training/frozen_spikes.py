@@ -27,9 +27,12 @@ class FrozenSpikes:
         batches: of the whole set, unchanged from epoch to epoch.
         bins: time steps.
         device: where the network runs.
+        before: spikes that enter the network, where they are kept already; None for those of the batches.
     """
 
-    def __init__(self, net: Net, batches: Batches, bins: int, device: torch.device) -> None:
+    def __init__(
+        self, net: Net, batches: Batches, bins: int, device: torch.device, before: FrozenSpikes | None = None
+    ) -> None:
         shape = net.plan.shapes()[net.plan.output]
         self.bins, self.device = bins, device
         # Features of a pixel together in memory, as a forward pass has them: sums come in the same order then.
@@ -37,7 +40,8 @@ class FrozenSpikes:
         self.packed = torch.zeros(len(batches.data), *shape[1:], shape[0], dtype=_type(bins))
         with torch.no_grad(), evaluating(net):
             for batch in batches.epoch(0):
-                spikes, _, _ = forward(net, batch.frames.to(device), ends=False)
+                given = batch.frames.to(device) if before is None else before.take(torch.from_numpy(batch.index))
+                spikes, _, _ = forward(net, given, ends=False)
                 bits = spikes.to("cpu", self.packed.dtype)
                 for t in range(1, bins):
                     bits[0] |= bits[t] << t
@@ -70,7 +74,7 @@ class Kept:
         return (self.train if train else self.val).take(torch.from_numpy(batch.index))
 
 
-def keep(ctx: TrainingContext, net: Net, start: str, part: Part) -> Kept | None:
+def keep(ctx: TrainingContext, net: Net, start: str, part: Part, before: Kept | None = None) -> Kept | None:
     """The spikes that a layer gives to a part after it; None where they cannot be kept.
 
     Args:
@@ -78,13 +82,20 @@ def keep(ctx: TrainingContext, net: Net, start: str, part: Part) -> Kept | None:
         net: the spiking network.
         start: the layer of neurons that the part reads.
         part: which trains.
+        before: what was kept for the part before this one; None for nothing.
     """
     data, bins = ctx.experiences[0], ctx.frames.bins
-    before, rest = upto(net, start), after(net, start, part)
+    front, rest = upto(net, start), after(net, start, part)
     once = ctx.neuron.get("spike_fn") == "single"
-    if rest is None or not once or not fits(before, len(data.train) + len(data.val), bins):
+    if rest is None or not once or not fits(front, len(data.train) + len(data.val), bins):
         return None
-    made = [FrozenSpikes(before, ctx.batches(one, train=False), bins, ctx.device) for one in (data.train, data.val)]
+    known: list[FrozenSpikes | None] = [None, None]
+    if before is not None and before.rest.plan.output == start:
+        front, known = before.rest, [before.train, before.val]
+    made = [
+        FrozenSpikes(front, ctx.batches(one, train=False), bins, ctx.device, there)
+        for one, there in zip((data.train, data.val), known, strict=True)
+    ]
     return Kept(rest, *made)
 
 
