@@ -107,7 +107,8 @@ def main(argv: list[str]) -> int:
         "Recordings: .bin (N-MNIST), .npy (structured x, y, t, p), .npz, .csv and .txt (columns as a header "
         "has them, or x, y, t, p); times in whole microseconds. "
         "Samples: .npy of shape (channels, height, width), with one channel (height, width) too, or several along an "
-        "axis in front, with values as the data set has them, or fractions from 0 to 1; .png of 8 bits.",
+        "axis in front, with values as the data set has them, or fractions from 0 to 1; .png of 8 bits; "
+        "for a run on image_folder .jpg and .png of any size.",
     )
     parser.add_argument("run", metavar="RUN", help="run id, the beginning of it, or the run's folder")
     parser.add_argument("files", metavar="FILE", nargs="+", help="recordings or samples")

@@ -5,7 +5,6 @@ What all of them share (limits, standardising, experiences, the validation split
 
 from __future__ import annotations
 
-import os
 import re
 import tarfile
 import zlib
@@ -20,7 +19,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data import cache, idx
 from cil_spl.data.download import Download, Folder, absent, fetch, folder_of, may_fetch, whole_folder
 from cil_spl.data.events import Splits
-from cil_spl.data.pictures import Pictures, listed, shorter_side
+from cil_spl.data.pictures import Pictures, classes_in, listed, shorter_side
 from cil_spl.data.samples import Samples, from_arrays, joined
 
 DIGITS = tuple("0123456789")
@@ -227,7 +226,7 @@ def image_folder(
                 "val/CLASS/NAME.jpg below dataset.root"
             )
         parts[part] = listed(at, part)
-    if (at / "test").is_dir() and any(one.is_dir() for one in os.scandir(at / "test")):  # ImageNet's has no classes
+    if (at / "test").is_dir() and classes_in(at / "test"):  # ImageNet's has none
         parts["test"] = listed(at, "test")
     classes = tuple(parts["train"])
     for part, found in parts.items():

@@ -153,6 +153,17 @@ def _decoded(image: Image, mode: str, path: Path) -> Image:
     return (image.convert("RGBA") if image.mode == "P" else image).convert(mode)
 
 
+def of_file(path: Path, input_shape: Sequence[int], resize: int) -> np.ndarray:
+    """One picture, as an evaluation sees it. uint8 ``[1, C, H, W]``.
+
+    Raises:
+        RequestError: the file is no picture, damaged or of more than 8 bits.
+    """
+    channels, height, width = input_shape
+    one = Pictures(path.parent, np.array([path.name]), np.zeros(1, np.int64), (channels, height, width), resize)
+    return one.read([0])
+
+
 def shorter_side(shape: Sequence[int], resize: int | None, group: str = "dataset") -> int:
     """Pixels to which a picture's shorter side is scaled: ``resize``, or 8/7 of the larger of height and width.
 
@@ -174,6 +185,11 @@ def shorter_side(shape: Sequence[int], resize: int | None, group: str = "dataset
     return round(larger * 8 / 7) if resize is None else resize
 
 
+def classes_in(folder: Path) -> list[str]:
+    """Names of the folders in a folder, in order; hidden ones are left out."""
+    return sorted(one.name for one in os.scandir(folder) if one.is_dir() and not one.name.startswith("."))
+
+
 def listed(root: Path, part: str) -> dict[str, tuple[list[str], list[int]]]:
     """The pictures in ``root/part/CLASS`` and in folders below it, by class, in the order of their names.
 
@@ -184,7 +200,7 @@ def listed(root: Path, part: str) -> dict[str, tuple[list[str], list[int]]]:
         RequestError: no folder of a class, a class without a picture, an empty file, a name that is no text.
     """
     folder = root / part
-    classes = sorted(one.name for one in os.scandir(folder) if one.is_dir() and not one.name.startswith("."))
+    classes = classes_in(folder)
     if not classes:
         raise RequestError(f"{folder} holds no folder of a class; pictures lie in {folder / 'CLASS' / 'NAME.jpg'}")
     others: list[str] = []

@@ -18,6 +18,7 @@ import numpy as np
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import damaged, read_checked, write_json
 from cil_spl.data.events import Splits
+from cil_spl.data.pictures import MODES, Pictures
 from cil_spl.data.samples import Samples, of_channels
 
 SAMPLES_FILE = "samples.json"
@@ -36,6 +37,8 @@ class Preparation:
         scale, shift: ``values * scale + shift`` is what the network gets, standardised where the run's data were.
         order: of the pixels, see :class:`~cil_spl.data.samples.Samples`.
         outputs: the network's outputs that the experience uses; None for all.
+        resize: pixels of a picture's shorter side, see :class:`~cil_spl.data.pictures.Pictures`; None where the data
+            set was not read from pictures of any size.
     """
 
     input_shape: tuple[int, ...]
@@ -46,6 +49,7 @@ class Preparation:
     shift: tuple[float, ...]
     order: tuple[int, ...] | None = None
     outputs: tuple[int, ...] | None = None
+    resize: int | None = None
 
     @property
     def whole(self) -> bool:
@@ -157,6 +161,7 @@ def preparation_of(experience: Splits) -> Preparation | None:
         shift=train.shift,
         order=None if train.order is None else tuple(train.order.tolist()),
         outputs=experience.outputs,
+        resize=train.values.resize if isinstance(train.values, Pictures) else None,
     )
 
 
@@ -207,6 +212,10 @@ def _preparation(held: Mapping[str, Any]) -> Preparation:
         known = _whole(one.order) and len(one.order) == pixels
         if not known or sorted(one.order) != list(range(pixels)):
             raise ValueError("no order of its pixels")
+    if one.resize is not None and not (
+        type(one.resize) is int and max(shape[1:]) <= one.resize < _MOST and shape[0] in MODES
+    ):
+        raise ValueError("no size of pictures")
     if one.outputs is not None and not (_whole(one.outputs) and all(n >= 0 for n in one.outputs)):
         raise ValueError("no outputs")
     return one

@@ -1,4 +1,5 @@
-"""Samples from the user's own files: ``.npy`` (one array of numbers) and ``.png`` (8 bits, grey or colours)."""
+"""Samples from the user's own files: ``.npy`` (one array of numbers) and ``.png`` (8 bits, grey or colours); ``.jpg``
+too, and of any size, for a run that was trained on a folder of pictures."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from cil_spl.base.arrays import check_file, read_npy
 from cil_spl.base.errors import RequestError
+from cil_spl.data import pictures
 from cil_spl.data.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -37,12 +39,16 @@ def read_samples(path: Path | str, preparation: Preparation) -> np.ndarray:
     """
     path = Path(path)
     suffix = path.suffix.lower()
-    if suffix not in SUFFIXES:
-        raise RequestError(
-            f"{path}: unknown kind of file; the run was trained on samples: give {' or '.join(SUFFIXES)}"
-        )
+    allowed = SUFFIXES if preparation.resize is None else (".npy", *pictures.SUFFIXES)
+    if suffix not in allowed:
+        raise RequestError(f"{path}: unknown kind of file; the run was trained on samples: give {' or '.join(allowed)}")
     check_file(path)
-    values = _picture(path, preparation) if suffix == ".png" else read_npy(path)
+    if suffix == ".npy":
+        values = read_npy(path)
+    elif preparation.resize is None:
+        values = _picture(path, preparation)
+    else:
+        values = pictures.of_file(path, preparation.input_shape, preparation.resize)
     return preparation.checked(values, str(path))
 
 

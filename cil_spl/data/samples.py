@@ -19,7 +19,7 @@ from cil_spl.data.labels import class_numbers, count_of, texts_of
 from cil_spl.data.pictures import Pictures
 
 _BLOCK = 4096  # samples worked on at once, to bound memory
-_VALUES = 1 << 26  # values worked on at once, where samples are large
+_VALUES = 1 << 24  # values worked on at once, where samples are large
 _PICTURES = 4096  # so many of a set that is read from files give its mean and deviation
 
 

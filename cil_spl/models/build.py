@@ -79,7 +79,7 @@ def _widened(blocks: Sequence[dict[str, Any]], names: Sequence[str], width: floa
     """The blocks with ``width`` times the features, but for those whose features are the network's outputs: the last
     ones with weights on every way to its end."""
     outputs: set[str] = set()
-    waiting, seen = [names[-1]], {INPUT}
+    waiting, seen = list(names[-1:]), {INPUT}
     while waiting:
         name = waiting.pop()
         if name in seen or name not in names:  # what there is not is refused where it is read

@@ -32,8 +32,8 @@ def _vgg(*blocks: list[int], first_strides: bool) -> list[Block]:
     """VGG's blocks of 3 x 3 convolutions, and its two hidden layers of 4,096.
 
     Args:
-        blocks: the features of each block's convolutions. The last one has stride 2, where V has pooling after it.
-        first_strides: whether that of the first block has, too.
+        blocks: the features of each block's convolutions, of which the last has stride 2, for V's pooling after it.
+        first_strides: whether the last one of the first block has it, too.
     """
     found = []
     for k, block in enumerate(blocks):

@@ -215,6 +215,8 @@ def test_what_was_done_to_the_samples_is_lost_or_changed(cilspl, one):
         ("input_shape", [8, 8], "damaged or changed"),
         ("dtype", "object", "damaged or changed"),
         ("dtype", "no such", "damaged or changed"),
+        ("resize", 7, "damaged or changed"),
+        ("resize", True, "damaged or changed"),
         ("format", 2, "samples.json: format 2; this version reads 1"),
     ],
 )

@@ -49,6 +49,10 @@ def test_a_preset_that_is_given_as_a_model_is_known(cilspl, here, pipeline, comm
         ("method=cil_spl", "method=cil_bptt"),
         ("method=surrogate_gradients", "method=bptt"),
         ("method=ann2snn", "method=conversion"),
+        ("method=progressive_tandem", "method=ptl"),
+        ("method=progressive_tandem_learning", "method=ptl"),
+        ("method=tandem_learning", "method=tandem"),
+        ("model=progressive_tandem", "model=ptl"),
         ("-m model=scnn6,cnn", "model.preset=scnn6"),
     ],
 )

@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from cil_spl.base.errors import RequestError
-from cil_spl.data import cache, datasets
+from cil_spl.data import cache, datasets, preparation
 from cil_spl.data.augment_images import AugmentImages, augment_images, crop_of
 from cil_spl.data.batches import Batches
 from cil_spl.data.images import image_folder
 from cil_spl.data.options import Frames
 from cil_spl.data.pictures import Pictures, shorter_side
+from cil_spl.data.sample_files import read_samples
 from cil_spl.data.samples import Samples, joined, spread
 
 SHAPE = (3, 8, 8)
@@ -308,6 +309,25 @@ def test_pictures_are_left_out_by_name(root: Path) -> None:
     (sets,) = datasets.load(config(root, exclude_indices=["train/dog/3.png", "0.png"]))
     left = {*sets.train.name.tolist(), *sets.val.name.tolist()}
     assert left == {f"train/{name}/{i}.png" for name in ("cat", "dog") for i in (1, 2, 3)} - {"train/dog/3.png"}
+
+
+def test_files_that_come_later_are_read_as_an_evaluation_reads(root: Path, tmp_path: Path) -> None:
+    (sets,) = datasets.load(config(root, standardise=True))
+    preparation.keep(tmp_path, [sets])
+    (kept,) = preparation.read(tmp_path / preparation.SAMPLES_FILE)
+    assert kept.resize == 9
+    for i in (0, 3):
+        values = read_samples(root / sets.test.name[i], kept)
+        assert (values.dtype, values.shape) == (np.uint8, (1, *SHAPE))
+        np.testing.assert_array_equal(kept.samples(values, ["later"])[0], sets.test[i])
+    (root / "note.txt").write_text("no picture")
+    for name, message in (("note.txt", "unknown kind of file; .* give .npy or .jpg or .jpeg or .png"),
+                          ("train/cat/9.jpg", "no such file")):  # fmt: skip
+        with pytest.raises(RequestError, match=message):
+            read_samples(root / name, kept)
+    truncated(root / "val" / "cat" / "0.png")
+    with pytest.raises(RequestError, match=r"val/cat/0\.png: not a readable picture"):
+        read_samples(root / "val" / "cat" / "0.png", kept)
 
 
 # what is wrong
