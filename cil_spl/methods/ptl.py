@@ -205,7 +205,7 @@ class Hybrid:
         self.stages = parts_of(net.plan)
         self.weights_of = {stage.end: feeding(net.plan, stage) for stage in self.stages}
         self.quantize = as_is if bits is None else to_bits(bits)
-        self.activation: dict[str, Scale] = dict.fromkeys(weighted(net), 1.0)
+        self.activation = dict.fromkeys(weighted(net), torch.tensor(1.0, dtype=torch.float64))
         self.at = 0
         self.masks: dict[int, Tensor] = {}
         self.given: tuple[str, ...] = ()  # neurons of earlier stages, whose counts the ANN takes
@@ -254,15 +254,11 @@ class Hybrid:
 
     def state_dict(self) -> dict[str, Any]:
         """What it knows besides the weights."""
-        # As they are: `torch.as_tensor` would make 32-bit numbers of them.
-        found = {
-            k: v if isinstance(v, Tensor) else torch.tensor(v, dtype=torch.float64) for k, v in self.activation.items()
-        }
-        return {"activation": found}
+        return {"activation": dict(self.activation)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put :meth:`state_dict` back."""
-        self.activation = {name: value if value.dim() else float(value) for name, value in state["activation"].items()}
+        self.activation = dict(state["activation"])
 
     # --- forward ------------------------------------------------------------------------------------------------------
 
@@ -348,7 +344,7 @@ class Hybrid:
     # --- thresholds and weights ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _measured(self) -> dict[str, Scale]:
+    def _measured(self) -> dict[str, Tensor]:
         """Full activity of the layers that are not frozen, in the network as far as it is converted.
 
         A layer that is added to a frozen one has that one's, as their spikes stand for the same.
@@ -365,11 +361,11 @@ class Hybrid:
                     value = found[name]
                     assert value is not None
                     parts.append(value.relu().cpu().numpy())  # a spiking output is not rectified in the ANN
-        measured: dict[str, Scale] = {}
+        measured: dict[str, Tensor] = {}
         groups = added(self.net.plan)
         frozen = {name for stage in self.stages[: self.at] for name in self.weights_of[stage.end]}
         for stage in waiting:
-            full = self._full(stage.end, np.concatenate(seen[stage.end]))
+            full = torch.as_tensor(self._full(stage.end, np.concatenate(seen[stage.end])), dtype=torch.float64)
             for name in self.weights_of[stage.end]:
                 kept = sorted(other for group in groups if name in group for other in group & frozen)
                 measured[name] = self.activation[kept[0]] if kept else full

@@ -131,7 +131,7 @@ def full_activity(values: np.ndarray, percentile: float, by_channel: bool = Fals
     of_channel = np.moveaxis(values, 1, 0).reshape(values.shape[1], -1)  # B C ... -> C (B ...)
     found = np.percentile(of_channel, percentile, axis=1)
     rest = whole or float(found.max())
-    return torch.from_numpy(np.where(found > 0, found, rest)).float() if rest > 0 else None
+    return torch.from_numpy(np.where(found > 0, found, rest)) if rest > 0 else None
 
 
 def largest(weight: Tensor, n: int) -> Tensor:

@@ -164,7 +164,7 @@ def test_counts_of_the_first_layer(levels: int, tmp_path: Path) -> None:
     hybrid.spiking.double()
     with torch.no_grad():
         net.conv1.weight.copy_(torch.randint(-4, 9, net.conv1.weight.shape) / 8.0)  # type: ignore[union-attr,operator]
-    hybrid.activation = {"conv1": 2.0, "linear2": 1.0}
+    hybrid.activation["conv1"] = torch.tensor(2.0).double()
     hybrid._carry(hybrid.stages)
     frames = torch.zeros(levels, 50, 1, 6, 6).double()
     frames[0] = torch.randint(0, 65, frames[0].shape) / 64.0
@@ -184,7 +184,7 @@ def test_first_hybrid_layer_tends_to_the_anns_as_one_over_the_levels(tmp_path: P
         run = replace(ctx, frames=Frames(levels, encode="once"))
         hybrid = ptl.Hybrid(run, net, **(OPTIONS | {"levels": levels}))
         hybrid.spiking.double()
-        hybrid.activation = {"conv1": float(a.max()), "linear2": 1.0}
+        hybrid.activation["conv1"] = a.max()
         hybrid._carry(hybrid.stages)
         frames = torch.zeros(levels, *x.shape).double()
         frames[0] = x
@@ -207,7 +207,7 @@ def test_deeper_layers_tend_to_the_anns_with_a_constant_current_alone(tmp_path: 
             run = replace(ctx, frames=Frames(levels, encode=encode))
             hybrid = ptl.Hybrid(run, net, **(OPTIONS | {"levels": levels}))
             hybrid.spiking.double()
-            hybrid.activation = {"conv1": float(first.max()), "conv2": float(second.max()), "linear3": 1.0}
+            hybrid.activation |= {"conv1": first.max(), "conv2": second.max()}
             hybrid._carry(hybrid.stages)
             frames = torch.zeros(levels, *x.shape).double()
             frames[: levels if encode == "repeat" else 1] = x
