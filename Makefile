@@ -22,6 +22,7 @@ table: $(INSTALLED) ## results of the tracked runs
 	$(BIN)/cilspl table $(ARGS)
 
 ui: $(INSTALLED) ## MLflow's page on the tracked runs; PORT=5000
+	@echo "the runs: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning"
 	$(BIN)/mlflow ui --workers 1 --port $(PORT) --backend-store-uri $(STORE)
 
 test: $(INSTALLED) ## the tests; ARGS="tests/chip" for some of them
