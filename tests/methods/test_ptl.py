@@ -42,6 +42,17 @@ POOLED = [
 ]
 
 
+# A frozen layer whose currents a later stage takes too, so that the ANN goes on computing it.
+SHORTCUT = [
+    {"conv": 3, "padding": 1, "name": "c"},
+    {"conv": 3, "padding": 1, "norm": "batch", "neuron": False, "inputs": ["input"], "name": "a"},
+    {"add": ["a", "c"], "neuron": True, "name": "m"},
+    {"conv": 3, "padding": 1, "neuron": False, "inputs": ["m"], "name": "d"},
+    {"add": ["a", "d"], "neuron": True, "name": "e"},
+    {"linear": "classes", "neuron": False, "name": "out"},
+]
+
+
 def prepared(
     ctx: TrainingContext, stage: int, dtype: Any = torch.float64, excite: bool = False, **options: Any
 ) -> ptl.Hybrid:
@@ -248,10 +259,11 @@ def test_gradient_is_that_of_the_layers_that_are_not_frozen(stage: int, tmp_path
     assert all(p.grad is None for name, p in net.named_parameters() if name not in live)
 
 
+@pytest.mark.parametrize("blocks", [POOLED, SHORTCUT], ids=["chain", "shortcut"])
 def test_a_frozen_stage_keeps_its_bits_and_the_best_weights_of_a_stage_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    blocks: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ctx = images(tmp_path, POOLED, trainer=Trainer(epochs=2, batch_size=10))
+    ctx = images(tmp_path, blocks, trainer=Trainer(epochs=2, batch_size=10))
     frozen: list[dict[str, Tensor]] = []
     spiking: list[dict[str, Tensor]] = []
     worse: list[bool] = []  # whether the last epoch of a stage was not its best
