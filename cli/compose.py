@@ -29,6 +29,7 @@ def composed(
     from hydra.core.global_hydra import GlobalHydra
 
     from cil_spl.cli.hydra_fence import fenced
+    from cil_spl.cli.words import quoted
 
     search = []
     if config_dir is not None:
@@ -38,7 +39,7 @@ def composed(
     GlobalHydra.instance().clear()
     with fenced(), initialize_config_module("cil_spl.conf", version_base="1.3", job_name="cilspl"):
         try:
-            return compose(config_name, overrides=[*search, *overrides], return_hydra_config=hydra_too)
+            return compose(config_name, overrides=[*search, *map(quoted, overrides)], return_hydra_config=hydra_too)
         except (
             TypeError,
             AttributeError,

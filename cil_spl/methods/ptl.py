@@ -227,6 +227,8 @@ class Hybrid:
                 self.masks[id(weight)] = largest(weight.detach(), fan_in)
                 weight.mul_(self.masks[id(weight)])
         self.activation |= self._measured()
+        for name in self.weights_of[self.stages[k].end]:  # of branches that are added, the most active one decides
+            self.activation[name] = torch.as_tensor(self.levels / self._events()[0][name], dtype=torch.float64)
         self._carry(self.stages[k:])
 
     def finish(self, stage: Part) -> None:

@@ -63,6 +63,12 @@ def test_other_commands_take_options_between_words(cilspl, store, pipeline, comm
     assert cilspl(command, *words).code == 0
 
 
+def test_letters_beyond_ascii_are_a_value_for_every_command(cilspl, here):
+    said = cilspl("data", "describe", "nmnist", "root=größe")
+    assert said.code == 2
+    assert "dataset.root=größe does not exist" in said.err
+
+
 @pytest.mark.parametrize(
     ("word", "becomes"),
     [

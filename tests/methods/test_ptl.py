@@ -483,7 +483,10 @@ def test_a_chip_that_shows_its_output_alone_is_refused(tmp_path: Path) -> None:
         ptl.train(context(tmp_path, observer=chip), stage_epochs=1)
 
 
-def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(tmp_path: Path, in_double: None) -> None:
+@pytest.mark.parametrize("factor", [0.3, 4.0])
+def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(
+    factor: float, tmp_path: Path, in_double: None
+) -> None:
     """Their spikes are summed, so one spike has to stand for the same in both, whichever is converted first."""
     blocks = [
         {"conv": 3, "padding": 1, "name": "a"},
@@ -494,9 +497,15 @@ def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(tmp_path:
     ctx = images(tmp_path, blocks)
     plan = plan_from("branches", blocks, (1, 6, 6), 3)
     assert [part.end for part in parts_of(plan)] == ["spike1", "spike2", "spike3", "out"]
-    hybrid = prepared(ctx, 3)
+    hybrid = prepared(ctx, 0)
+    first = hybrid.thresholds()["spike1"]
+    for k in range(1, 4):
+        hybrid.finish(hybrid.stages[k - 1])
+        with torch.no_grad():
+            hybrid.net.b.weight.mul_(factor if k == 1 else 1)  # type: ignore[union-attr,operator]
+        hybrid.convert(k)
     theta = hybrid.thresholds()
-    assert theta["spike1"] == theta["spike2"] != theta["spike3"]
+    assert first == theta["spike1"] == theta["spike2"] != theta["spike3"]
     batch = a_batch(ctx)
     spiking = forward(hybrid.spiking, batch.frames)[0].sum(0)
     through_ann = hybrid._walk(batch, hybrid._values(batch, hybrid.given))[0]
