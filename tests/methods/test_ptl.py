@@ -26,6 +26,7 @@ from cil_spl.models.neurons import Observation, weights_of
 from cil_spl.models.parts import parts_of, upto
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training import frozen_spikes
+from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames, TrainingContext
 from cil_spl.training.epochs import Fitted
 from cil_spl.training.update import Trainer
@@ -510,6 +511,16 @@ def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(
     spiking = forward(hybrid.spiking, batch.frames)[0].sum(0)
     through_ann = hybrid._walk(batch, hybrid._values(batch, hybrid.given))[0]
     torch.testing.assert_close(through_ann, spiking, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("neuron", [{}, {"threshold_per": "channel"}], ids=str)
+def test_thresholds_go_with_a_checkpoint(neuron: dict[str, Any], tmp_path: Path) -> None:
+    ctx = images(tmp_path, POOLED, neuron=PAPER | neuron)
+    hybrid, other = prepared(ctx, 1, torch.float32), ptl.Hybrid(ctx, ctx.build("cnn"), **OPTIONS)
+    write_checkpoint(tmp_path / "one.pt", {"keep": hybrid.state_dict()})
+    other.load_state_dict(read_checkpoint(tmp_path / "one.pt")["keep"])
+    assert other.thresholds() == hybrid.thresholds()
+    assert all(torch.equal(other.activation[name], value) for name, value in hybrid.activation.items())
 
 
 def test_going_on_after_a_kill_in_a_stage_gives_the_same_bits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
