@@ -14,8 +14,9 @@ import logging
 import os
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -36,6 +37,27 @@ SUFFIXES = (".jpg", ".jpeg", ".png")
 MODES = {1: "L", 3: "RGB"}  # Pillow's, by the number of channels
 _READ_AS = ("1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr")  # those of 8 bits
 _LARGE = 1 << 24  # pixels of a picture from which on the memory is looked at
+
+
+@contextmanager
+def readable(what: str, remedy: str) -> Iterator[None]:
+    """What Pillow raises over bytes that are no picture, as one message.
+
+    Args:
+        what: its beginning, the file and what it is not.
+        remedy: its end.
+
+    Raises:
+        RequestError: as such, or in the place of these.
+    """
+    from PIL import Image
+
+    try:
+        yield
+    except RequestError:
+        raise
+    except (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError) as e:
+        raise RequestError(f"{what} ({e}); {remedy}") from e
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,22 +127,10 @@ class Pictures:
         from PIL import Image
 
         channels, height, width = self.input_shape
-        try:
+        with readable(f"{path}: not a readable picture", "get it again, or remove it"):
             with Image.open(path, formats=("JPEG", "PNG")) as image:
                 box = self._middle(image) if drawn is None else crop_of(image.height, image.width, *drawn)
                 part = _decoded(image, MODES[channels], path).resize((width, height), Image.Resampling.BILINEAR, box)
-        except RequestError:
-            raise
-        except (
-            OSError,
-            SyntaxError,
-            ValueError,
-            EOFError,
-            struct.error,
-            zlib.error,
-            Image.DecompressionBombError,
-        ) as error:
-            raise RequestError(f"{path}: not a readable picture ({error}); get it again, or remove it") from error
         return np.asarray(part).reshape(height, width, channels).transpose(2, 0, 1)  # H W C -> C H W
 
     def _middle(self, image: Image) -> tuple[float, float, float, float]:

@@ -3,8 +3,6 @@ too, and of any size, for a run that was trained on a folder of pictures."""
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,6 +11,7 @@ import numpy as np
 from cil_spl.base.arrays import check_file, read_npy
 from cil_spl.base.errors import RequestError
 from cil_spl.data import pictures
+from cil_spl.data.pictures import readable
 from cil_spl.data.preparation import Preparation
 
 if TYPE_CHECKING:
@@ -62,7 +61,7 @@ def _picture(path: Path, preparation: Preparation) -> np.ndarray:
             f"{path}: a picture has 1 or 3 channels, the run's dataset.input_shape is {list(preparation.input_shape)}; "
             "give a .npy array"
         )
-    try:
+    with readable(f"{path}: not a readable .png picture", "save it again"):
         with Image.open(path, formats=("PNG",)) as image:
             if image.size != (width, height):  # before it is unpacked
                 raise RequestError(
@@ -70,18 +69,6 @@ def _picture(path: Path, preparation: Preparation) -> np.ndarray:
                     f"pictures have {width} x {height}: crop or scale it"
                 )
             values = _channels(image, channels, path)
-    except RequestError:
-        raise
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        EOFError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
-        raise RequestError(f"{path}: not a readable .png picture ({error}); save it again") from error
     own_bytes = preparation.whole and (not preparation.scaled or preparation.unit_scale == (1 / 255,))
     return values if own_bytes else values.astype(np.float32) / np.float32(255)
 
