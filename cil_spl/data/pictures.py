@@ -127,10 +127,12 @@ class Pictures:
         from PIL import Image
 
         channels, height, width = self.input_shape
-        with readable(f"{path}: not a readable picture", "get it again, or remove it"):
-            with Image.open(path, formats=("JPEG", "PNG")) as image:
-                box = self._middle(image) if drawn is None else crop_of(image.height, image.width, *drawn)
-                part = _decoded(image, MODES[channels], path).resize((width, height), Image.Resampling.BILINEAR, box)
+        with (
+            readable(f"{path}: not a readable picture", "get it again, or remove it"),
+            Image.open(path, formats=("JPEG", "PNG")) as image,
+        ):
+            box = self._middle(image) if drawn is None else crop_of(image.height, image.width, *drawn)
+            part = _decoded(image, MODES[channels], path).resize((width, height), Image.Resampling.BILINEAR, box)
         return np.asarray(part).reshape(height, width, channels).transpose(2, 0, 1)  # H W C -> C H W
 
     def _middle(self, image: Image) -> tuple[float, float, float, float]:

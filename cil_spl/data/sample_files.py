@@ -61,14 +61,13 @@ def _picture(path: Path, preparation: Preparation) -> np.ndarray:
             f"{path}: a picture has 1 or 3 channels, the run's dataset.input_shape is {list(preparation.input_shape)}; "
             "give a .npy array"
         )
-    with readable(f"{path}: not a readable .png picture", "save it again"):
-        with Image.open(path, formats=("PNG",)) as image:
-            if image.size != (width, height):  # before it is unpacked
-                raise RequestError(
-                    f"{path}: a picture of {image.size[0]} x {image.size[1]} pixels (width x height); the run's "
-                    f"pictures have {width} x {height}: crop or scale it"
-                )
-            values = _channels(image, channels, path)
+    with readable(f"{path}: not a readable .png picture", "save it again"), Image.open(path, formats=("PNG",)) as image:
+        if image.size != (width, height):  # before it is unpacked
+            raise RequestError(
+                f"{path}: a picture of {image.size[0]} x {image.size[1]} pixels (width x height); the run's "
+                f"pictures have {width} x {height}: crop or scale it"
+            )
+        values = _channels(image, channels, path)
     own_bytes = preparation.whole and (not preparation.scaled or preparation.unit_scale == (1 / 255,))
     return values if own_bytes else values.astype(np.float32) / np.float32(255)
 
