@@ -7,7 +7,7 @@ and backward once, and leaves no gradient behind. All sides have the same layers
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -94,10 +94,15 @@ def random_problem(bins: int, batch: int = 32, width: float = 1.0, size: int = 3
 def network(frames: Tensor, width: float = 1.0, size: int = 34, seed: int = 0) -> Net:
     """Fresh quickstart layers, scaled so that they fire on such frames."""
     torch.manual_seed(seed)
-    plan = plan_from("quickstart", PRESETS["quickstart"], (2, size, size), CLASSES, width)
+    plan = plan_from("quickstart", widened(PRESETS["quickstart"], width), (2, size, size), CLASSES)
     net = build(plan, family="snn", neuron={})
     scale_to_rate(net, frames[:10])
     return net
+
+
+def widened(blocks: Sequence[Mapping[str, Any]], factor: float) -> list[dict[str, Any]]:
+    """The blocks with so many times the features."""
+    return [{**b, "conv": max(1, round(factor * b["conv"]))} if "conv" in b else dict(b) for b in blocks]
 
 
 def as_batches_lay(frames: Tensor) -> Tensor:
