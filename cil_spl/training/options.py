@@ -5,8 +5,9 @@ Without torch: a config is checked before it is known whether anything is to be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -44,9 +45,11 @@ class Requires:
         observer: whether it learns from what another machine did in the forward pass; ``optional`` where it can.
         experiences: how many it trains on, one after another; None for any number.
         converts: whether it makes a spiking network of the CNN that it trains.
+        neuron: what of ``model.neuron`` it needs: by key, the values that it can do with.
     """
 
     family: Literal["snn", "cnn"] | None = None
     observer: bool | Literal["optional"] = "optional"
     experiences: int | None = 1
     converts: bool = False
+    neuron: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
