@@ -23,17 +23,18 @@ second layer is a spike off. With more steps the network tends to the ANN withou
     theta     spike_threshold   of the spiking network, whose weights are scaled so that all layers have the same
 
 The paper's neurons are ``model.neuron.spike_fn=single model.neuron.min_v_mem=null``, its data are images, given at
-every step (``frames.encode=repeat``); a linear read-out has no activation. On event recordings neurons may make
-several spikes at a time step, and on a chip there are none: so they are not bound to T. They make 2 L spikes at full
-activity, as events come unevenly, and more beyond it; S decides, see ``spikes``.
+every step (``frames.encode=repeat``); a linear read-out has no activation. Neurons that may make several spikes at a
+time step, as on event recordings, and those of a chip, which knows no steps, are not bound to T. Their activation has
+no upper end: h = max(floor(u) / L, 0), slope where u > 0; and lambda is the step of the activation times L. They make
+S = 4 L spikes for lambda, as events come unevenly, and more than S beyond it.
 
 With a chip in the loop (``observer=chip``) the last part of the training takes the chip's counts for the activations,
 as tandem.py does: a <- lambda c / S; the gradient stays the activation's.
 
 Differences from the paper: lambda starts at a percentile of the activations instead of 8; branches that are added share
 one; ``model.neuron.threshold_per=channel`` gives one to each channel. Output neurons, which the paper has not, have the
-activation too, with its upper end where they make one spike per step at most; the gradient passes them unchanged, as in
-conversion.py, or one that is never active would learn nothing. The authors' code clips before it takes the floor, so
+activation too; the gradient passes them unchanged, as in conversion.py, or one that is never active would learn
+nothing. The authors' code clips before it takes the floor, so
 that its gradient is 1 half a step of the activation later, where 0 < z < lambda.
 """
 
@@ -90,7 +91,7 @@ def train(
         lr: learning rate, also of lambda.
         levels: steps of the activation (L).
         spikes: of a fully active neuron (S); None for the time steps where a neuron makes one spike at each at most
-            (``spike_fn=single``), else for twice the ``levels``.
+            (``spike_fn=single``), else for four times the ``levels``.
         percentile: of the rectified activations of the fresh ANN, that lambda starts at.
         calibration_batches: batches of training data on which it is taken.
         plain: part of all updates, the first ones, that run without the chip, where one is in the loop.
@@ -105,9 +106,9 @@ def train(
     ctx.scale(net, init_rate, bins=1)
     starts = _starts(ctx, net, percentile, calibration_batches)
     single = neuron.spike_fn == "single"
-    put_activations(net, starts, levels, single, by_channel=neuron.threshold_per == "channel")
+    put_activations(net, starts, levels, bounded=single, by_channel=neuron.threshold_per == "channel")
     spiking = spiking_net(ctx, net)
-    S = spikes or (ctx.frames.bins if single else 2 * levels)
+    S = spikes or (ctx.frames.bins if single else 4 * levels)
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:
@@ -187,13 +188,13 @@ def _part(u: Tensor, levels: int, bounded: bool) -> Tensor:
 
 
 def put_activations(
-    net: Net, starts: dict[str, float], levels: int, bounded_output: bool, by_channel: bool = False
+    net: Net, starts: dict[str, float], levels: int, bounded: bool = True, by_channel: bool = False
 ) -> None:
     """Put a :class:`ClipFloor` in the place of each rectifier, and of spiking output neurons.
 
     Args:
         starts: of each layer of neurons, what lambda starts at; the largest of those that share one.
-        bounded_output: whether spiking output neurons can make no more spikes than at full activity.
+        bounded: whether neurons can make no more spikes than for lambda.
         by_channel: whether each channel has its own lambda.
     """
     shapes, output = net.plan.shapes(), net.plan.output
@@ -203,9 +204,7 @@ def put_activations(
         channels = {shapes[name][0] for name in group}
         lambda_ = nn.Parameter(full.repeat(channels.pop()) if by_channel and len(channels) == 1 else full)
         for name in group:
-            setattr(
-                net, name, ClipFloor(lambda_, levels, bounded_output or name != output, straight_through=name == output)
-            )
+            setattr(net, name, ClipFloor(lambda_, levels, bounded, straight_through=name == output))
 
 
 def activations(net: Net) -> dict[str, ClipFloor]:

@@ -300,17 +300,19 @@ def test_neurons_start_at_half_their_threshold_on_the_chip_and_from_a_file(
 
 @pytest.mark.parametrize(
     ("neuron", "spikes", "expected"),
-    [({}, None, 8), ({}, 5, 5), ({"spike_fn": "single"}, None, 3), ({"spike_fn": "single"}, 2, 2)],
+    [({}, None, 16), ({}, 5, 5), ({"spike_fn": "single"}, None, 3), ({"spike_fn": "single"}, 2, 2)],
 )
 def test_spikes_of_a_fully_active_neuron(
     neuron: dict[str, Any], spikes: int | None, expected: int, tmp_path: Path
 ) -> None:
-    """T where there is one per step at most, twice the levels elsewhere; W theta S / lambda into the first layer."""
+    """T where there is one per step at most, 4 L elsewhere; the first layer's weights are W theta S / lambda."""
     ctx = context(tmp_path, neuron=CHIP | neuron, trainer=Trainer(epochs=1, batch_size=10))
     trained = qcfs.train(ctx, levels=4, spikes=spikes)
     assert trained.ann is not None
     assert trained.notes is not None
     assert trained.notes["chosen/spikes"] == expected
+    bounded = neuron.get("spike_fn") == "single"
+    assert all(one.bounded == bounded for one in qcfs.activations(trained.ann).values())
     scale = expected / trained.notes["chosen/lambda_spike1"]
     torch.testing.assert_close(trained.net.conv1.weight, scale * trained.ann.conv1.weight)
 
