@@ -279,6 +279,12 @@ def _check_together(cfg: DictConfig) -> None:
             f"observer={cfg.observer.name}: method={method} does not learn from it; use observer=none, or a method "
             "that does, such as cil_bptt or cil_conversion"
         )
+    for key, allowed in needs.neuron.items():
+        if model.neuron[key] not in allowed:
+            raise RequestError(
+                f"model.neuron.{key}={model.neuron[key]}: method={method} needs neurons with "
+                f"model.neuron.{key}={' or '.join(map(str, allowed))}"
+            )
     if (cfg.quantize.aware or model.aware) and model.neuron.min_v_mem is None:
         key = "quantize.aware" if cfg.quantize.aware else "model.aware"
         raise RequestError(

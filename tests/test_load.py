@@ -138,6 +138,8 @@ ODD = [
     ),
     (set_plan(0, "stride", (0, 1)), r"plan: layer conv1 \(conv\): stride=\[0,1\]"),
     (lambda c: c["plan"]["layers"][0]["params"].pop("kernel_size"), "layer conv1 .*kernel_size is missing"),
+    (set_plan(1, "v_init", -1.0), r"plan: layer spike1 \(neuron\)\.v_init=-1\.0: must be at least 0"),
+    (set_plan(1, "v_inti", 0.5), r"plan: layer spike1 \(neuron\)\.v_inti=0\.5: no such key; did you mean .*v_init"),
 ]
 
 

@@ -7,7 +7,9 @@ from typing import Any
 
 from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
+from cil_spl.base.options import checked
 from cil_spl.models.kinds import BUILT_IN, NORMS
+from cil_spl.models.options import Neuron
 
 MOST_LAYERS, MOST_SIZE = 1000, 2**20
 # The parameters that each built-in kind must have; its others have defaults.
@@ -55,6 +57,8 @@ def _check_layer(i: int, layer: Any) -> None:
     for key in NEEDS.get(layer["kind"], ()):
         if key not in params:
             raise RequestError(f"{where}: {key} is missing")
+    if layer["kind"] == "neuron":  # what a method has made of the config's neurons
+        checked(Neuron, params, where)
     if layer["kind"] in BUILT_IN:
         for key, least in LEAST.items():
             value = params.get(key, least)

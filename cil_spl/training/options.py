@@ -5,8 +5,9 @@ Without torch: a config is checked before it is known whether anything is to be 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 from annotated_types import Ge, Gt, Le
 
@@ -45,6 +46,7 @@ class Requires:
         experiences: how many it trains on, one after another; None for any number.
         converts: whether it makes a spiking network of the CNN that it trains.
         spikes: whether that network alone is its result, so that a target which runs a CNN has no use for it.
+        neuron: what of ``model.neuron`` it needs: by key, the values that it can do with.
     """
 
     family: Literal["snn", "cnn"] | None = None
@@ -52,3 +54,4 @@ class Requires:
     experiences: int | None = 1
     converts: bool = False
     spikes: bool = False
+    neuron: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
