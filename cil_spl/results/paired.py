@@ -23,9 +23,12 @@ How often the interval contains the true difference, over strong, weak and no ef
 
     seeds   both rows have the same   none in common
     5       94 to 96                  95 to 97
-    3       93.5 to 96.5              95 to 97
+    3       93.5 to 98.6              95 to 98.2
     2       90 to 96                  95 to 97
     1       95 where seeds have no effect; 45 to 93 where they have one
+
+With three seeds it is wide, from 97 up, where seeds have little or no effect: three may agree by chance, and the interval
+allows for that.
 """
 
 from __future__ import annotations
