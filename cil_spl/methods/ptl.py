@@ -50,9 +50,8 @@ from torch import Tensor, nn
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
 from cil_spl.methods import conversion, tandem
-from cil_spl.models import answers
-from cil_spl.models.build import build
-from cil_spl.models.carry import Scale, added, as_is, carry_over, events_per_unit, full_activity, largest, to_bits
+from cil_spl.models import answers, carry
+from cil_spl.models.carry import Scale, carry_over, events_per_unit
 from cil_spl.models.fold import fold
 from cil_spl.models.layers import per_feature
 from cil_spl.models.net import Net, evaluating, master, walk, weighted
@@ -200,11 +199,11 @@ class Hybrid:
         self.ctx, self.net, self.levels = ctx, net, levels
         self.percentile, self.n_batches = percentile, n_batches
         self.by_channel = ctx.neuron.get("threshold_per") == "channel"
-        neuron = {**ctx.neuron, "threshold_per": "layer"}  # those of channels stand in the weights
-        self.spiking = build(fold(net).plan, family="snn", neuron=neuron).compute_by(ctx.backend).to(ctx.device)
+        one = {"threshold_per": "layer"} if self.by_channel else {}  # those of channels stand in the weights
+        self.spiking = carry.spiking_twin(net, ctx.neuron, **one).to(ctx.device)
         self.stages = parts_of(net.plan)
         self.weights_of = {stage.end: feeding(net.plan, stage) for stage in self.stages}
-        self.quantize = as_is if bits is None else to_bits(bits)
+        self.quantize = carry.as_is if bits is None else carry.to_bits(bits)
         self.activation = dict.fromkeys(weighted(net), torch.tensor(1.0, dtype=torch.float64))
         self.at = 0
         self.masks: dict[int, Tensor] = {}
@@ -224,7 +223,7 @@ class Hybrid:
         if fan_in is not None:
             for name in self.weights_of[self.stages[k].end]:
                 weight = master(self.net.get_submodule(name))
-                self.masks[id(weight)] = largest(weight.detach(), fan_in)
+                self.masks[id(weight)] = carry.largest(weight.detach(), fan_in)
                 weight.mul_(self.masks[id(weight)])
         self.activation |= self._measured()
         for name in self.weights_of[self.stages[k].end]:  # of branches that are added, the most active one decides
@@ -364,7 +363,7 @@ class Hybrid:
                     assert value is not None
                     parts.append(value.relu().cpu().numpy())  # a spiking output is not rectified in the ANN
         measured: dict[str, Tensor] = {}
-        groups = added(self.net.plan)
+        groups = carry.added(self.net.plan)
         frozen = {name for stage in self.stages[: self.at] for name in self.weights_of[stage.end]}
         for stage in waiting:
             full = torch.as_tensor(self._full(stage.end, np.concatenate(seen[stage.end])), dtype=torch.float64)
@@ -375,10 +374,10 @@ class Hybrid:
 
     def _full(self, name: str, values: np.ndarray) -> Scale:
         """Full activity of a layer from its activations, and a word to the user where they say nothing. (B, C, ...)."""
-        full = full_activity(values, self.percentile, self.by_channel)
+        full = carry.full_activity(values, self.percentile, self.by_channel)
         if full is not None:
             return full
-        active = full_activity(values[values > 0], self.percentile)
+        active = carry.full_activity(values[values > 0], self.percentile)
         self.ctx.warn(
             f"layer {name}: percentile {self.percentile:g} of its activations is zero; "
             + ("that of those above zero is taken" if active else "none is above zero, so its threshold is arbitrary")

@@ -41,7 +41,6 @@ that its gradient is 1 half a step of the activation later, where 0 < z < lambda
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Annotated, Any
 
 import torch
@@ -51,8 +50,7 @@ from torch import Tensor, nn
 from cil_spl.data.batches import Batch
 from cil_spl.methods import conversion, tandem
 from cil_spl.models import answers
-from cil_spl.models.build import build
-from cil_spl.models.carry import Scale, added, carry_over, events_per_unit
+from cil_spl.models.carry import Scale, added, carry_over, events_per_unit, spiking_twin
 from cil_spl.models.fold import fold
 from cil_spl.models.layers import per_feature
 from cil_spl.models.net import Net, weighted
@@ -276,11 +274,8 @@ def keep_positive(net: Net) -> None:
 
 def spiking_net(ctx: TrainingContext, net: Net) -> Net:
     """The spiking network of an ANN, without its weights. Where its neurons start stands in its plan."""
-    half = {"v_init": Neuron(**ctx.neuron).spike_threshold / 2, "threshold_per": "layer"}
-    plan = fold(net).plan
-    layers = (replace(one, params={**one.params, **half}) if one.kind == "neuron" else one for one in plan.layers)
-    made = build(replace(plan, layers=tuple(layers)), family="snn", neuron=ctx.neuron)
-    return made.compute_by(ctx.backend).to(ctx.device)
+    half = Neuron(**ctx.neuron).spike_threshold / 2
+    return spiking_twin(net, ctx.neuron, v_init=half, threshold_per="layer").to(ctx.device)
 
 
 def share(net: Net, spiking: Net, spikes: int, ctx: TrainingContext) -> Net:

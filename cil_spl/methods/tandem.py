@@ -40,8 +40,7 @@ from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch
 from cil_spl.models import neurons
-from cil_spl.models.build import build
-from cil_spl.models.carry import Scale, carry_over
+from cil_spl.models.carry import Scale, carry_over, spiking_twin
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
 from cil_spl.models.net import Net, evaluating, walk, weighted
@@ -70,7 +69,7 @@ def train(
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
     """
     net = ctx.build("cnn")
-    spiking = build(fold(net).plan, family="snn", neuron=ctx.neuron).compute_by(ctx.backend).to(ctx.device)
+    spiking = spiking_twin(net, ctx.neuron).to(ctx.device)
     ctx.scale(net, init_rate, bins=1)
     learn(
         ctx,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from cil_spl.models import neurons
+from cil_spl.models.build import build
+from cil_spl.models.fold import fold
 from cil_spl.models.net import Net, copy_weights
 from cil_spl.models.plan import INPUT, Plan
 
@@ -27,6 +30,21 @@ Rounding = Callable[[Tensor], Tensor]
 def as_is(values: Tensor) -> Tensor:
     """Values that are not rounded."""
     return values
+
+
+def spiking_twin(net: Net, neuron: Mapping[str, Any], **own: Any) -> Net:
+    """The spiking network of an ANN's layers, without its weights.
+
+    Args:
+        net: the ANN.
+        neuron: options of :class:`cil_spl.models.options.Neuron`.
+        own: those that it has whatever a config says; they stand in its plan, and so in its file.
+    """
+    plan = fold(net).plan
+    if own:
+        layers = (replace(one, params={**one.params, **own}) if one.kind == "neuron" else one for one in plan.layers)
+        plan = replace(plan, layers=tuple(layers))
+    return build(plan, family="snn", neuron=neuron).compute_by(net.backend)
 
 
 @torch.no_grad()

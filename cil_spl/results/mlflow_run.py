@@ -18,9 +18,12 @@ _log = logging.getLogger(__name__)
 
 
 class MlflowRun:
-    """One MLflow run. A store that is lost on the way costs the copy, never the training."""
+    """One MLflow run. A store that is lost on the way costs the copy, never the training.
 
-    def __init__(self, client: Any, run_id: str, folder: Path) -> None:
+    Without a ``run_id`` nothing is known but that the store was asked for one when it was lost: it may have the run.
+    """
+
+    def __init__(self, client: Any, run_id: str | None, folder: Path) -> None:
         self.client, self.run_id, self.folder = client, run_id, folder
         self.lost: str | None = None
         self._warned = False
@@ -36,18 +39,28 @@ class MlflowRun:
         folder: Path,
         parent: str | None = None,
     ) -> MlflowRun:
+        """A new run in the store.
+
+        Raises:
+            Exception: of MLflow, where the store answers that it makes none.
+        """
         info = redact(info)
         tags = {**info["tags"], "folder": str(folder)}
         if parent is not None:
             tags["mlflow.parentRunId"] = parent
-        run = client.create_run(
-            experiment_id(client, uri, experiment),
-            start_time=millis(info["started"]),
-            tags=tags,
-            run_name=(info["params"].get("name") or without_time(folder.name))[:LONGEST_NAME],
-        )
+        number = experiment_id(client, uri, experiment)
+        name = (info["params"].get("name") or without_time(folder.name))[:LONGEST_NAME]
+        try:
+            run = client.create_run(number, start_time=millis(info["started"]), tags=tags, run_name=name)
+        except Exception as error:
+            if not _unanswered(error, uri):
+                raise
+            copy = cls(client, None, folder)
+            copy.lose(error)  # the store may have begun the run before it was lost; `of` finds it then
+            return copy
         copy = cls(client, run.info.run_id, folder)
-        copy._log_params({_safe(key): as_text(value) for key, value in info["params"].items()})
+        texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
+        copy.attempt(lambda: copy._log_params(texts))
         return copy
 
     def _log_params(self, texts: Mapping[str, str]) -> None:
@@ -122,6 +135,8 @@ class MlflowRun:
             words["error"] = info["error"][:LONGEST_TEXT]
         if words:
             self.tags(words)
+        if self.run_id is None:
+            return
         # A store that was lost may be there again, and would call the run running for ever.
         before, self.lost = self.lost, None
         self.tell("set_terminated", MLFLOW_STATUS[info["status"]], millis(info["ended"]))
@@ -137,15 +152,25 @@ class MlflowRun:
         try:
             act()
         except Exception as error:
-            self.lost = first_line(error)
-            if self._warned:
-                return
+            self.lose(error)
+
+    def lose(self, error: Exception) -> None:
+        """Leave the store alone from now on, and say so once."""
+        self.lost = first_line(error)
+        if not self._warned:
             self._warned = True
             _log.warning(
                 "the tracking store was lost (%s); the run goes on, and `cilspl restore %s` makes the copy again",
                 self.lost,
                 self.folder,
             )
+
+
+def _unanswered(error: Exception, uri: str) -> bool:
+    """Whether a server was lost while it was asked, so that nobody knows what it has done."""
+    from mlflow.exceptions import RestException
+
+    return uri.startswith(("http://", "https://")) and not isinstance(error, RestException)
 
 
 def ids_of(info: Mapping[str, Any]) -> list[str]:

@@ -27,8 +27,8 @@ How often the interval contains the true difference, over strong, weak and no ef
     2       90 to 96                  95 to 97
     1       95 where seeds have no effect; 45 to 93 where they have one
 
-With three seeds it is wide, from 97 up, where seeds have little or no effect: three may agree by chance, and the interval
-allows for that.
+With three seeds it is wide, from 97 up, where seeds have little or no effect: three may agree by chance, and the
+interval allows for that.
 """
 
 from __future__ import annotations

@@ -56,6 +56,7 @@ def restore(folder: Path | str, uri: str | None = None) -> str:
         raise RequestError(
             f"tracking.uri={store.redact(uri)}: the store was lost while the copy was made ({copy.lost}); try again"
         )
+    assert copy.run_id is not None  # it is not lost
     before = dict(info)
     info.pop("lost", None)
     note_id(info, copy.run_id)
@@ -88,8 +89,10 @@ def catch_up(uri: str, stored_infos: Sequence[Mapping[str, Any]]) -> bool:
     return changed
 
 
-def note_id(info: dict[str, Any], run_id: str) -> None:
-    """Make an id the present one of a record; the one before stays known."""
+def note_id(info: dict[str, Any], run_id: str | None) -> None:
+    """Make an id the present one of a record; the one before stays known. None, an id not known yet, changes nothing."""
+    if run_id is None:
+        return
     if info["run_id"] not in (None, run_id):
         former = [known for known in info.get("former_run_ids", []) if known != run_id]
         info["former_run_ids"] = [*former, info["run_id"]]

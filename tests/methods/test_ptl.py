@@ -18,12 +18,13 @@ from cil_spl.data.batches import Batches
 from cil_spl.data.samples import from_arrays
 from cil_spl.methods import ptl
 from cil_spl.models import answers
-from cil_spl.models.build import plan_from
+from cil_spl.models.build import build, plan_from
 from cil_spl.models.carry import to_bits
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
-from cil_spl.models.neurons import Observation, weights_of
+from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.parts import parts_of, upto
+from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 from cil_spl.training import frozen_spikes
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
@@ -511,6 +512,17 @@ def test_branches_that_are_added_share_the_threshold_of_the_frozen_one(
     spiking = forward(hybrid.spiking, batch.frames)[0].sum(0)
     through_ann = hybrid._walk(batch, hybrid._values(batch, hybrid.given))[0]
     torch.testing.assert_close(through_ann, spiking, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("neuron", [{}, {"threshold_per": "channel"}], ids=str)
+def test_its_network_is_read_again_with_the_runs_config(neuron: dict[str, Any], tmp_path: Path) -> None:
+    """A config asks for a threshold of each channel, and the network that was made has them in its weights."""
+    ctx = images(tmp_path, POOLED, neuron=PAPER | neuron, trainer=Trainer(epochs=1, batch_size=10))
+    net = ptl.train(ctx, stage_epochs=0).net
+    again = build(Plan.from_dict(net.plan.as_dict()), family="snn", neuron=ctx.neuron)
+    load_weights(again, weights_of(net))
+    batch = next(ctx.batches(ctx.experiences[0].test, train=False).epoch(0))
+    assert torch.equal(forward(again, batch.frames)[0], forward(net, batch.frames)[0])
 
 
 @pytest.mark.parametrize("neuron", [{}, {"threshold_per": "channel"}], ids=str)

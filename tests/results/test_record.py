@@ -16,10 +16,11 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mlflow.exceptions import MlflowException, RestException
 
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
-from cil_spl.results import store
+from cil_spl.results import mlflow_run, store
 from cil_spl.results.metrics import read_metrics
 from cil_spl.results.record import Terminated, open_record
 from cil_spl.results.restore import restore
@@ -289,6 +290,65 @@ def test_the_copy_knows_how_it_ended(here, error, status):
     with pytest.raises(type(error)), open_record(CONFIG, here / "run") as record:
         raise error
     assert client(here).get_run(record.run_id).info.status == status
+
+
+class Dying:
+    """A client whose server is gone as soon as it has done one thing, so that its answer never comes."""
+
+    def __init__(self, client, after):
+        self.client, self.after, self.gone = client, after, False
+
+    def __getattr__(self, name):
+        def ask(*args, **kwargs):
+            if self.gone:
+                raise MlflowException("API request failed with exception: connection refused")
+            answer = getattr(self.client, name)(*args, **kwargs)
+            self.gone = name == self.after
+            if self.gone:
+                raise MlflowException("API request failed with exception: connection reset")
+            return answer
+
+        return ask
+
+
+@pytest.mark.parametrize("after", ["create_run", "log_batch"])
+def test_a_server_lost_while_the_run_begins_costs_the_copy_only(here, caplog, monkeypatch, after):
+    """It has the run, but nobody was answered: the run goes on, and `restore` finds the one that there is."""
+    real = client(here)
+    monkeypatch.setattr(mlflow_run, "_unanswered", lambda error, uri: type(error) is MlflowException)
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "connect", lambda uri: Dying(real, after))
+        with open_record(CONFIG, here / "run") as record:
+            record.log({"train/loss": 1.0}, 1)
+            record.finish({}, ROW)
+    info = info_of(here / "run")
+    assert info["status"] == "finished"
+    assert "was lost" in caplog.text
+    assert (info["run_id"] is None) == (after == "create_run")
+    (begun,) = real.search_runs([e.experiment_id for e in real.search_experiments()])
+    assert begun.info.status == "RUNNING"
+    assert restore(here / "run") == begun.info.run_id
+    assert info_of(here / "run")["run_id"] == begun.info.run_id
+    (ended,) = real.search_runs([e.experiment_id for e in real.search_experiments()])
+    assert ended.info.status == "FINISHED"
+    assert ended.data.metrics["train/loss"] == 1.0
+    assert ended.data.params["method.name"] == "bptt"
+
+
+def test_a_server_that_refuses_a_run_is_no_lost_one(here, monkeypatch):
+    class Refusing(Dying):
+        def __getattr__(self, name):
+            if name == "create_run":
+                raise RestException({"error_code": "PERMISSION_DENIED", "message": "no"})
+            return getattr(self.client, name)
+
+    monkeypatch.setattr(store, "connect", lambda uri: Refusing(client(here), ""))
+    with pytest.raises(RequestError), open_record(CONFIG, here / "run"):
+        pass
+    assert not (here / "run" / "run.json").exists()
+    assert mlflow_run._unanswered(MlflowException("reset"), "http://127.0.0.1:5000")
+    assert not mlflow_run._unanswered(MlflowException("locked"), "sqlite:///mlflow.db")
+    assert not mlflow_run._unanswered(RestException({"error_code": "X", "message": "no"}), "https://x")
 
 
 def test_a_store_lost_on_the_way_costs_the_copy_only(here, caplog):
