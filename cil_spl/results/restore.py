@@ -90,7 +90,7 @@ def catch_up(uri: str, stored_infos: Sequence[Mapping[str, Any]]) -> bool:
 
 
 def note_id(info: dict[str, Any], run_id: str | None) -> None:
-    """Make an id the present one of a record; the one before stays known. None, an id not known yet, changes nothing."""
+    """Make an id the present one of a record; the one before stays known. None, not known yet, changes nothing."""
     if run_id is None:
         return
     if info["run_id"] not in (None, run_id):
