@@ -42,6 +42,7 @@ METHODS = {
     "sltt_k": [],
     "conversion": ["method.gains=[2,8]"],
     "tandem": [],
+    "qcfs": [],
     "ptl": ["method.stage_epochs=2", "method.levels=8"],
     "conversion, accelerator": ["target=accelerator"],
     "cil_conversion": [],

@@ -13,6 +13,7 @@ METHODS = {
     "cil_conversion": "cnn",
     "ptl": "cnn",
     "tandem": "cnn",
+    "qcfs": "cnn",
 }
 
 

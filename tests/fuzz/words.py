@@ -30,7 +30,7 @@ VALUES = (
 )  # fmt: skip
 CHOICES = (
     (), (), ("method=bptt",), ("method=conversion",), ("method=sltt",), ("method=sltt_k",), ("method=tandem",),
-    ("method=ptl",), ("method=cil_conversion",), ("dataset=nmnist",), ("dataset=dvs_gesture",),
+    ("method=ptl",), ("method=qcfs",), ("method=cil_conversion",), ("dataset=nmnist",), ("dataset=dvs_gesture",),
     ("dataset=digits", "target=software", "method=bptt"), ("dataset=cifar10", "target=software", "method=bptt"),
     ("dataset=mnist", "task=reconstruction", "target=software", "method=bptt"), ("target=accelerator",),
     ("model=cnn", "method=conversion"), ("dataset=saccade_mnist",), ("dataset@test_dataset=nmnist",),
