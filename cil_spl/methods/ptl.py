@@ -71,6 +71,7 @@ REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=Tru
 def train(
     ctx: TrainingContext,
     *,
+    pretrain: bool = True,
     lr: Annotated[float, Gt(0)] = 2e-3,
     stage_lr: Annotated[float, Gt(0)] = 5e-4,
     stage_epochs: Annotated[int, Ge(0)] = 20,
@@ -90,6 +91,7 @@ def train(
 
     Args:
         ctx: the run; its ``observer``, where there is one, is a chip in the loop. ``trainer`` holds for the ANN.
+        pretrain: whether the ANN is trained first; else it is that of ``start_from``.
         lr: learning rate of the ANN; stage_lr: of the stages.
         stage_epochs: the most epochs of a stage; 0 converts without any training.
         patience: epochs without a better ``monitor`` that end a stage.
@@ -104,17 +106,21 @@ def train(
         fan_in: the most inputs of a neuron that are kept, the largest weights; None for all.
         count_scale: factor on the outputs before the softmax.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
+
+    Raises:
+        RequestError: no ANN to train, and none given.
     """
+    if not pretrain and ctx.start is None:
+        raise RequestError("method.pretrain=false: start_from=null; name a trained ANN, such as "
+                           "start_from=RUN/checkpoints/pretrain-best.pt of another run")  # fmt: skip
     net = ctx.build("cnn")
     ctx.scale(net, init_rate, bins=1)
-    pretrained = pretrain(ctx, net, lr, count_scale)
+    epochs = train_ann(ctx, net, lr, count_scale) if pretrain else 0
     ann = ctx.finish(copy.deepcopy(net))
     ctx = ctx if augment_stages else replace(ctx, augment=None)
-    hybrid = Hybrid(
-        ctx, net, levels=levels or levels_of(ctx), percentile=percentile, n_batches=calibration_batches, bits=bits
-    )
+    levels = levels or levels_of(ctx)
+    hybrid = Hybrid(ctx, net, levels=levels, percentile=percentile, n_batches=calibration_batches, bits=bits)
     trainer = replace(ctx.trainer, epochs=max(1, stage_epochs), patience=patience, schedule="constant", warmup_steps=0)
-    epochs = pretrained
     for k, stage in enumerate(hybrid.stages):
         hybrid.convert(k, fan_in)
         if k and not train_converted and stage.spikes:
@@ -152,7 +158,7 @@ def levels_of(ctx: TrainingContext) -> int:
     return ctx.frames.bins * (1 if ctx.neuron.get("spike_fn") == "single" else 4)
 
 
-def pretrain(ctx: TrainingContext, net: Net, lr: float, count_scale: float) -> int:
+def train_ann(ctx: TrainingContext, net: Net, lr: float, count_scale: float) -> int:
     """Train the ANN, on one frame per recording or the sample itself; its epochs."""
     data = ctx.experiences[0]
     val = ctx.batches(data.val, train=False, bins=1)
@@ -212,8 +218,6 @@ class Hybrid:
         self.kept: Kept | None = None  # spikes that enter the stage
         self.before: Kept | None = None  # ... and those of the stage before, which they are made of
 
-    # --- a stage ------------------------------------------------------------------------------------------------------
-
     @torch.no_grad()
     def convert(self, k: int, fan_in: int | None = None) -> None:
         """Begin stage ``k``: find the thresholds of the layers that are not frozen, and let its neurons spike."""
@@ -260,8 +264,6 @@ class Hybrid:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Put :meth:`state_dict` back."""
         self.activation = dict(state["activation"])
-
-    # --- forward ------------------------------------------------------------------------------------------------------
 
     def gradient(self, count_scale: float) -> Gradient:
         """The gradient of the layers that are not frozen, at the spike counts of those that are converted."""
@@ -341,8 +343,6 @@ class Hybrid:
         out, found = walk(self.net, x, layer, record)
         assert out is not None
         return out, found
-
-    # --- thresholds and weights ---------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def _measured(self) -> dict[str, Tensor]:

@@ -379,6 +379,20 @@ def test_without_training_it_is_the_primitive_conversion(tmp_path: Path) -> None
         torch.testing.assert_close(other.bias, one.bias * shift / 4, rtol=1e-5, atol=1e-7)  # type: ignore[operator]
 
 
+def test_a_trained_ann_can_be_given(tmp_path: Path) -> None:
+    """What one run has trained, another converts as that one did; without one it says what to name."""
+    ctx = images(tmp_path / "one", POOLED, trainer=Trainer(epochs=2, batch_size=10))
+    one = ptl.train(ctx, stage_epochs=0)
+    with pytest.raises(RequestError, match=r"method\.pretrain=false: start_from=null; name a trained ANN"):
+        ptl.train(replace(ctx, folder=tmp_path / "none"), pretrain=False)
+    start = read_checkpoint(tmp_path / "one" / "pretrain-best.pt")["keep"]["net"]
+    again = replace(ctx, folder=tmp_path / "other", stages=[], start=start)
+    other = ptl.train(again, stage_epochs=0, pretrain=False)
+    assert one.notes is not None
+    assert other.notes == {**one.notes, "train/passes": one.notes["train/passes"] - 2}
+    assert not (tmp_path / "other" / "pretrain-best.pt").exists()
+
+
 @pytest.mark.parametrize("bits", [4, 8])
 def test_spiking_layers_have_so_many_bits_and_the_ann_floats(bits: int, tmp_path: Path) -> None:
     ctx = images(tmp_path, POOLED, trainer=Trainer(epochs=3, batch_size=10))
