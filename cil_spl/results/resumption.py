@@ -48,6 +48,11 @@ def check_resumable(folder: Path, epochs: int) -> None:
     had = info["params"].get(EPOCHS)
     if info["status"] != "finished" or had is None or epochs <= had:
         return
+    if any(stage.lean for stage in stages.values()):
+        raise RequestError(
+            f"{EPOCHS}={epochs}: the run has {had}, and trained in the stages {', '.join(stages)}; only a run of one "
+            f"stage gets more epochs. Start another run by `cilspl run`"
+        )
     begun = info.get("extension")
     trained = max((stage.reached for stage in stages.values()), default=0) > had
     if begun and trained and begun["epochs"] != epochs:

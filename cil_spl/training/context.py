@@ -32,7 +32,7 @@ from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.task import Task
 from cil_spl.training.checkpoints import Stateful
-from cil_spl.training.epochs import Fitted, fit
+from cil_spl.training.epochs import Fitted, fit, make_lean
 from cil_spl.training.options import Trainer
 
 
@@ -221,7 +221,7 @@ class TrainingContext:
                 "computes in float32; use trainer.precision=float32, or let the method go through `learn`"
             )
         earlier = [name for name, _ in self.stages]
-        after = self.stages[: earlier.index(stage)] if stage in earlier else self.stages
+        after = self.stages[: earlier.index(stage)] if stage in earlier else list(self.stages)
         fitted = fit(
             step=step,
             score=score,
@@ -237,6 +237,9 @@ class TrainingContext:
             after=after,
         )
         self.stages[len(after) :] = [(stage, fitted.epochs)]
+        if ranks.first():
+            for name, _ in after:
+                make_lean(self.folder, name)
         return fitted
 
     def loss(self, outputs: Tensor, batch: Batch, scale: float = 1.0) -> Tensor:

@@ -29,6 +29,8 @@ from cil_spl.training.options import Trainer
 ALL_DONE = "all epochs done"
 EPOCH_SECONDS = "train/epoch_seconds"
 LAST, BEST = "-last.pt", "-best.pt"
+OPTIMIZER = "update"  # of what is kept
+LEAN = "the stage is over and others have followed it, so that it gets no more epochs; start another run for that"
 WIDTH = 80  # of a terminal
 _NOT_SHOWN = ("synops",)  # in the record alone
 _log = logging.getLogger(__name__)
@@ -101,7 +103,7 @@ def fit(
         RequestError: the loss is not a number any more; a checkpoint of another format.
     """
     last_file, best_file = folder / f"{stage}{LAST}", folder / f"{stage}{BEST}"
-    fitted = _go_on(last_file, keep, after) or Fitted(best_score=math.inf if better == "less" else -math.inf)
+    fitted = _go_on(last_file, keep, after, trainer) or Fitted(best_score=math.inf if better == "less" else -math.inf)
     for n, metrics in enumerate(fitted.history):
         log(metrics, first_epoch + n + 1)
     while not fitted.is_over(trainer):
@@ -125,15 +127,36 @@ def fit(
         _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
     ranks.gather(None)  # rank 0 has written
     if fitted.best_epoch:
-        _put_back(keep, read_checkpoint(best_file, "keep"), best_file)
+        best = read_checkpoint(best_file, "keep")
+        gone = (OPTIMIZER,) if best.get("lean") else ()
+        _put_back({name: thing for name, thing in keep.items() if name not in gone}, best, best_file)
     return fitted
 
 
-def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[str, int]]) -> Fitted | None:
+def make_lean(folder: Path, stage: str) -> None:
+    """Let go what a stage that others have followed is not asked for again: its last state, and the optimizer's.
+
+    What remains is what it came to, and the weights of its best epoch; no epoch can be added to it.
+    """
+    last_file, best_file = folder / f"{stage}{LAST}", folder / f"{stage}{BEST}"
+    last = read_checkpoint(last_file, "fitted")
+    if last.get("lean") or not best_file.exists():
+        return
+    best = read_checkpoint(best_file, "keep")
+    kept = {name: state for name, state in best["keep"].items() if name != OPTIMIZER}
+    write_checkpoint(best_file, {**best, "keep": kept, "lean": True})
+    write_checkpoint(last_file, {name: value for name, value in last.items() if name != "keep"} | {"lean": True})
+
+
+def _go_on(
+    last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[str, int]], trainer: Trainer
+) -> Fitted | None:
     """What an earlier process left of this stage, put back; None where it left nothing to go on with."""
     if not last_file.exists():
         return None
-    saved = read_checkpoint(last_file, "keep", "fitted")
+    saved = read_checkpoint(last_file, "fitted")
+    if not saved.get("lean"):
+        saved = read_checkpoint(last_file, "keep", "fitted")
     if [tuple(a) for a in saved.get("after", after)] != list(after):
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
         return None
@@ -141,7 +164,10 @@ def _go_on(last_file: Path, keep: Mapping[str, Stateful], after: Sequence[tuple[
     if generated is None:
         raise RequestError(f"{last_file}: {_FOREIGN}")
     fitted = _fitted(saved["fitted"], last_file)
-    _put_back(keep, saved, last_file)
+    if not saved.get("lean"):
+        _put_back(keep, saved, last_file)
+    elif not fitted.is_over(trainer):
+        raise RequestError(f"{last_file}: {LEAN}")
     with _foreign(last_file):
         generators.load_state(generated)
     return fitted
@@ -154,10 +180,12 @@ class Stage:
     Attributes:
         fitted: what it came to so far.
         reached: the last epoch of which anything is kept: a kill may come after the best of an epoch was written.
+        lean: whether others have followed it, so that it cannot go on (:func:`make_lean`).
     """
 
     fitted: Fitted
     reached: int
+    lean: bool = False
 
 
 def read_stages(folder: Path) -> dict[str, Stage]:
@@ -168,7 +196,8 @@ def read_stages(folder: Path) -> dict[str, Stage]:
     """
     stages = {}
     for path in sorted(folder.glob(f"*{LAST}")):
-        fitted = _fitted(read_checkpoint(path, "fitted")["fitted"], path)
+        content = read_checkpoint(path, "fitted")
+        fitted = _fitted(content["fitted"], path)
         reached = fitted.epochs
         if fitted.best_epoch:
             best = path.with_name(path.name.removesuffix(LAST) + BEST)
@@ -186,7 +215,7 @@ def read_stages(folder: Path) -> dict[str, Stage]:
                     "back that belongs to it, or start another run by `cilspl run`"
                 )
             reached = max(reached, epoch)
-        stages[path.name.removesuffix(LAST)] = Stage(fitted, reached)
+        stages[path.name.removesuffix(LAST)] = Stage(fitted, reached, bool(content.get("lean")))
     return stages
 
 

@@ -243,3 +243,19 @@ def test_a_sigkill_leaves_the_finished_run(cilspl, one, extended):
         assert info(one)["row"] in (row, info(extended)["row"])
     assert over
     assert outcome(one) == outcome(extended)
+
+
+def test_a_run_of_several_stages_gets_no_more_epochs(cilspl, here):
+    """Of the stages that others have followed nothing is left to go on from; the run stays as it is."""
+    words = ["method=ptl", "model.layers=[{conv:2,kernel:3,pool:4},{linear:classes}]", "trainer.epochs=1"]
+    words += ["trainer.limit_batches=2", "trainer.threads=1", "method.stage_epochs=1", "tracking.enabled=false"]
+    said = cilspl("run", *words, "target.backend=simulator", "hydra.run.dir=one")
+    assert said.code == 0, said.err
+    before = (here / "one" / "run.json").read_bytes()
+    said = cilspl("run", "resume=one", "trainer.epochs=2")
+    assert said.code == 2
+    assert (
+        "trainer.epochs=2: the run has 1, and trained in the stages pretrain, stage01, stage02; only a run" in said.err
+    )
+    assert (here / "one" / "run.json").read_bytes() == before
+    assert cilspl("run", "resume=one").code == 0

@@ -579,6 +579,8 @@ def test_going_on_after_a_kill_in_a_stage_gives_the_same_bits(tmp_path: Path, mo
         with pytest.raises(KeyboardInterrupt):
             ptl.train(replace(ctx, folder=tmp_path / "cut", stages=[]), **options)
     monkeypatch.setattr(ptl.Hybrid, "gradient", gradient)
+    lean = [read_checkpoint(tmp_path / "cut" / f"{name}-last.pt").get("lean") for name in ("pretrain", "stage02")]
+    assert lean == [True, True]
     torch.manual_seed(7)
     again = ptl.train(replace(ctx, folder=tmp_path / "cut", stages=[]), **options)
     assert cut == [0, 1, 2, 3]

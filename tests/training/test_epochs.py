@@ -17,7 +17,7 @@ from cil_spl.data.batches import Batches
 from cil_spl.data.events import EVENT, from_list
 from cil_spl.training.checkpoints import read_checkpoint, write_checkpoint
 from cil_spl.training.context import Frames
-from cil_spl.training.epochs import Fitted, fit
+from cil_spl.training.epochs import Fitted, fit, make_lean, read_stages
 from cil_spl.training.update import Trainer, Update, schedule
 
 
@@ -284,3 +284,47 @@ def test_every_generator_goes_on_where_it_stood(tmp_path: Path) -> None:
     begun = draws(tmp_path / "cut", 1)
     seed_everything(99)
     assert begun + draws(tmp_path / "cut", 3) == whole
+
+
+def test_a_stage_that_others_have_followed_keeps_what_it_came_to(tmp_path: Path) -> None:
+    """Its best weights, not its last and no optimizer; it gets no more epochs."""
+    optimizer = Number()
+
+    def stage(scores: list[float], thing: Number) -> Fitted:
+        return fit(
+            step=lambda _: setattr(thing, "value", thing.value + 1) or {"loss": 1.0},  # type: ignore[func-returns-value]
+            score=lambda: {"accuracy": scores.pop(0)},
+            batches=batches(),
+            keep={"net": thing, "update": optimizer},
+            trainer=Trainer(epochs=epochs),
+            monitor="accuracy",
+            folder=tmp_path,
+            log=lambda *_: None,
+            stage="one",
+        )
+
+    epochs = 3
+    first = stage([0.2, 0.9, 0.5], Number())
+    optimizer.value = 7.0
+    assert not read_stages(tmp_path)["one"].lean
+    for _ in range(2):  # once more changes nothing
+        make_lean(tmp_path, "one")
+        assert set(read_checkpoint(tmp_path / "one-best.pt")["keep"]) == {"net"}
+        assert "keep" not in read_checkpoint(tmp_path / "one-last.pt")
+    found = read_stages(tmp_path)["one"]
+    assert (found.lean, found.fitted, found.reached) == (True, first, 3)
+    thing = Number()
+    again = stage([], thing)  # it is over
+    assert again == first
+    assert thing.value == 6
+    assert optimizer.value == 7.0  # not its business any more
+    epochs = 4
+    with pytest.raises(RequestError, match=r"one-last\.pt: the stage is over and others have followed it"):
+        stage([0.1], Number())
+
+
+def test_a_stage_without_a_best_epoch_stays_whole(tmp_path: Path) -> None:
+    run(tmp_path, [float("nan")])
+    make_lean(tmp_path, "train")
+    assert not read_stages(tmp_path)["train"].lean
+    assert "keep" in read_checkpoint(tmp_path / "train-last.pt")
