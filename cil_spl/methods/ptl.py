@@ -66,6 +66,7 @@ from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
 REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=True)
+NEEDS_ANN = "name a trained ANN, such as start_from=RUN/checkpoints/pretrain-best.pt of another run"
 
 
 def train(
@@ -106,13 +107,9 @@ def train(
         fan_in: the most inputs of a neuron that are kept, the largest weights; None for all.
         count_scale: factor on the outputs before the softmax.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
-
-    Raises:
-        RequestError: no ANN to train, and none given.
     """
     if not pretrain and ctx.start is None:
-        raise RequestError("method.pretrain=false: start_from=null; name a trained ANN, such as "
-                           "start_from=RUN/checkpoints/pretrain-best.pt of another run")  # fmt: skip
+        raise RequestError(f"method.pretrain=false: start_from=null; {NEEDS_ANN}")
     net = ctx.build("cnn")
     ctx.scale(net, init_rate, bins=1)
     epochs = train_ann(ctx, net, lr, count_scale) if pretrain else 0

@@ -127,9 +127,7 @@ def fit(
         _log.info("%s", _line(stage, fitted.epochs, trainer.epochs, metrics))
     ranks.gather(None)  # rank 0 has written
     if fitted.best_epoch:
-        best = read_checkpoint(best_file, "keep")
-        gone = (OPTIMIZER,) if best.get("lean") else ()
-        _put_back({name: thing for name, thing in keep.items() if name not in gone}, best, best_file)
+        _put_back_best(keep, best_file)
     return fitted
 
 
@@ -252,6 +250,12 @@ def _reason_to_stop(fitted: Fitted, trainer: Trainer) -> str:
 
 _NUMBERS = ("best_score", "seconds")
 _FOREIGN = "a checkpoint of another method or version; take the file from a copy of the run, or begin the run anew"
+
+
+def _put_back_best(keep: Mapping[str, Stateful], path: Path) -> None:
+    best = read_checkpoint(path, "keep")
+    gone = (OPTIMIZER,) if best.get("lean") else ()
+    _put_back({name: thing for name, thing in keep.items() if name not in gone}, best, path)
 
 
 def _put_back(keep: Mapping[str, Stateful], saved: Mapping[str, Any], path: Path) -> None:

@@ -123,7 +123,7 @@ def _read_stages(folder: Path) -> Any:
         raise epochs.RequestError("no stage")
     for name in stages:
         state = torch.get_rng_state()
-        epochs._go_on(folder / f"{name}{epochs.LAST}", _kept(), ())
+        epochs._go_on(folder / f"{name}{epochs.LAST}", _kept(), (), Trainer())
         torch.set_rng_state(state)
     return stages, [_content(path) for path in sorted(folder.glob("*.pt"))]
 
