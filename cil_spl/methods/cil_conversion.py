@@ -32,15 +32,14 @@ from collections.abc import Callable, Iterator
 from typing import Annotated
 
 from annotated_types import Ge, Gt, Le
-from torch import Tensor, nn
+from torch import Tensor
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.methods import conversion
+from cil_spl.methods import conversion, tandem
 from cil_spl.models.build import build
 from cil_spl.models.fold import fold
-from cil_spl.models.net import Net, copy_weights, walk
-from cil_spl.models.neurons import Observation, substitute
+from cil_spl.models.net import Net, copy_weights
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.gradient_cosine import Meter
 from cil_spl.training.learn import Gradient, Step, learn
@@ -118,24 +117,11 @@ def loss_on_chip(
     def of(batch: Batch) -> tuple[Tensor, Tensor]:
         observer.load(share(net, spiking))
         observer.open(batch)
-        out = forward(net, batch.frames[0].to(ctx.device), observer.window(0))  # 1 B C H W -> B C H W
+        counts = {name: seen.counts[0] for name, seen in observer.window(0).items()}  # 1 B ... -> B ...
+        out = tandem.coupled(net, batch.frames[0].to(ctx.device), counts)  # 1 B C H W -> B C H W
         return ctx.loss(out, batch, count_scale), out.detach()
 
     return of
-
-
-def forward(net: Net, frame: Tensor, seen: dict[str, Observation]) -> Tensor:
-    """The CNN's output with the values of the given layers replaced by the chip's counts.
-
-    Shape:
-        frame: (B, C, H, W), counts (1, B, ...). Output: (B, K).
-    """
-
-    def layer(name: str, module: nn.Module, inputs: tuple[Tensor, ...]) -> Tensor:
-        x: Tensor = module(*inputs)
-        return substitute(x, seen[name].counts[0]) if name in seen else x
-
-    return walk(net, frame, layer)[0]
 
 
 def share(cnn: Net, spiking: Net) -> Net:

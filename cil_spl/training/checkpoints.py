@@ -80,6 +80,16 @@ def read_checkpoint(path: Path, *needs: str) -> dict[str, Any]:
         raise RequestError(f"{path}: format {version}; this version reads 1 to {CHECKPOINT_FORMAT}")
     if not checked:
         without_checksum(path, version, first=2)
+    check_parts(path, content, *needs)
+    return content
+
+
+def check_parts(path: Path, content: dict[str, Any], *needs: str) -> None:
+    """Refuse a checkpoint of another kind: one that lacks a part, each a mapping, that the reader takes from it.
+
+    Raises:
+        RequestError: says what it holds and what is needed.
+    """
     lacks = [name for name in needs if not isinstance(content.get(name), dict)]
     if lacks:
         holds = ", ".join(name for name in content if name != "format") or "nothing"
@@ -87,7 +97,6 @@ def read_checkpoint(path: Path, *needs: str) -> dict[str, Any]:
             f"{path}: a checkpoint of another kind: it holds {holds}, and {', '.join(needs)} "
             f"{'is' if len(needs) == 1 else 'are'} needed; take the file from a copy of the run"
         )
-    return content
 
 
 def _check_sizes(archive: bytes) -> None:

@@ -23,7 +23,7 @@ from cil_spl.base.annotations import shown
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch, Batches, ahead
 from cil_spl.training import generators
-from cil_spl.training.checkpoints import Stateful, read_checkpoint, write_checkpoint
+from cil_spl.training.checkpoints import Stateful, check_parts, read_checkpoint, write_checkpoint
 from cil_spl.training.options import Trainer
 
 ALL_DONE = "all epochs done"
@@ -154,7 +154,7 @@ def _go_on(
         return None
     saved = read_checkpoint(last_file, "fitted")
     if not saved.get("lean"):
-        saved = read_checkpoint(last_file, "keep", "fitted")
+        check_parts(last_file, saved, "keep", "fitted")
     if [tuple(a) for a in saved.get("after", after)] != list(after):
         _log.warning("%s: the stages before it were trained on since; the stage begins anew", last_file.stem)
         return None

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 
 from cil_spl.chip.interchange import load
 from tests.cli.conftest import run_in
+from tests.cli.test_evaluate import figures, stages
 
 SMALL = ("trainer.epochs=2", "trainer.limit_batches=12", "tracking.enabled=false")
 IMAGES = (
@@ -30,15 +29,6 @@ def in_software(tmp_path_factory):
     place = tmp_path_factory.mktemp("software")
     run_in(place, "run", "method=qcfs", "hydra.run.dir=one", "model.neuron.threshold_per=channel", *IMAGES, *SMALL)
     return place / "one"
-
-
-def figures(run):
-    return json.loads((run / "run.json").read_text())["metrics"]
-
-
-def stages(out):
-    lines = [line.split() for line in out.splitlines()]
-    return {line[0]: dict(zip(lines[0][1:], map(float, line[1:]), strict=True)) for line in lines[1:]}
 
 
 def as_it_was(cilspl, run, names):
