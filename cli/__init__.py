@@ -48,6 +48,21 @@ Exit codes: 0 done, 1 the run failed, 2 the request was wrong.
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point of the console script; returns the exit code."""
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _answer(words)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except OSError as error:  # `cilspl table | head`; a full disk, a lost mount
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
+        if not isinstance(error, BrokenPipeError):
+            complain(f"{words[0]}: {error}")
+        return FAILED
+
+
+def _answer(words: list[str]) -> int:
+    """Answer a command line."""
     if not words:
         sys.stderr.write(HELP)
         return WRONG
@@ -59,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         words = [*words[1:2], "--help"]
     word, rest = words[0], words[1:]
     if word in ("-h", "--help"):
-        sys.stdout.write(HELP)
+        print(HELP, end="")
         return DONE
     if word in ("-V", "--version"):
         print(f"cilspl {__version__}")
@@ -81,9 +96,6 @@ def _guarded(word: str, rest: list[str]) -> int:
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
-    except BrokenPipeError:  # `cilspl table | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def complain(text: str) -> None:

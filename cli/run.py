@@ -326,6 +326,8 @@ def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
         return code
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else FAILED if end.code else DONE
+    except BrokenPipeError:  # `cilspl run --help | head`
+        raise
     except Exception as error:  # runs tell their own; what comes out here is Hydra reading the command line
         if full == "1":
             raise

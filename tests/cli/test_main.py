@@ -25,6 +25,31 @@ def test_help_is_quick_and_imports_nothing_heavy():
     assert max(len(line) for line in done.stdout.splitlines()) <= 80
 
 
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", ["--help", "run --help", "table --help", "help", "--version"])
+def test_a_reader_that_has_left_is_no_traceback(words, buffered):
+    read, write = os.pipe()
+    os.close(read)  # as of `cilspl table | head`
+    program = [sys.executable, "-c", "import sys; from cil_spl.cli import main; sys.exit(main())", *words.split()]
+    env = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    done = subprocess.run(program, stdout=write, stderr=subprocess.PIPE, text=True, env=env)
+    os.close(write)
+    assert done.returncode in (0, 1)  # argparse does not look whether its help is read
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.parametrize("buffered", [True, False])
+@pytest.mark.parametrize("words", ["--help", "ls"])
+def test_a_full_disk_is_one_sentence(words, buffered):
+    program = [sys.executable, "-c", "import sys; from cil_spl.cli import main; sys.exit(main())", *words.split()]
+    env = os.environ | {"PYTHONUNBUFFERED": "" if buffered else "1"}
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(program, stdout=full, stderr=subprocess.PIPE, text=True, env=env)
+    assert done.returncode == 1
+    assert done.stderr == f"cilspl: {words}: [Errno 28] No space left on device\n"
+
+
 def test_version(cilspl):
     assert cilspl("--version").out == f"cilspl {__version__}\n"
 
