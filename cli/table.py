@@ -74,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         action="extend",
         default=[],
-        help="the row of each data set that the others are compared with, chosen as by --filter",
+        help="the row of each data set that the others are compared with, chosen as by --filter; or float, for each "
+        "row against its own network before conversion and deployment (spiking, quantized likewise)",
     )
     parser.add_argument(
         "--from",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from cil_spl.base.errors import RequestError
 from cil_spl.results import scores
 from cil_spl.results.paired import Difference, compared, unpaired
-from cil_spl.results.row import Figures, value_of
+from cil_spl.results.row import STAGES, Figures, value_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,6 +21,10 @@ PAIRED = (
     "difference of the deployed score from the reference row ({chosen}), with its 95 % interval: paired by recording, "
     "and by seed where both rows have it; recordings are resampled, seeds count as in Student's t; not corrected for "
     "the number of rows"
+)
+OWN = (
+    "difference of the deployed score from the {stage} one of the same runs, with its 95 % interval: paired by "
+    "recording and seed; recordings are resampled, seeds count as in Student's t; not corrected for the number of rows"
 )
 ONE_SEED = "¹ over recordings alone, for want of a second seed: what another seed would change is not in the interval"
 SOME_SEEDS = "² over the seeds that both rows have"
@@ -39,7 +43,8 @@ def compare(
     Args:
         rows: those to compare with are ``chosen``.
         figures: of the table.
-        against: what chose them; nothing for none, then no run's scores are read.
+        against: what chose them, or one of ``STAGES``, for each row against its own network at that stage; nothing for
+            neither, then no run's scores are read.
         fetch: asks the store for a file of a run whose folder is gone.
 
     Returns:
@@ -56,13 +61,25 @@ def compare(
         for members in sets.values():
             _mark(found, members, lambda a, b: _loose(a, b, figures))
         return found, [BEST + LOOSE] if any(row.best for row in found) else []
+    book = _Book(fetch)
+    if own_stage(against):
+        found = [replace(row, difference=book.own_difference(row, against[0])) for row in rows]
+        for members in sets.values():
+            _mark(found, members, book.difference)
+        notes = [OWN.format(stage=against[0]), *_told(found, book, f"{against[0]} score")]
+        return found, notes + ([BEST] if any(row.best for row in found) else [])
     if not any(row.chosen for row in rows):
         raise RequestError(f"--against {' '.join(against)}: fits no row with all of its runs; rows are {_listed(rows)}")
-    book = _Book(fetch)
     for members in sets.values():
         _against(found, members, against, book)
-    notes = [PAIRED.format(chosen=" ".join(against)), *_told(found, book)]
+    none = "reference row of the same data set, score and number of recordings"
+    notes = [PAIRED.format(chosen=" ".join(against)), *_told(found, book, none)]
     return found, notes + ([BEST] if any(row.best for row in found) else [])
+
+
+def own_stage(against: Sequence[str]) -> bool:
+    """Whether each row is compared with its own network at an earlier stage."""
+    return len(against) == 1 and against[0] in STAGES and against[0] != scores.STAGE
 
 
 def _against(rows: list[Row], members: Sequence[int], against: Sequence[str], book: _Book) -> None:
@@ -106,24 +123,24 @@ class _Book:
 
     Attributes:
         fetch: asks the store for a file of a run whose folder is gone.
-        read: what was found, by the identity of the row's first run.
+        read: what was found, by the identity of the row's first run and the stage.
         without: reasons why runs have no scores, one for each such run.
         foreign: rows that were tested on other recordings than the chosen one.
     """
 
     fetch: scores.Fetch | None
-    read: dict[int, dict[str, scores.Scores]] = field(default_factory=dict)
+    read: dict[tuple[int, str], dict[str, scores.Scores]] = field(default_factory=dict)
     without: list[str] = field(default_factory=list)
     foreign: set[int] = field(default_factory=set)
 
-    def of(self, row: Row) -> dict[str, scores.Scores]:
-        """By seed; of the row's runs that left scores."""
-        place = id(row.runs[0])
+    def of(self, row: Row, stage: str = scores.STAGE) -> dict[str, scores.Scores]:
+        """By seed; of the row's runs that left scores of a stage."""
+        place = id(row.runs[0]), stage
         if place not in self.read:
             found = {}
             for seed, run in zip(row.seeds, row.runs, strict=True):
-                value = value_of(run, row.score)
-                one = "without a deployed score" if value is None else scores.read(run, value, self.fetch)
+                value = value_of(run, _at(stage, row))
+                one = f"without a {stage} score" if value is None else scores.read(run, value, self.fetch, stage)
                 if isinstance(one, str):
                     self.without.append(one)
                 else:
@@ -140,14 +157,33 @@ class _Book:
             if sides[0] is not None and sides[1] is not None:
                 return compared(sides[0], sides[1])
             self.foreign.add(id(first.runs[0]))
-        values = [[v for run in row.runs if (v := value_of(run, row.score)) is not None] for row in (first, second)]
-        if not all(values):
-            return None
-        means = [sum(one) / len(one) for one in values]
-        return Difference(means[0] - means[1], seeds=min(map(len, values)))
+        return _of_means((first, first.score), (second, second.score))
+
+    def own_difference(self, row: Row, stage: str) -> Difference | None:
+        """The deployed network against that of another stage of the same runs."""
+        deployed, own = (
+            {seed: one.values for seed, one in side.items()} for side in (self.of(row), self.of(row, stage))
+        )
+        if deployed and own:
+            return compared(deployed, own)
+        return _of_means((row, row.score), (row, _at(stage, row)))
 
 
-def _told(rows: Sequence[Row], book: _Book) -> list[str]:
+def _at(stage: str, row: Row) -> str:
+    """The figure that a row is judged by, of another stage."""
+    return f"{stage}/{row.score.partition('/')[2]}"
+
+
+def _of_means(*sides: tuple[Row, str]) -> Difference | None:
+    """The difference of two rows' figures, without an interval; None where one of them has none."""
+    values = [[v for run in row.runs if (v := value_of(run, figure)) is not None] for row, figure in sides]
+    if not all(values):
+        return None
+    means = [sum(one) / len(one) for one in values]
+    return Difference(means[0] - means[1], seeds=min(map(len, values)))
+
+
+def _told(rows: Sequence[Row], book: _Book, none: str) -> list[str]:
     notes = []
     shown = [row.difference for row in rows if row.difference is not None and row.difference.low is not None]
     if any(d.seeds == 1 for d in shown):
@@ -162,7 +198,7 @@ def _told(rows: Sequence[Row], book: _Book) -> list[str]:
         notes.append(f"{len(book.foreign)} of the rows were tested on other recordings: no interval there")
     alone = sum(row.difference is None and not row.chosen for row in rows)
     if alone:
-        notes.append(f"{alone} of the rows have no reference row of the same data set, score and number of recordings")
+        notes.append(f"{alone} of the rows have no {none}")
     return notes
 
 

@@ -38,7 +38,7 @@ Fetch = Callable[[Mapping[str, Any], str], bytes | None]
 
 @dataclass(frozen=True)
 class Scores:
-    """The deployed network's score on each test recording.
+    """A network's score on each test recording.
 
     Attributes:
         names: of the recordings; None where only their ``digest`` is known, as in a file of rows.
@@ -94,25 +94,26 @@ def _written(value: float) -> str:
     return str(int(value)) if value.is_integer() else repr(value)
 
 
-def read(run: Mapping[str, Any], value: float, fetch: Fetch | None = None) -> Scores | str:
-    """What a run left of its deployed network.
+def read(run: Mapping[str, Any], value: float, fetch: Fetch | None = None, stage: str = STAGE) -> Scores | str:
+    """What a run left of its network at a stage.
 
     Args:
         run: in the shape of ``run.json``, with its ``folder``.
         value: the metric that the scores are of, of the whole set.
         fetch: asks the store for a file where the folder is gone.
+        stage: the network.
 
     Returns:
         the scores, or why there are none to compare.
     """
     reason = "without the scores of single recordings"
-    told = unpacked(run["scores"]) if "scores" in run else None
+    told = unpacked(run["scores"], stage) if "scores" in run else None
     if told is not None and fits(told, value):
         return told
     for name in (SCORES_FILE, DECISIONS_FILE):
         try:
             content = _content(run, name, fetch)
-            found = None if content is None else _parsed(content, name)
+            found = None if content is None else _parsed(content, name, stage)
         except (RequestError, ValueError, OSError):
             reason = f"with a damaged {SCORES_FILE} or {DECISIONS_FILE}"
             continue

@@ -84,7 +84,8 @@ def tabulate(
     Args:
         runs: in the shape of ``run.json``, the newest first; ``against`` reads what lies in their ``folder``.
         filters: ``key=value``; the key is a parameter or a column, several values with commas.
-        against: likewise; chooses the row of each data set that the others are compared with. Nothing for none.
+        against: likewise; chooses the row of each data set that the others are compared with. Or one of ``STAGES``, for
+            each row's deployed network against its own one at that stage. Nothing for neither.
         fetch: asks the store for a file of a run whose folder is gone.
 
     Raises:
@@ -113,7 +114,7 @@ def tabulate(
     ordered = sorted(groups.items(), key=lambda item: _order(item[0]))
     apart = _settings([key for key, _ in ordered])
     rows = [_row(dict(key[0]), told, key[2], seeds, figures) for (key, seeds), told in zip(ordered, apart, strict=True)]
-    if against:
+    if against and not comparison.own_stage(against):
         by = _checked("--against", against, kept)
         rows = [replace(row, chosen=all(_passes(run, text) for run in row.runs for text in by)) for row in rows]
     rows, compared = comparison.compare(rows, figures, against, fetch)
@@ -223,7 +224,8 @@ def _checked(option: str, filters: Sequence[str], runs: Sequence[Mapping[str, An
     for text in filters:
         key, equals, _ = text.partition("=")
         if not equals:
-            raise RequestError(f"{option} {text}: needs key=value, for example {option} method=bptt")
+            own = ", or for each row's own network one of float, spiking, quantized" if option == "--against" else ""
+            raise RequestError(f"{option} {text}: needs key=value, for example {option} method=bptt{own}")
         if runs and key not in known:
             meant = close(key, known)
             raise RequestError(

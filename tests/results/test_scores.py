@@ -14,6 +14,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import write_json
 from cil_spl.results import scores, table
 from cil_spl.results.cells import columns
+from cil_spl.results.paired import compared
 from cil_spl.tasks.classification import classification
 from cil_spl.tasks.evaluation import Evaluation
 from cil_spl.tasks.reconstruction import reconstruction
@@ -209,6 +210,29 @@ def test_one_seed_and_fewer_seeds_are_marked(tmp_path):
     assert [row[-1][-1] for row in columns(made)[1]] == ["e", "¹", "²"]
     assert sum(note.startswith(("¹", "²")) for note in made.notes) == 2
     assert not any(row.best for row in made.rows)
+
+
+def test_a_row_is_compared_with_its_own_float_network(tmp_path):
+    runs = series(tmp_path, "bptt", 80) + series(tmp_path, "sltt", 90)
+    for info in runs:
+        path = tmp_path / f"{info['run_id']}{{}}" / "scores.csv"
+        _, *rows = lines(path)
+        kept = [[name, "1" if k < 85 else "0", deployed] for k, (name, *_, deployed) in enumerate(rows)]
+        text = "".join(",".join(line) + "\n" for line in [["recording", "float", "deployed"], *kept])
+        path.write_text(text)
+        info["files"]["scores.csv"] = hashlib.sha256(text.encode()).hexdigest()
+        info["row"]["float/accuracy"] = 0.85
+    made = table.tabulate(runs, against=["float"])
+    bptt = made.rows[0]
+    assert [row.chosen for row in made.rows] == [False, False]
+    assert [row.difference.value for row in made.rows] == pytest.approx([-0.06, 0.04])
+    at = np.arange(100)
+    expected = compared({s: (at < 80 - s) * 1.0 for s in range(3)}, dict.fromkeys(range(3), (at < 85) * 1.0))
+    assert (bptt.difference.low, bptt.difference.high) == (expected.low, expected.high)
+    assert [row[-1].split()[0] for row in columns(made)[1]] == ["-6.00", "+4.00"]
+    assert any("from the float one of the same runs" in note for note in made.notes)
+    assert all(row.difference is None for row in table.tabulate(runs, against=["spiking"]).rows)
+    assert "2 of the rows have no spiking score" in table.tabulate(runs, against=["spiking"]).notes
 
 
 def test_which_row_is_chosen_must_be_clear(tmp_path):
