@@ -41,6 +41,7 @@ def train(
     lr: Annotated[float, Gt(0)] = 5e-3,
     count_scale: Annotated[float, Gt(0)] = 1.0,
     straight_through_output: bool = True,
+    at_once: Annotated[int, Ge(1)] = 4,
     init_rate: Annotated[float, Gt(0)] = 1.0,
 ) -> Trained:
     """Train a spiking network by SLTT-K.
@@ -51,6 +52,7 @@ def train(
         lr: learning rate.
         count_scale: factor on a step's counts before the softmax (an inverse temperature).
         straight_through_output: whether the gradient of the output neurons passes unchanged.
+        at_once: see :func:`cil_spl.methods.sltt.train`.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
 
     Raises:
@@ -64,7 +66,12 @@ def train(
     ctx.scale(net, init_rate)
     subsets = Subsets(k, ctx.seed)
     along = sltt.gradient(
-        net, ctx, count_scale=count_scale, straight_through_output=straight_through_output, steps=subsets
+        net,
+        ctx,
+        count_scale=count_scale,
+        straight_through_output=straight_through_output,
+        at_once=at_once,
+        steps=subsets,
     )
     learn(ctx, net, along, lr=lr, keep={"subsets": subsets})
     return Trained(ctx.finish(net))

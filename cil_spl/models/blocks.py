@@ -98,12 +98,14 @@ def run(
     net: nn.Module,
     x: Tensor,
     start: Tensor | float,
-    straight_through: bool,
     observed: Any,
     pooled: bool,
     end: bool,
     recompute: bool,
     total: bool,
+    *,
+    straight_through: bool,
+    through_time: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A block through all time steps, see :func:`fused.run_block`; its pooling too where ``pooled``."""
     conv: Any = net.get_submodule(block.conv)
@@ -117,19 +119,27 @@ def run(
     counts, states = observed or (None, None)
     return fused.run_block(
         neuron, x, weight, bias, start, straight_through, (conv.stride, conv.padding), window, average, counts, states,
-        end, recompute, total,
+        end, recompute, total, through_time,
     )  # fmt: skip
 
 
 def run_again(
-    block: Block, net: nn.Module, x: Tensor, v_mem: Tensor | None, straight_through: bool, observed: Any, pooled: bool
+    block: Block,
+    net: nn.Module,
+    x: Tensor,
+    v_mem: Tensor | None,
+    observed: Any,
+    pooled: bool,
+    *,
+    straight_through: bool,
+    through_time: bool,
 ) -> tuple[Tensor, Tensor]:
     """What :func:`run` does, by torch, layer by layer; the backward pass computes it again, nothing is kept."""
 
     def layers(x: Tensor) -> tuple[Tensor, Tensor]:
         module = net.get_submodule(block.neuron)
         current = over_steps(net.get_submodule(block.conv), x)
-        spikes, end = neurons.run(block.neuron, module, current, v_mem, observed, straight_through)
+        spikes, end = neurons.run(block.neuron, module, current, v_mem, observed, straight_through, through_time)
         return over_steps(net.get_submodule(block.pool), spikes) if block.pool and pooled else spikes, end
 
     return checkpoint(layers, x, use_reentrant=False, preserve_rng_state=False)

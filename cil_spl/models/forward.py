@@ -30,14 +30,15 @@ def plain(name: str, module: nn.Module, x: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class straight_through:
-    """Neurons whose gradient passes unchanged in the layers named, see :func:`neurons.run`."""
+    """Neurons whose gradient passes unchanged in the layers named; both are arguments of :func:`neurons.run`."""
 
     names: Collection[str] = ()
+    through_time: bool = True
 
     def __call__(
         self, name: str, layer: nn.Module, current: Tensor, v_mem: Tensor | None, observed: Observation | None
     ) -> tuple[Tensor, Tensor]:
-        return neurons.run(name, layer, current, v_mem, observed, straight_through=name in self.names)
+        return neurons.run(name, layer, current, v_mem, observed, name in self.names, self.through_time)
 
 
 def forward(
@@ -78,7 +79,7 @@ def forward(
         return _run(net, frames, state, observed, record, weigh, fire, ends, total)
     outputs, records = [], {name: [] for name in (*record, *total)}  # type: ignore[var-annotated]
     for t in range(len(frames)):
-        seen = {name: at(one, t) for name, one in observed.items()}
+        seen = {name: at(one, t, t + 1) for name, one in observed.items()}
         out, state, found = _run(net, frames[t : t + 1], state, seen, record, weigh, fire, True, total)
         outputs.append(out)
         for name in records:
@@ -87,9 +88,9 @@ def forward(
     return torch.cat(outputs), state, put
 
 
-def at(seen: Observation, t: int) -> Observation:
-    """What was seen in time step ``t``. Shapes (1, B, ...)."""
-    return Observation(seen.counts[t : t + 1], None if seen.v_mem is None else seen.v_mem[t : t + 1])
+def at(seen: Observation, first: int, end: int) -> Observation:
+    """What was seen from time step ``first`` up to ``end``, without it. Shapes (end - first, B, ...)."""
+    return Observation(seen.counts[first:end], None if seen.v_mem is None else seen.v_mem[first:end])
 
 
 def _run(
@@ -145,7 +146,7 @@ class _OnePass:
         self.totals: dict[str, Tensor] = {}
         common = weigh is plain and (fire is neurons.run or isinstance(fire, straight_through))
         self.blocks = net.blocks if common and net.backend.backend != "sinabs" else {}
-        self.through = fire.names if isinstance(fire, straight_through) else ()
+        self.fire = fire if isinstance(fire, straight_through) else straight_through()
         self.taken: set[str] = set()
         self.again: set[str] = set()  # of them those that torch computes, and again for the backward pass
 
@@ -167,13 +168,14 @@ class _OnePass:
         block, net = self.blocks[name], self.net
         pooled = block.neuron not in self.wanted
         if name == block.neuron:
-            ends, lean, through = self.ends or observed is None, net.backend.recompute, name in self.through
+            ends, lean = self.ends or observed is None, net.backend.recompute
+            how = {"straight_through": name in self.fire.names, "through_time": self.fire.through_time}
             if block.conv in self.again:
-                x, end = blocks.run_again(block, net, x, state.get(name), through, observed, pooled)
+                x, end = blocks.run_again(block, net, x, state.get(name), observed, pooled, **how)
             else:
                 start = state.get(name, neurons.initial(module))
                 counted = name in self.total
-                x, end, total = blocks.run(block, net, x, start, through, observed, pooled, ends, lean, counted)
+                x, end, total = blocks.run(block, net, x, start, observed, pooled, ends, lean, counted, **how)
                 if counted:
                     self.totals[name] = total
             if ends:

@@ -66,6 +66,8 @@ def run(
     straight_through: bool,
     counts: Tensor | None = None,
     states: Tensor | None = None,
+    *,
+    through_time: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Spikes of all steps and the last state; arguments as in :func:`cil_spl.models.neurons.run`.
 
@@ -75,7 +77,7 @@ def run(
     Shape:
         current, spikes, counts, states: (T, B, ...); start: (B, ...).
     """
-    constants = _constants(layer, straight_through, TYPES[current.dtype])
+    constants = _constants(layer, straight_through, through_time, TYPES[current.dtype])
     if counts is not None:
         return _Observed.apply(current, start, counts, states, constants)
     return _Fused.apply(current, start, constants)
@@ -96,6 +98,7 @@ def run_block(
     end: bool = True,
     recompute: bool = False,
     total: bool = False,
+    through_time: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """A convolution, its neurons and their pooling: pooled spikes of all steps, the last state, and the spikes' sum.
 
@@ -109,6 +112,7 @@ def run_block(
         total: whether the sum of the spikes over all steps, not pooled, is wanted; an empty tensor otherwise. It has no
             gradient.
         recompute: have the backward pass compute the membranes again, also where keeping them is faster.
+        through_time: as in :func:`cil_spl.models.neurons.run`.
 
     Shape:
         x: (T, B, C, H, W); weight: (F, C, ky, kx); start: (B, F, H', W'); returns (T, B, F, H'', W''),
@@ -117,7 +121,7 @@ def run_block(
     kernel: Any = tuple(weight.shape[2:])
     source: Any = tuple(x.shape[2:])
     tables = _tables(source, weight.shape[0], kernel, *conv, pool, average, 64 // x.element_size())
-    constants = _constants(layer, straight_through, TYPES[x.dtype])
+    constants = _constants(layer, straight_through, through_time, TYPES[x.dtype])
     shape = tables.shape
     neurons = (x.shape[1], shape.features, shape.out_height, shape.out_width)
     init = start.to(x.dtype).expand(neurons) if isinstance(start, Tensor) else None
@@ -133,7 +137,7 @@ def _tables(*of: Any) -> Tables:
     return Tables(*of)
 
 
-def _constants(layer: sl.LIF, straight_through: bool, f: Any) -> Neurons:
+def _constants(layer: sl.LIF, straight_through: bool, through_time: bool, f: Any) -> Neurons:
     surrogate: Any = layer.surrogate_grad_fn
     theta = float(layer.spike_threshold)
     if straight_through:
@@ -149,7 +153,8 @@ def _constants(layer: sl.LIF, straight_through: bool, f: Any) -> Neurons:
         kind, height = SINGLE, surrogate.grad_scale / width
     low = -np.inf if layer.min_v_mem is None else float(layer.min_v_mem)
     alpha, single = float(layer.alpha_mem_calculated), layer.spike_fn is sina.SingleSpike
-    return Neurons(f(alpha), f(theta), f(low), f(width), f(height), kind, single, straight_through)
+    carry = alpha if through_time else 0.0
+    return Neurons(f(alpha), f(theta), f(low), f(width), f(height), kind, single, straight_through, f(carry))
 
 
 class _Layout:

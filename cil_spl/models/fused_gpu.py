@@ -33,6 +33,7 @@ class Constants(NamedTuple):
     width: float
     height: float
     straight: bool
+    through_time: bool
 
 
 def supports(layer: sl.LIF, current: Tensor) -> bool:
@@ -54,6 +55,8 @@ def run(
     straight_through: bool,
     counts: Tensor | None = None,
     states: Tensor | None = None,
+    *,
+    through_time: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Spikes of all steps and the last state; arguments as in :func:`cil_spl.models.fused.run`.
 
@@ -73,6 +76,7 @@ def run(
         width=float(surrogate.grad_width),
         height=float(surrogate.grad_scale),
         straight=straight_through,
+        through_time=through_time,
     )
     return _Fused.apply(current, start, counts, states, constants)
 
@@ -106,9 +110,12 @@ class _Fused(torch.autograd.Function):
         one: Constants = ctx.constants
         grad, carried = rows(grad_spikes, ctx.order), rows(grad_end[None], ctx.order)
         out, first = torch.empty_like(grad), torch.empty_like(carried)
+        carry = one.alpha if one.through_time else torch.zeros_like(one.alpha)
         steps, n = grad.shape
-        _launch("backward", grad, grad, u, kept, carried, *one[:3], out, first, steps, n, (steps - 1) * n,
-                ONE=one.single, KIND=one.kind, WIDTH=one.width, HEIGHT=one.height, STRAIGHT=one.straight)  # fmt: skip
+        _launch(
+            "backward", grad, grad, u, kept, carried, one.theta, carry, one.low, out, first, steps, n, (steps - 1) * n,
+            ONE=one.single, KIND=one.kind, WIDTH=one.width, HEIGHT=one.height, STRAIGHT=one.straight,
+        )  # fmt: skip
         return maps(out, ctx.shape, ctx.order), maps(first, (1, *ctx.shape[1:]), ctx.order)[0], None, None, None
 
 

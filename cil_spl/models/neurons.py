@@ -127,6 +127,7 @@ def run(
     v_mem: Tensor | None = None,
     observed: Observation | None = None,
     straight_through: bool = False,
+    through_time: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Run a layer of neurons through all time steps.
 
@@ -140,6 +141,7 @@ def run(
             explains it, ``v_mem + theta * counts``.
         straight_through: hand the gradient of the spikes to the membrane unchanged, and past the lower
             bound. For output neurons: one that never fires would otherwise learn nothing.
+        through_time: whether the gradient goes back through the states; else each step counts them as constants.
 
     Returns:
         spikes of every step, and the states after the last.
@@ -159,24 +161,31 @@ def run(
         v = v_mem
     backend, path = getattr(layer, "backend", "auto"), fused_gpu if current.is_cuda else fused
     if backend != "sinabs" and path.supports(layer, current):
-        return path.run(layer, current, v, straight_through, *(observed or ()))
+        return path.run(layer, current, v, straight_through, *(observed or ()), through_time=through_time)
     if backend == "fused":
         raise RequestError(
             f"neurons.backend=fused: layer {name} is computed step by step, because "
             f"{fused.reason_against(layer) or f'its currents are {current.dtype} on {current.device}'}; use auto"
         )
     psi: Surrogate = _one if straight_through else layer.surrogate_grad_fn
-    return _step_by_step(layer, current, v, observed, psi, straight_through)
+    return _step_by_step(layer, current, v, observed, psi, straight_through, through_time)
 
 
 def _step_by_step(
-    layer: sl.LIF, current: Tensor, v: Tensor, observed: Observation | None, psi: Surrogate, straight_through: bool
+    layer: sl.LIF,
+    current: Tensor,
+    v: Tensor,
+    observed: Observation | None,
+    psi: Surrogate,
+    straight_through: bool,
+    through_time: bool,
 ) -> tuple[Tensor, Tensor]:
     """What :func:`run` does, in torch."""
     threshold, low = layer.spike_threshold, lower_bound(layer)
     alpha, leaky = layer.alpha_mem_calculated.to(current.device), not isinstance(layer, sl.IAF)
     spikes = []
     for t in range(current.shape[0]):
+        v = v if through_time else v.detach()
         u = alpha * v + current[t] if leaky else v + current[t]
         if observed is None:
             s = _Spike.apply(u, None, None, layer.spike_fn, threshold, psi)

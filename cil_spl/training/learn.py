@@ -44,6 +44,7 @@ def learn(
     *,
     lr: float,
     bins: int | None = None,
+    updates: int = 1,
     params: Sequence[nn.Parameter] | None = None,
     transform: Callable[[list[nn.Parameter]], None] | None = None,
     keep: Mapping[str, Stateful] | None = None,
@@ -61,6 +62,7 @@ def learn(
         gradient: or several of them, each with the share of all updates up to which it is taken, ascending to 1.
         lr: learning rate.
         bins: time steps of the batches; None for those of the run.
+        updates: how many of them a batch brings.
         params: what learns.
         transform: changes gradients before a step.
         keep: what else training changes, by name, to be saved with the network.
@@ -69,7 +71,7 @@ def learn(
         stage, first_epoch: see :func:`cil_spl.training.epochs.fit`.
     """
     batches = ctx.batches(ctx.experiences[0].train, train=True, bins=bins)
-    total = ctx.trainer.epochs * len(batches)
+    total = ctx.trainer.epochs * len(batches) * updates
     learning = net.parameters() if params is None else params
     update = Update(learning, ctx.trainer, lr=lr, total_steps=total, transform=transform)
     phases = gradient if isinstance(gradient, Sequence) else [(1.0, gradient)]

@@ -15,8 +15,9 @@ from cil_spl.base.errors import RequestError
 from cil_spl.methods import bptt, sltt, sltt_k
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.plan import Layer
 from cil_spl.training.context import Frames, TrainingContext
-from tests.methods.test_methods import context
+from tests.methods.test_methods import PLAN, context
 
 OPTIONS: dict[str, Any] = {"count_scale": 0.5, "straight_through_output": True}
 
@@ -57,6 +58,32 @@ def test_it_is_the_gradient_of_the_graph_cut_between_steps(neuron: dict[str, Any
         losses.append(ctx.loss(0.5 * out[0], batch))
     expected = torch.autograd.grad(torch.stack(losses).mean(), [p for p in net.parameters() if p.requires_grad])
     assert_same(found, list(expected), 1e-14)
+
+
+@pytest.mark.parametrize("neuron", [{}, {"kind": "lif", "tau_mem": 3.0}, {"reset_fn": "zero"}], ids=str)
+@pytest.mark.parametrize("at_once", [2, 4, 9])
+def test_steps_that_are_computed_together_are_what_each_is_alone(
+    at_once: int, neuron: dict[str, Any], tmp_path: Path
+) -> None:
+    ctx, net, batch = setting(tmp_path, 7, neuron={"spike_threshold": 1.0, "min_v_mem": -1.0, **neuron})
+    alone = gradients(net, sltt.gradient(net, ctx, **OPTIONS), batch)
+    assert_same(gradients(net, sltt.gradient(net, ctx, **OPTIONS, at_once=at_once), batch), alone, 1e-14)
+
+
+def test_parts_hold_steps_that_are_all_chosen_or_none() -> None:
+    assert list(sltt.parts_of(7, 3, range(7))) == [(0, 3), (3, 6), (6, 7)]
+    assert list(sltt.parts_of(7, 3, {1, 2, 5})) == [(0, 1), (1, 3), (3, 5), (5, 6), (6, 7)]
+    assert list(sltt.parts_of(3, 1, ())) == [(0, 1), (1, 2), (2, 3)]
+
+
+def test_a_batchs_statistics_are_those_of_each_step(tmp_path: Path) -> None:
+    first = PLAN.layers[0]
+    norm = Layer("norm1", "norm", {"norm": "batch"})
+    ctx, net, batch = setting(tmp_path, 4, plan=replace(PLAN, layers=(first, norm, *PLAN.layers[1:])))
+    assert not sltt.parts_are_steps(net.plan)
+    alone = gradients(net, sltt.gradient(net, ctx, **OPTIONS, at_once=1), batch)
+    again = gradients(net, sltt.gradient(net, ctx, **OPTIONS, at_once=4), batch)
+    assert all(torch.equal(a, b) for a, b in zip(alone, again, strict=True))
 
 
 def test_of_one_step_it_is_bptt(tmp_path: Path) -> None:

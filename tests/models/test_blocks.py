@@ -150,6 +150,7 @@ def test_a_network_is_the_same_whichever_way(neuron: dict, recompute: bool, take
     results(net)
     assert taken == {"run_block": 2, "run": 1}
     check(net, fire=straight_through(["spike3"]))
+    check(net, fire=straight_through(["spike3"], through_time=False))
 
 
 def test_a_leaky_neurons_input_is_normed_as_sinabs_norms_it(taken: Counter[str]) -> None:

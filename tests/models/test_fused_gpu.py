@@ -91,14 +91,15 @@ def test_the_device_chooses_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
     asked = []
     monkeypatch.setattr(fused_gpu, "supports", lambda layer, current: True)
-    monkeypatch.setattr(fused_gpu, "run", lambda *given: asked.append(given) or ("spikes", "states"))
+    monkeypatch.setattr(fused_gpu, "run", lambda *given, **how: asked.append((*given, how)) or ("spikes", "states"))
     layer, x = neurons.make(), torch.ones(2, 3).as_subclass(Elsewhere)
     assert neurons.run("n", layer, x, straight_through=True) == ("spikes", "states")
-    ((given, current, start, straight),) = asked
+    ((given, current, start, straight, how),) = asked
     assert given is layer
     assert current is x
     assert start.shape == (3,)
     assert straight
+    assert how == {"through_time": True}
 
 
 def test_doctor_says_what_a_gpu_lacks(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,35 @@ def test_fused_equals_stepwise(kind: dict, straight: bool, monkeypatch: pytest.M
     torch.testing.assert_close(a[3], b[3], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("path", ["fused", "stepwise"])
+@pytest.mark.parametrize("observed", [None, False, True], ids=["own", "counts", "states"])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_without_time_each_step_has_the_gradient_of_a_step_alone(
+    kind: dict, observed: bool | None, path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if path == "stepwise":
+        monkeypatch.setattr(fused, "supports", lambda *_: False)
+    layer = neurons.make(**kind)
+    x = (torch.randn(5, 4, 3, 7, 9) * 1.2).requires_grad_()
+    states = torch.randn(x.shape) if observed else None
+    seen = None if observed is None else Observation(torch.randint(0, 3, x.shape).float(), states)
+    s, v = neurons.run("spike", layer, x, observed=seen, through_time=False)
+    weights = torch.linspace(-1, 1, s.numel()).view(s.shape)
+    (found,) = grad((s * weights).sum() + (v * v).sum(), x)
+    state, expected = None, []
+    for t in range(5):
+        one = x[t : t + 1].detach().requires_grad_()
+        at = (
+            None if seen is None else Observation(seen.counts[t : t + 1], None if states is None else states[t : t + 1])
+        )
+        s1, state = neurons.run("spike", layer, one, state, at)
+        value = (s1 * weights[t : t + 1]).sum() + ((state * state).sum() if t == 4 else 0)
+        expected.append(grad(value, one)[0])
+        state = state.detach()
+        assert torch.equal(s1, s[t : t + 1])
+    assert torch.equal(found, torch.cat(expected))
+
+
 def test_backward_is_the_hand_written_recursion(stepwise: None) -> None:
     """methods: delta[t] = dL/ds psi + delta[t+1] (1 - theta psi), where nothing is clipped."""
     layer = neurons.make(min_v_mem=None).double()

@@ -5,7 +5,7 @@ from the membrane after it:
 
     kept  = 1 where u - theta s > v_min, else 0      (straight through: 1)
     delta = (g - theta c kept) psi(u) + c kept       dL/du, and so the gradient of the current
-    c     = alpha delta                              for the step before
+    c     = alpha delta                              for the step before; 0 where steps are not linked
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Neurons(NamedTuple):
     """Numbers of a layer: floats in the type of its maps.
 
     ``kind`` is the surrogate: UNIT, PERIODIC, SINGLE, TRIANGLE or SIGMOID, with ``width`` and ``height``; ``low`` is
-    -inf for no bound.
+    -inf for no bound. ``carry`` is alpha in the gradient: 0 where it does not go back through time.
     """
 
     alpha: np.floating
@@ -37,6 +37,7 @@ class Neurons(NamedTuple):
     kind: int
     single: bool
     straight: bool
+    carry: np.floating
 
 
 @njit(nogil=True, error_model="numpy")
@@ -84,7 +85,7 @@ def observed_step(current, v, counts, states, u, kept, p):  # type: ignore[no-un
 @njit(nogil=True, error_model="numpy")  # whether a neuron was clipped is decided by the forward pass's roundings
 def back(grad, u, carried, delta, p):  # type: ignore[no-untyped-def]
     """``delta`` of a step, and ``carried``, c, for the one before. Shapes (N,)."""
-    alpha, theta, low, single, straight = p.alpha, p.theta, p.low, p.single, p.straight
+    carry, theta, low, single, straight = p.carry, p.theta, p.low, p.single, p.straight
     kind, width, height = p.kind, p.width, p.height
     zero = theta - theta
     if kind == PERIODIC and not straight and low < -theta / 1024:
@@ -94,7 +95,7 @@ def back(grad, u, carried, delta, p):  # type: ignore[no-untyped-def]
             c = carried[i] if x > low else zero
             d = (grad[i] - theta * c) * _psi(x, theta, PERIODIC, width, height) + c
             delta[i] = d
-            carried[i] = alpha * d
+            carried[i] = carry * d
         return
     for i in range(len(u)):
         x = u[i]
@@ -106,13 +107,13 @@ def back(grad, u, carried, delta, p):  # type: ignore[no-untyped-def]
         c = carried[i] if kept else zero
         d = (grad[i] - theta * c) * _psi(x, theta, kind, width, height) + c
         delta[i] = d
-        carried[i] = alpha * d
+        carried[i] = carry * d
 
 
 @njit(nogil=True, error_model="numpy")
 def observed_back(grad, u, kept, carried, delta, p):  # type: ignore[no-untyped-def]
     """As :func:`back`, of an observed step. Shapes (N,)."""
-    alpha, theta, straight = p.alpha, p.theta, p.straight
+    carry, theta, straight = p.carry, p.theta, p.straight
     kind, width, height = p.kind, p.width, p.height
     zero = theta - theta
     if kind == PERIODIC and not straight:
@@ -120,13 +121,13 @@ def observed_back(grad, u, kept, carried, delta, p):  # type: ignore[no-untyped-
             c = carried[i] if kept[i] else zero
             d = (grad[i] - theta * c) * _psi(u[i], theta, PERIODIC, width, height) + c
             delta[i] = d
-            carried[i] = alpha * d
+            carried[i] = carry * d
         return
     for i in range(len(u)):
         c = carried[i] if straight or kept[i] else zero
         d = (grad[i] - theta * c) * _psi(u[i], theta, kind, width, height) + c
         delta[i] = d
-        carried[i] = alpha * d
+        carried[i] = carry * d
 
 
 @njit(nogil=True, forceinline=True, error_model="numpy", fastmath=APPROXIMATELY)
