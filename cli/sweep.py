@@ -26,10 +26,12 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from cil_spl.base import signals
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import DONE, FAILED, WRONG, complain
 from cil_spl.cli.compose import extensions_of, typed_words
 from cil_spl.cli.explain import explain
+from cil_spl.cli.words import overrides_of
 from cil_spl.results.folder import RUN_FILE
 from cil_spl.results.names import job_names, sweep_name
 from cil_spl.results.store import redact
@@ -235,11 +237,13 @@ class Jobs:
         if self.sweep is None:
             tracking: Any = OmegaConf.to_container(self.config.tracking, resolve=True)
             try:
-                self.sweep = Sweep.open(tracking, self.folder, self._typed())
+                with signals.held_back() as held:  # no parent in the store that nobody ends
+                    self.sweep = Sweep.open(tracking, self.folder, self._typed())
             except RequestError as error:
                 complain(str(error))
                 tidy(self.folder)
                 raise SystemExit(WRONG) from error
+            held.deliver()
         self.sweep.plan(
             [
                 {"name": job.name, "words": job.words, "state": job.state, "where": job.where and str(job.where)}
@@ -274,7 +278,8 @@ class Jobs:
             lines = str(info["error"]).splitlines() or [info["status"]]
             complain(f"{short(place)} {info['status']}: {lines[0]}")
             worst = FAILED if worst == FAILED or not info.get("refused") else WRONG
-        table = self.sweep.close("killed" if interrupted else "finished" if worst == DONE else "failed", finished)
+        with signals.held_back():
+            table = self.sweep.close("killed" if interrupted else "finished" if worst == DONE else "failed", finished)
         if table:
             print(table, end="")
         n = len([job for job in self.jobs if job.state != "refused"])
@@ -319,16 +324,17 @@ def folder_of(words: Sequence[str], again: bool) -> list[str]:
     """The word that names a sweep's folder, the latest one's with these words or a new one; none where one is typed.
 
     Args:
-        words: that were typed.
+        words: that were typed, as Hydra takes them.
         again: to take a new one.
     """
-    if any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in words):
+    overrides = overrides_of(words)
+    if any(word.lstrip("+").startswith("hydra.sweep.dir=") for word in overrides):
         return []
-    earlier = None if again else _goes_on(words)
+    earlier = None if again else _goes_on(overrides)
     if earlier is not None:
         return [f"hydra.sweep.dir='{earlier}'"]
     try:
-        typed = OverridesParser.create().parse_overrides([word for word in words if not word.startswith("-")])
+        typed = OverridesParser.create().parse_overrides(overrides)
     except HydraException:
         return []  # Hydra says so
     name = sweep_name(str(one.key_or_group) for one in typed if one.is_sweep_override())
@@ -336,7 +342,7 @@ def folder_of(words: Sequence[str], again: bool) -> list[str]:
 
 
 def _goes_on(words: Sequence[str]) -> Path | None:
-    kept = [redact(word) for word in words]
+    kept = [redact(word) for word in words if not re.match(r"[+~]*hydra[./@]", word)]  # those say how, not what
     begun = sorted(Path(FOLDERS).glob(f"*/*/{SWEEP_FILE}"), reverse=True)
     return next((path.parent for path in begun if words_of(path) == kept), None)
 

@@ -28,6 +28,13 @@ def for_hydra(argv: Sequence[str]) -> list[str]:
     return [*options, *map(quoted, words)]
 
 
+def overrides_of(argv: Sequence[str]) -> list[str]:
+    """The overrides among the words of :func:`for_hydra`: no options, and no values of options."""
+    from hydra._internal.utils import get_args_parser
+
+    return _sorted(get_args_parser(), argv)[1]
+
+
 def _sorted(parser: argparse.ArgumentParser, argv: Sequence[str]) -> tuple[list[str], list[str]]:
     """Options with their values, and the other words."""
     known = parser._option_string_actions

@@ -40,6 +40,8 @@ METHODS = {
     "cil_bptt": ["method.plain=0.25"],
     "sltt": [],
     "sltt_k": [],
+    "ottt": [],
+    "ottt online": ["method.update=online"],
     "conversion": ["method.gains=[2,8]"],
     "tandem": [],
     "qcfs": [],

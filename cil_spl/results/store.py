@@ -21,7 +21,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cil_spl.base import ranks
+from cil_spl.base import ranks, signals
 from cil_spl.base.errors import RequestError
 
 DEFAULT_URI = "sqlite:///mlflow.db"
@@ -139,17 +139,24 @@ def connect(uri: str) -> Any:
             f"tracking.uri={redact(uri)}: MLflow does not write to folders any more; "
             "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
         )
-    with trouble(uri):
-        if path is not None:
-            from filelock import FileLock
+    if path is None:
+        with trouble(uri):
+            return _answering(uri)
+    with signals.held_back() as held, trouble(uri):  # a query that is cut short leaves the file locked
+        from filelock import FileLock
 
-            _check_folder(path)
-            with FileLock(f"{path}.lock", timeout=120):
-                _set_up(path)
-        client = client_of(uri)
-        client.search_experiments(max_results=1)
-        return client
-    raise AssertionError  # not reached
+        _check_folder(path)
+        with FileLock(f"{path}.lock", timeout=120):
+            _set_up(path)
+        client = _answering(uri)
+    held.deliver()
+    return client
+
+
+def _answering(uri: str) -> Any:
+    client = client_of(uri)
+    client.search_experiments(max_results=1)
+    return client
 
 
 def check_store(tracking: Mapping[str, Any]) -> None:

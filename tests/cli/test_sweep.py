@@ -237,6 +237,21 @@ def test_jobs_side_by_side_share_the_cores(here, cilspl):
         assert json.loads(path.read_text())["params"]["trainer.threads"] == share
 
 
+@pytest.mark.parametrize(
+    "more", [["--config-dir", "own"], ["--config-dir=own"], ["-cd", "own"], ["hydra.verbose=false"]], ids=" ".join
+)
+def test_the_same_words_with_options_are_the_same_sweep(cilspl, here, pipeline, more):
+    (here / "own").mkdir()
+    assert cilspl("run", "-m", *more, OFF, "seed=0,1").code == 0
+    (sweep,) = sweeps(here)
+    assert sweep.name.endswith("-seed")
+    (sweep / "s1" / "run.json").unlink()
+    said = cilspl("run", *more, "-m", OFF, "seed=0,1")
+    assert said.code == 0, said.err
+    assert sweeps(here) == [sweep]
+    assert "2 jobs, 1 made already" in said.err
+
+
 def test_real_runs_are_known_again(here, cilspl):
     words = ("method=bptt", "seed=0,1", *SMALL, OFF)
     said = cilspl("run", "-m", *words)

@@ -20,7 +20,7 @@ import torch
 from cil_spl.base import files, signals
 from cil_spl.base.errors import RequestError
 from cil_spl.results import record as records
-from cil_spl.results import runs
+from cil_spl.results import runs, store
 from cil_spl.results.mlflow_run import stored
 from cil_spl.results.record import RESERVE_FILE, open_record
 from cil_spl.results.restore import catch_up, restore
@@ -177,6 +177,27 @@ def test_a_second_signal_is_not_held_back():
 
     with pytest.raises(KeyboardInterrupt):
         work()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_signal_while_the_store_is_asked_waits_for_its_answer(here, monkeypatch):
+    """A query that is cut short would leave the file locked, by this very process."""
+    store.connect(store_uri())
+    answered = []
+    client_of = store.client_of
+
+    class Slow:
+        def __init__(self, client):
+            self.client = client
+
+        def search_experiments(self, **options):
+            os.kill(os.getpid(), signal.SIGINT)
+            answered.append(self.client.search_experiments(**options))
+
+    monkeypatch.setattr(store, "client_of", lambda uri: Slow(client_of(uri)))
+    with pytest.raises(KeyboardInterrupt):
+        store.connect(store_uri())
+    assert len(answered) == 1
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
