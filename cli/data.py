@@ -10,6 +10,7 @@ from typing import Any
 from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
 from cil_spl.cli import extensions_option
+from cil_spl.cli.words import parsed
 
 SPLITS = ("train", "val", "test")
 
@@ -37,7 +38,7 @@ def main(argv: list[str]) -> int:
             verb.add_argument("--index", type=int, default=0, help="which of them (default 0)")
     verbs.add_parser("cache", help="where the cache is and how large")
     verbs.add_parser("clear", help="empty the cache; sets are prepared anew when next used")
-    given = parser.parse_args(argv)
+    given = _parsed(parser, verbs, argv)
 
     if given.verb in ("cache", "clear"):
         return _cache(given.verb)
@@ -57,6 +58,16 @@ def main(argv: list[str]) -> int:
         several = f", experience {number} of {len(experiences)}" if len(experiences) > 1 else ""
         _print(given.dataset + several, splits)
     return 0
+
+
+def _parsed(parser: argparse.ArgumentParser, verbs: Any, argv: list[str]) -> argparse.Namespace:
+    """What the words say, with options before, between and after the others; argparse does so for no subcommand."""
+    verb = argv[0] if argv else ""
+    if verb not in verbs.choices:
+        return parser.parse_args(argv)
+    given = parsed(verbs.choices[verb], argv[1:])
+    given.verb = verb
+    return given
 
 
 def _config(given: argparse.Namespace) -> Any:

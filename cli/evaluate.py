@@ -57,10 +57,12 @@ def main(argv: list[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="cilspl evaluate",
-        description="Evaluate the network of a finished run once more, without training: as it was, or on other data, "
-        "another target, many dies, its recordings with their events in other orders.",
-        epilog="cilspl evaluate RUN dataset=nmnist dataset.root=DIR      cilspl evaluate RUN target=software\n"
-        "cilspl evaluate RUN 'target.die={threshold_spread: 0.2}' --dies 200 --output dies.csv",
+        description="Evaluate the network of a finished run once more, without training: as it was,\n"
+        "or on other data, another target, many dies, its recordings with their events in\nother orders.",
+        epilog="cilspl evaluate RUN dataset=nmnist dataset.root=DIR\n"
+        "cilspl evaluate RUN target=software\n"
+        "cilspl evaluate RUN 'target.die={threshold_spread: 0.2}' --dies 200 \\\n"
+        "    --output dies.csv",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("run", metavar="RUN", help="its folder, its MLflow id, or the beginning of the id")

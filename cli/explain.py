@@ -102,6 +102,23 @@ OTHER_NAMES: dict[str, dict[str, str]] = {
     },
     "model": {"snn": "bptt_snn", "progressive_tandem": "ptl"},
 }
+# What others call a key of ours, by its last part.
+OTHER_KEYS = {
+    "learning_rate": "lr",
+    "num_epochs": "epochs",
+    "n_epochs": "epochs",
+    "max_epochs": "epochs",
+    "batch": "batch_size",
+    "bs": "batch_size",
+    "T": "bins",
+    "time_steps": "bins",
+    "timesteps": "bins",
+    "n_steps": "bins",
+    "wd": "weight_decay",
+    "threshold": "spike_threshold",
+    "v_threshold": "spike_threshold",
+    "tau": "tau_mem",
+}
 # Names that are no choice of a group, but a value of a key in it.
 ELSEWHERE: dict[str, tuple[str, Sequence[str]]] = {"model": ("model.preset", tuple(PRESETS))}
 
@@ -165,6 +182,8 @@ def _unknown_key(key: str, overrides: Sequence[str], config_dir: str | None) -> 
     word = _given(key, overrides)
     if re.match(r"[^=]+=\s*{", word) and key in known_keys(_choices(overrides), config_dir):
         return f"{word}: keys are added to it with a +, as in '+{word}'"
+    if key.startswith(("model.args.", "target.die.", "observer.die.")):
+        return f"{word}: keys are added there with a +, as in +{word}"
     if key == "test_dataset":
         return f"{word}: choose one with dataset@test_dataset=NAME"
     return f"{word}: no such key; {_keys_near(key, overrides, config_dir)}"
@@ -218,6 +237,10 @@ def _keys_near(key: str, overrides: Sequence[str], config_dir: str | None) -> st
     """What could have been meant: keys of the config with the groups that were chosen."""
     keys = known_keys(_choices(overrides), config_dir)
     parent, _, leaf = key.rpartition(".")
+    whole = f"{parent}.{OTHER_KEYS[leaf]}" if parent and leaf in OTHER_KEYS else OTHER_KEYS.get(leaf, "")
+    named = [known for known in keys if whole and (known == whole or (not parent and known.endswith(f".{whole}")))]
+    if named:
+        return f"did you mean {named[0]}? `cilspl run --cfg job` lists all"
     beside = sorted({k[len(parent) + 1 :].split(".")[0] for k in keys if k.startswith(f"{parent}.")} if parent else ())
     if beside:
         return nearest(leaf, beside, parent)

@@ -7,11 +7,14 @@ import contextlib
 import logging
 import os
 import sys
+import textwrap
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import hydra
+from hydra._internal.hydra import Hydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
 from hydra.types import RunMode
@@ -31,8 +34,7 @@ from cil_spl.results.record import describe, refuse
 from cil_spl.results.store import URI_VARIABLE, anchor, redact, store_uri
 
 RUN_DIR, ROWS = "CILSPL_RUN_DIR", "CILSPL_ROWS"
-
-
+WIDTH = 80  # of a terminal
 _log = logging.getLogger(__name__)
 
 
@@ -55,6 +57,16 @@ class Once(logging.Filter):
         fresh = text not in self.said
         self.said.add(text)
         return fresh
+
+
+class Short(logging.Formatter):
+    """Words alone; what epochs came to, in lines that a terminal holds."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.name != "cil_spl.training.epochs":
+            return text
+        return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 class JobError(Exception):
@@ -184,11 +196,14 @@ def _ended() -> str | None:
 def _how_to_go_on() -> str:
     if _Now.folder is None or not os.path.exists(_Now.folder / RUN_FILE):
         return " before the run began"
-    place, extension = short(_Now.folder), read_info(_Now.folder)[0].get("extension")
+    info = read_info(_Now.folder)[0]
+    place, extension = short(_Now.folder), info.get("extension")
+    modules = info["params"].get("extensions") or []
+    again = f"cilspl run resume={place}" + (f" extensions=[{','.join(map(str, modules))}]" if modules else "")
     if extension is not None:
         word = f"trainer.epochs={extension['epochs']}"
-        return f"; {place} stays the finished run that it was; `cilspl run resume={place} {word}` goes on"
-    return f"; {place} is marked killed; `cilspl run resume={place}` goes on with it"
+        return f"; {place} stays the finished run that it was; `{again} {word}` goes on"
+    return f"; {place} is marked killed; `{again}` goes on with it"
 
 
 def _tidy_begun() -> None:
@@ -292,6 +307,22 @@ def _of_several_ranks(argv: list[str]) -> list[str]:
     return [*argv, "hydra.output_subdir=null", "hydra/job_logging=disabled", "hydra/hydra_logging=disabled"]
 
 
+@contextlib.contextmanager
+def narrow_help() -> Iterator[None]:
+    """Within it, Hydra's help lists the choices of a group in lines that a terminal holds."""
+    before = Hydra.format_config_groups
+
+    def narrow(self: Hydra, *args: Any, **kwargs: Any) -> str:
+        lines = before(self, *args, **kwargs).splitlines()
+        return "".join(f"{textwrap.fill(line, WIDTH, subsequent_indent='    ')}\n" for line in lines)
+
+    Hydra.format_config_groups = narrow  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        Hydra.format_config_groups = before  # type: ignore[method-assign]
+
+
 def hydra_main(argv: list[str], program: str, flags: Flags | None = None) -> int:
     """Hand ``argv`` to Hydra and turn what comes back into an exit code."""
     store = os.environ.get(URI_VARIABLE)
@@ -313,7 +344,7 @@ def _hydra_main(argv: list[str], program: str, flags: Flags) -> int:
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are, instead of ending the process
     sweeps: list[Jobs] = []
     try:
-        with fenced(), around_launchers(flags, sweeps):
+        with fenced(), around_launchers(flags, sweeps), narrow_help():
             hydra.main(config_path="pkg://cil_spl.conf", config_name="config", version_base="1.3")(task)()
     except JobError:
         pass

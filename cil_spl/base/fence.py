@@ -48,14 +48,14 @@ def check_extensions(listed: Any, named: Any = ()) -> list[str]:
         RequestError: the config lists a module that the user does not name; a module is none, or must not be one.
     """
     allowed = _modules(named)
-    for module in _modules(listed):
+    for module in _modules(listed, there=False):  # one that is not allowed need not be found
         if module not in allowed:
             raise RequestError(f"extensions=[{module}]: a list in a file allows nothing by itself; {_how(module)}")
     return allowed
 
 
-def _modules(value: Any) -> list[str]:
-    """A list of modules that can be found; nothing is imported."""
+def _modules(value: Any, there: bool = True) -> list[str]:
+    """A list of modules, which can be found where they have to be ``there``; nothing is imported."""
     if isinstance(value, str) or not isinstance(value, Sequence | None):
         raise RequestError(
             f"extensions={shown(value)}: needs a list of modules, for example extensions=[{_first(value)}]"
@@ -65,7 +65,7 @@ def _modules(value: Any) -> list[str]:
         if not isinstance(name, str) or not all(_NAME.fullmatch(part) for part in name.split(".")):
             raise RequestError(f"extensions=[{name}]: needs the name of a module, for example my_lab or my_lab.nets")
         _refuse_never(name, f"extensions=[{name}]")
-        if not _exists(name):
+        if there and not _exists(name):
             raise RequestError(
                 f"extensions=[{name}]: there is no such module; it has to be installed, or lie in the current folder"
             )

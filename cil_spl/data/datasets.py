@@ -271,7 +271,9 @@ def load(
             raise RequestError(
                 f"dataset.{key}={config[key]}: {config['name']} has {len(ready)} experiences; leave it null"
             )
-    return tuple(one for splits in ready for one in experiences_of(splits, config))
+    return tuple(
+        replace(one, drawn_from=splits.drawn_from) for splits in ready for one in experiences_of(splits, config)
+    )
 
 
 def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int, duration_us: int | None) -> Splits:
@@ -283,6 +285,7 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int,
         raise RequestError(f"dataset={config.get('name')} has no test {what}; name others: dataset@test_dataset=…")
     wanted = leaks.listed(config.get("exclude_indices"))
     if wanted is not None:
+        leaks.warn_unmatched((train, val), wanted)
         before = len(train) + len(val)
         train, val = (leaks.without(part, wanted, test) for part in (train, val))
         if wanted == leaks.TEST_DATASET and own_test and len(train) + len(val) == before:
@@ -297,6 +300,7 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int,
     if isinstance(train, Samples) and config["standardise"]:
         statistics = spread(train)
         train, val, test = (standardised(part, *statistics) for part in (train, val, test))  # type: ignore[arg-type]
+    drawn_from = "".join(cache.contents(part) for part in (train, val))
     train = _limited(train, config, "n_train", seed)
     test = _limited(test, config, "n_test", 0)  # whatever the seed, so that runs with others are tested on the same
     if not len(val):
@@ -307,7 +311,7 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int,
             else stratified_split(train.target, fraction, seed)
         )
         train, val = train.subset(first), train.subset(second)
-    return replace(splits, train=train, val=val, test=test)
+    return replace(splits, train=train, val=val, test=test, drawn_from=drawn_from)
 
 
 def _preprocessed_splits(

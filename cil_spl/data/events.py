@@ -92,12 +92,15 @@ class Splits:
     Attributes:
         outputs: the network's outputs that this experience uses, one of several (task-incremental learning); None for
             all.
+        drawn_from: a hash of all that training and validation data were drawn from, whatever the seed; empty where
+            that is not known.
     """
 
     train: Data
     val: Data
     test: Data
     outputs: tuple[int, ...] | None = None
+    drawn_from: str = ""
 
 
 def joined(parts: Sequence[Recordings]) -> Recordings:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from cil_spl.base.errors import RequestError
 from cil_spl.data.events import Data
 
+_SHOWN = 5
 TEST_DATASET = "test_dataset"  # the word for what the test set shows
 log = logging.getLogger(__name__)
 
@@ -25,7 +27,7 @@ def listed(exclude: Any) -> set[str] | str | None:
         return exclude
     if isinstance(exclude, str):
         try:
-            lines = Path(exclude).expanduser().read_text().splitlines()
+            lines = Path(exclude).expanduser().read_text(encoding="utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise RequestError(
                 f"dataset.exclude_indices={exclude}: no such text file ({error}); allowed are null, a list, a file "
@@ -43,10 +45,21 @@ def without(part: Data, wanted: set[str] | str, test: Data) -> Data:
         out = np.isin(part.origin, test.origin[test.origin != ""])
     else:
         out = np.array([any(tail in wanted for tail in _tails(o)) for o in part.origin.tolist()])
-        if not out.any():
-            log.warning("dataset.exclude_indices names %d origins; nothing to train on is of them", len(wanted))
     log.info("dataset.exclude_indices leaves out %d of %d in training", out.sum(), len(part))
     return part.subset(np.flatnonzero(~out))
+
+
+def warn_unmatched(parts: Sequence[Data], wanted: set[str] | str) -> None:
+    """Tell the user of entries that leave nothing out: a slip of the pen would train on what it was to leave out."""
+    if isinstance(wanted, str):
+        return
+    known = {tail for part in parts for origin in part.origin.tolist() for tail in _tails(origin)}
+    missed = sorted(wanted - known)
+    if missed:
+        log.warning(
+            "dataset.exclude_indices: %d of %d entries match nothing to train on: %s%s",
+            len(missed), len(wanted), ", ".join(missed[:_SHOWN]), ", …" if len(missed) > _SHOWN else "",
+        )  # fmt: skip
 
 
 def _tails(origin: str) -> list[str]:

@@ -65,7 +65,7 @@ def written(figure: str, values: Sequence[float], figures: Figures) -> str:
     if figure in COSTS:
         size, letter = report.unit_of(mean)
         scaled = f"{mean / size:.2f}" if letter else f"{mean:.0f}"
-        return f"{scaled}{letter}" if deviation is None else f"{scaled} ± {deviation / size:.2f} {letter}".rstrip()
+        return f"{scaled}{letter}" if deviation is None else f"{scaled}{letter} ± {deviation / size:.2f}{letter}"
     first = report.written(figure, mean, figures)
     return first if deviation is None else f"{first} ± {report.written(figure, deviation, figures)}"
 

@@ -10,6 +10,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.results import scores
 from cil_spl.results.paired import Difference, compared, unpaired
 from cil_spl.results.row import STAGES, Figures, value_of
+from cil_spl.results.settings import configuration
 
 if TYPE_CHECKING:
     import numpy as np
@@ -151,7 +152,9 @@ class _Book:
     def difference(self, first: Row, second: Row) -> Difference | None:
         """Paired where both rows left scores of the same recordings; else the difference of the means alone."""
         mine, theirs = self.of(first), self.of(second)
-        if mine and theirs:
+        if mine and theirs and _swapped(first, second):
+            self.foreign.add(id(first.runs[0]))
+        elif mine and theirs:
             order = next(iter(theirs.values()))
             sides: list[dict[str, np.ndarray] | None] = [scores.aligned(one, order) for one in (mine, theirs)]
             if sides[0] is not None and sides[1] is not None:
@@ -167,6 +170,17 @@ class _Book:
         if deployed and own:
             return compared(deployed, own)
         return _of_means((row, row.score), (row, _at(stage, row)))
+
+
+def _swapped(first: Row, second: Row) -> bool:
+    """Whether equal names are of other recordings: the same settings of the data set, and yet not the same data."""
+    runs = first.runs[0], second.runs[0]
+    data = {run["tags"].get("data") for run in runs} - {None}
+    asked = [
+        {key: value for key, value in configuration(run).items() if key.startswith(("dataset.", "test_dataset."))}
+        for run in runs
+    ]
+    return len(data) > 1 and asked[0] == asked[1]
 
 
 def _at(stage: str, row: Row) -> str:

@@ -86,3 +86,12 @@ def refuse_links(folder: Path) -> None:
                     f"{path}: a symbolic link to {os.readlink(path)}; a run goes on only in files of its own folder. "
                     "Put a copy of what it leads to in its place, or delete the link"
                 )
+
+
+def check_unclaimed(folder: Path) -> None:
+    """Refuse a folder that holds a run already."""
+    if (folder / RUN_FILE).exists():
+        raise RequestError(
+            f"the folder {folder} holds a run already; go on with it by resume={folder}, choose another hydra.run.dir, "
+            "or delete it"
+        )

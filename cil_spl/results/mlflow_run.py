@@ -94,7 +94,8 @@ class MlflowRun:
         data = self.recall()
         texts = {_safe(key): as_text(value) for key, value in info["params"].items()}
         self._log_params({key: text for key, text in texts.items() if key not in data.params})
-        self.tags({f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
+        tags = {key: value for key, value in info["tags"].items() if data.tags.get(key) != value}
+        self.tags(tags | {f"resumed.{key}": text for key, text in texts.items() if data.params.get(key, text) != text})
 
     def recall(self) -> Any:
         """What the store has of the run; its metrics are not sent twice."""

@@ -22,7 +22,7 @@ from cil_spl.base.files import file_digest, json_line, reserve, write_json, writ
 from cil_spl.base.signals import Terminated
 from cil_spl.base.version import __version__
 from cil_spl.results import resumption, store
-from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, read_info
+from cil_spl.results.folder import CONFIG_FILE, FORMAT, RUN_FILE, artifacts, check_unclaimed, read_info
 from cil_spl.results.metrics import METRICS_FILE, extent, read_metrics, same_but_for_time, write_metrics
 from cil_spl.results.mlflow_run import MlflowRun
 from cil_spl.results.restore import copy_again, note_id
@@ -264,7 +264,7 @@ def open_record(
         yield Record(folder, _fresh(config), None, silent=True)
         return
     if not resume:
-        _unclaimed(folder)
+        check_unclaimed(folder)
     tracking = config.get("tracking") or {}
     uri = store.store_uri(tracking.get("uri")) if tracking.get("enabled", True) else None
     client = None if uri is None else store.connect(uri)
@@ -275,7 +275,7 @@ def open_record(
         raise RequestError(f"the folder {folder}: another process works at the run in it; wait until it has ended")
     try:
         if not resume:
-            _unclaimed(folder)  # another process may have been quicker
+            check_unclaimed(folder)  # another process may have been quicker
         with signals.terminable():
             with signals.held_back() as held:  # no run that is in the store and not in the folder
                 record = _begun(config, folder, tags or {}, client, uri, resume=resume)
@@ -289,7 +289,11 @@ def _begun(
 ) -> Record:
     """The record of a run that begins or goes on, in the folder and in the store; where it cannot, no trace of it."""
     info, kept = _taken_up(folder, config) if resume else (_fresh(config), None)
-    info["tags"] |= _tags(config) | {key: str(value) for key, value in tags.items()}
+    told, warning = {key: str(value) for key, value in tags.items()}, None
+    if resume:
+        extended = None if kept is None else kept["params"].get(resumption.EPOCHS)
+        told, warning = resumption.taken_over(folder, info["tags"], told, extended)
+    info["tags"] |= _tags(config) | told
     known = read_metrics(folder) if resume else []
     record = Record(folder, info, None, known=known, kept=kept)
     before = {name: path.read_bytes() for name in (RUN_FILE, CONFIG_FILE) if (path := folder / name).exists()}
@@ -309,6 +313,8 @@ def _begun(
                 file.write(content)
         raise
     record.artifact(folder / CONFIG_FILE)
+    if warning is not None:
+        record.warn(warning)
     return record
 
 
@@ -373,14 +379,6 @@ def _taken_up(folder: Path, config: Mapping[str, Any]) -> tuple[dict[str, Any], 
         "row": {},
     }
     return {**info, **again, "resumed": [*info.get("resumed", []), now()]}, kept
-
-
-def _unclaimed(folder: Path) -> None:
-    if (folder / RUN_FILE).exists():
-        raise RequestError(
-            f"the folder {folder} holds a run already; go on with it by resume={folder}, choose another hydra.run.dir, "
-            "or delete it"
-        )
 
 
 def describe(error: BaseException) -> str:

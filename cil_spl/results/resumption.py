@@ -16,10 +16,15 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import file_digest, write_json, write_text
 from cil_spl.results.folder import CONFIG_FILE, RUN_FILE, artifacts, read_info, refuse_links
 from cil_spl.results.metrics import METRICS_FILE, read_metrics
+from cil_spl.results.settings import DATA, EXTENDED, SOURCES
 
 EXTENSION = ".extension"  # of the run's folder: what an extension makes
 RECORD = "record.json"  # in it, written last: all is there
 EPOCHS = "trainer.epochs"
+MIXED = (
+    "the code that decides the numbers is not that with which the run was begun (tag sources); its figures come from "
+    "both, and a new run would give others"
+)
 
 
 def check_resumable(folder: Path, epochs: int) -> None:
@@ -67,6 +72,37 @@ def check_resumable(folder: Path, epochs: int) -> None:
             f"{EPOCHS}={epochs}: the run ended after {last.epochs} epochs for good ({last.stopped}), so that no other "
             f"would be run; to train on from its weights start another run with start_from={folder}"
         )
+
+
+def taken_over(
+    folder: Path, had: Mapping[str, str], now: Mapping[str, str], epochs: object
+) -> tuple[dict[str, str], str | None]:
+    """The tags of a run that goes on, which hold for all of its epochs, and a word to the user where code differs.
+
+    Args:
+        folder: of the run.
+        had: its tags so far.
+        now: those of the present data and code.
+        epochs: of the finished run that is extended; None where none is.
+
+    Raises:
+        RequestError: the data are not those that it was begun with.
+    """
+    for tag in DATA:
+        if tag in had and tag in now and had[tag] != now[tag]:
+            raise RequestError(
+                f"{folder}: the run was begun with other data than dataset and test_dataset give now "
+                f"({'' if tag == 'data' else 'training or validation data differ, '}{tag} {had[tag][:12]} is now "
+                f"{now[tag][:12]}); put them back, or start another run by `cilspl run`, from its weights by start_from"
+            )
+    found, warning = dict(now), None
+    if SOURCES in had and SOURCES in now:
+        both = dict.fromkeys([*had[SOURCES].split(", "), now[SOURCES]])
+        found[SOURCES] = ", ".join(both)
+        warning = None if len(both) == 1 else MIXED
+    if epochs is not None:
+        found[EXTENDED] = ", ".join([*([had[EXTENDED]] if EXTENDED in had else []), str(epochs)])
+    return found, warning
 
 
 def stage(folder: Path, config: str, info: Mapping[str, Any]) -> None:

@@ -13,22 +13,23 @@ from cil_spl.base.errors import RequestError
 from cil_spl.base.files import DIGEST, damaged, digest_of, read_checked, warn_once, write_json
 from cil_spl.results import runs, scores, sources
 from cil_spl.results.checked import check_info
-from cil_spl.results.settings import makes_no_difference
+from cil_spl.results.settings import DATA, DRAWN_FROM, EXTENDED, SOURCES, makes_no_difference
 from cil_spl.results.values import flatten, plain
 
 if TYPE_CHECKING:
     from cil_spl.data.events import Splits
 
-DATA, SOURCES = ("data", "data_all"), "sources"
 ROWS_FORMAT = 1
 
 
 def tags_of_data(experiences: Sequence[Splits]) -> dict[str, str]:
-    """The tags by which data are known again: what a run is tested on, and all that it sees."""
+    """The tags by which data are known again: what a run is tested on, all that it sees, and what its training and
+    validation data were drawn from, which is the same for all seeds."""
     from cil_spl.data import cache
 
     hashes = [cache.contents(part) for data in experiences for part in (data.train, data.val, data.test)]
-    return {"data": hashes[-1], "data_all": hashlib.sha256("".join(hashes).encode()).hexdigest()}
+    whole = {"data_all": "".join(hashes), DRAWN_FROM: "".join(data.drawn_from for data in experiences)}
+    return {"data": hashes[-1]} | {tag: hashlib.sha256(text.encode()).hexdigest() for tag, text in whole.items()}
 
 
 def tags_of(cfg: Any, experiences: Sequence[Splits]) -> dict[str, str]:
@@ -46,7 +47,7 @@ def key_of(params: Mapping[str, Any], tags: Mapping[str, str]) -> str | None:
     if any(name not in tags for name in (*DATA, SOURCES)):
         return None
     told = {key: value for key, value in params.items() if not makes_no_difference(key)}
-    told |= {f"tag {name}": tags[name] for name in (*DATA, SOURCES)}
+    told |= {f"tag {name}": tags[name] for name in (*DATA, SOURCES, EXTENDED) if name in tags}
     return hashlib.sha256(json.dumps(told, sort_keys=True, default=str).encode()).hexdigest()
 
 

@@ -14,8 +14,9 @@ from typing import Any
 
 from cil_spl.results.values import as_text
 
-# What a run is called, where things lie, how many threads work at it. A device is not among them: another one sums in
-# another order. What lies there is not either: it is compared by the recordings themselves, or their number.
+# What a run is called, where things lie, how many threads work at it, which changes last bits at most. A device is not
+# among them: another one sums in another order throughout. What lies there is not either: it is compared by the
+# recordings themselves, or their number.
 _NO_DIFFERENCE = (
     "name",
     "extensions",
@@ -27,6 +28,9 @@ _NO_DIFFERENCE = (
     "test_dataset.download",
 )
 _NO_DIFFERENCE_GROUP = "tracking."
+# Tags by which a run is known: its data, what training and validation were drawn from, the code that decides numbers,
+# and the epochs of the finished run that was extended, for which its first learning rates were made.
+DATA, DRAWN_FROM, SOURCES, EXTENDED = ("data", "data_all"), "data_drawn_from", "sources", "extended_from"
 ABSENT = "–"
 NOTE = (
     "settings: every parameter that differs between two rows, in each row that has it (– where rows of the same name "
@@ -60,9 +64,10 @@ def makes_no_difference(key: str) -> bool:
 
 def configuration(run: Mapping[str, Any]) -> dict[str, str]:
     """Every parameter that makes a run what it is, but for its seed, as text."""
-    return {
+    found = {
         key: as_text(value) for key, value in run["params"].items() if key != "seed" and not makes_no_difference(key)
     }
+    return found | ({EXTENDED: run["tags"][EXTENDED]} if EXTENDED in run["tags"] else {})
 
 
 def told_apart(

@@ -18,7 +18,7 @@ from cil_spl.results import settings
 from cil_spl.results.paired import Difference
 from cil_spl.results.row import Figures, judged_by, value_of
 from cil_spl.results.scores import Fetch
-from cil_spl.results.settings import configuration, told_apart
+from cil_spl.results.settings import DRAWN_FROM, SOURCES, configuration, told_apart
 from cil_spl.results.values import as_text
 
 # The columns that name a row; everything else that differs is listed as a setting.
@@ -27,6 +27,7 @@ NOTE = (
     "mean ± standard deviation (n − 1) over seeds; finished runs only, none left out for its result; "
     "each run chose its epoch on its validation split and was scored once on the test set"
 )
+WHICH_DATA = ("data", DRAWN_FROM)  # tags: rows of other test recordings, or of other training ones, are other rows
 FORMATS = ("text", "markdown", "csv", "latex")
 UNFINISHED = ("killed", "failed", "running")
 
@@ -104,7 +105,7 @@ def tabulate(
     repeated = 0
     for run in kept:  # the newest first: it counts where a seed was run twice
         n = value_of(run, "n")
-        data = ("" if n is None else f"{n:.0f}", run["tags"].get("data", ""))
+        data = ("" if n is None else f"{n:.0f}", *(run["tags"].get(tag, "") for tag in WHICH_DATA))
         key = (tuple(identity(run).items()), tuple(sorted(configuration(run).items())), *data)
         seeds = groups.setdefault(key, {})
         seed = str(run["row"].get("seed", run["params"].get("seed")))
@@ -135,13 +136,16 @@ def identity(run: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _settings(keys: Sequence[tuple[Any, ...]]) -> list[dict[str, str]]:
-    """What tells each group from the others; the data themselves where nothing else does."""
+    """What tells each group from the others; hashes of the data themselves where nothing else does."""
     apart = told_apart([dict(key[0]) for key in keys], [dict(key[1]) for key in keys])
-    alike = Counter((key[0], tuple(told.items()), key[2]) for key, told in zip(keys, apart, strict=True))
-    return [
-        told | ({"data": key[3]} if alike[key[0], tuple(told.items()), key[2]] > 1 else {})
-        for key, told in zip(keys, apart, strict=True)
-    ]
+    alike: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
+    for key, told in zip(keys, apart, strict=True):
+        alike.setdefault((key[0], tuple(told.items()), key[2]), []).append(key[3:])
+    found = []
+    for key, told in zip(keys, apart, strict=True):
+        values = list(zip(*alike[key[0], tuple(told.items()), key[2]], strict=True))
+        found.append(told | {tag: key[3 + k] for k, tag in enumerate(WHICH_DATA) if len(set(values[k])) > 1})
+    return found
 
 
 def _row(
@@ -207,6 +211,12 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     if mixed:
         commits = sorted({commit for row in mixed for commit in row.commits})
         notes.append(f"{len(mixed)} of the rows mix commits: {', '.join(commits)} (+ marks uncommitted changes)")
+    codes = [row for row in rows if len({run["tags"].get(SOURCES) for run in row.runs}) > 1]
+    if len(codes) > len(mixed):
+        notes.append(
+            f"{len(codes)} of the rows mix versions of the code that decides the numbers (tag {SOURCES}): their "
+            "seeds are not those of one network or method"
+        )
     uneven = [row for row in rows if any(0 < len(v) < len(row.seeds) for v in row.values.values())]
     if uneven:
         notes.append(f"in {len(uneven)} of the rows not every seed has every figure")

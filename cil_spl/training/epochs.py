@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import math
 import sys
-import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,7 +30,6 @@ EPOCH_SECONDS = "train/epoch_seconds"
 LAST, BEST = "-last.pt", "-best.pt"
 OPTIMIZER = "update"  # of what is kept
 LEAN = "the stage is over and others have followed it, so that it gets no more epochs; start another run for that"
-WIDTH = 80  # of a terminal
 _NOT_SHOWN = ("synops",)  # in the record alone
 _log = logging.getLogger(__name__)
 
@@ -128,6 +126,8 @@ def fit(
     ranks.gather(None)  # rank 0 has written
     if fitted.best_epoch:
         _put_back_best(keep, best_file)
+        why = "" if fitted.stopped == ALL_DONE else f" ({fitted.stopped})"
+        _log.info("%s: epoch %d of %d counts%s", stage, fitted.best_epoch, fitted.epochs, why)
     return fitted
 
 
@@ -300,7 +300,7 @@ def _save(path: Path, content: dict[str, object]) -> None:
 
 
 def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> str:
-    """What an epoch came to, as a rule in one line of a terminal: ``train 3/20  loss 0.31  accuracy 0.9; val …``."""
+    """What an epoch came to, in one line: ``train 3/20  loss 0.31  accuracy 0.9; val …``."""
     groups: dict[str, list[str]] = {}
     for name, value in metrics.items():
         group, _, rest = name.partition("/")
@@ -308,8 +308,7 @@ def _line(stage: str, epoch: int, epochs: int, metrics: Mapping[str, float]) -> 
             again = rest.startswith("deployed_") and f"{group}/{rest.removeprefix('deployed_')}" in metrics
             groups.setdefault(group, []).append(f"{'deployed' if again else rest} {value:.4g}")
     told = [", ".join(parts) if group == "train" else f"{group} {', '.join(parts)}" for group, parts in groups.items()]
-    text = f"{stage} {epoch}/{epochs}: {'; '.join([*told, f'{metrics[EPOCH_SECONDS]:.1f} s'])}"
-    return textwrap.fill(text, WIDTH, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    return f"{stage} {epoch}/{epochs}: {'; '.join([*told, f'{metrics[EPOCH_SECONDS]:.1f} s'])}"
 
 
 def _bar(batches: Iterable[Batch], total: int, title: str, progress: bool | None) -> Iterable[Batch]:

@@ -88,7 +88,7 @@ def learn(
         return {"loss": loss, **ctx.task.train_metrics(outputs, ctx.task.target(batch))}
 
     kept: dict[str, Stateful] = {"net": Weights(net), "update": update, **(keep or {})}
-    return ctx.fit(
+    fitted = ctx.fit(
         step=step,
         score=score or (lambda: ctx.score(net)),  # type: ignore[arg-type]
         batches=batches,
@@ -99,3 +99,10 @@ def learn(
         first_epoch=first_epoch,
         mixed=True,
     )
+    until = phases[-2][0] if len(phases) > 1 else 0.0
+    if until < 1 and 0 < fitted.best_epoch * len(batches) <= until * total:
+        ctx.warn(
+            f"epoch {fitted.best_epoch} of {fitted.epochs} counts, from before the chip was in the loop "
+            f"(method.plain={until:g}): it changed nothing in this network"
+        )
+    return fitted

@@ -60,6 +60,7 @@ def test_every_command_has_help(cilspl, here, word):
     assert said.code == 0
     assert "sage:" in said.out
     assert f"cilspl {word}" in said.out
+    assert max(len(line) for line in said.out.splitlines()) <= 80
     assert cilspl("help", word).out == said.out
 
 

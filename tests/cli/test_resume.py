@@ -213,6 +213,8 @@ def test_the_store_keeps_a_finished_run_until_its_extension_has_ended(lost, cils
         assert known().data.metrics["deployed/accuracy"] == pytest.approx(value)
         assert known().data.params["trainer.epochs"] == "25"
         assert known().data.tags.get("resumed.trainer.epochs") == epochs
+        assert known().data.tags.get("extended_from") == info(folder)["tags"].get("extended_from")
+        assert info(folder)["tags"].get("extended_from") == (epochs and "25")
         assert info(folder)["row"]["deployed/accuracy"] == pytest.approx(value)
         assert info(folder)["status"] == "finished"
         if epochs is None:

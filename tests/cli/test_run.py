@@ -73,6 +73,10 @@ def test_a_person_adds_groups_of_their_own(cilspl, here, pipeline):
     ("words", "pieces"),
     [
         (["seedd=1"], ["seedd=1", "did you mean seed?"]),
+        (["method.learning_rate=3"], ["method.learning_rate=3: no such key", "did you mean method.lr?"]),
+        (["learning_rate=3"], ["learning_rate=3: no such key", "did you mean method.lr?"]),
+        (["frames.T=3"], ["did you mean frames.bins?"]),
+        (["model.args.width=6"], ["model.args.width=6: keys are added there with a +, as in +model.args.width=6"]),
         (["method.lrr=3"], ["method.lrr=3: no such key", "did you mean method.lr?", "allowed are"]),
         (["method=conversion", "method.percentil=3"], ["did you mean method.percentile?"]),
         (

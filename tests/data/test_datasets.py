@@ -312,6 +312,13 @@ def test_exclude_indices(tmp_path, exclude, left):
     assert len(splits.test) == 8  # never touched
 
 
+def test_entries_that_match_nothing_are_named(tmp_path, caplog):
+    (tmp_path / "list.txt").write_text("5\nscnee/7\n", encoding="utf-8-sig")  # with the mark of some editors
+    (splits,) = load(own_config(exclude_indices=str(tmp_path / "list.txt")))
+    assert len(splits.train) + len(splits.val) == 39
+    assert "dataset.exclude_indices: 1 of 2 entries match nothing to train on: scnee/7" in caplog.text
+
+
 @pytest.mark.parametrize("exclude", ["nofile.txt", {"a": 1}, [1.5], 7, [True]])
 def test_exclude_indices_of_another_kind(exclude):
     with pytest.raises(RequestError, match=r"dataset\.exclude_indices="):

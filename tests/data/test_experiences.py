@@ -15,6 +15,7 @@ from cil_spl.base.errors import RequestError
 from cil_spl.data import datasets
 from cil_spl.data.events import Splits
 from cil_spl.data.samples import Samples, from_arrays
+from cil_spl.results.same import tags_of_data
 
 load = partial(datasets.load, extensions=[__name__])
 
@@ -227,3 +228,18 @@ def test_a_set_of_several_experiences_is_not_parted_again() -> None:
 def test_bad_test_sets_name_the_key(changes: dict, message: str) -> None:
     with pytest.raises(RequestError, match=message):
         load(config(), config(test_split="other", **changes))
+
+
+def test_what_data_were_drawn_from_is_the_same_for_all_seeds():
+    (first,) = load(config(n_train=60), seed=0)
+    (other,) = load(config(n_train=60), seed=1)
+    assert first.drawn_from
+    assert first.drawn_from == other.drawn_from
+    assert set(first.train.name) != set(other.train.name)
+    assert load(config(n_train=60, n=108))[0].drawn_from != first.drawn_from
+    assert load(config(n_train=60, exclude_indices=["train/5"]))[0].drawn_from != first.drawn_from
+    parts = load(config(n_train=60, split_classes=[[0, 1, 2], [3, 4, 5]]))
+    assert [part.drawn_from for part in parts] == [first.drawn_from] * 2
+    tags = tags_of_data([first])
+    assert tags["data_drawn_from"] == tags_of_data([other])["data_drawn_from"]
+    assert tags["data_all"] != tags_of_data([other])["data_all"]

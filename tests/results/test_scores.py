@@ -204,6 +204,19 @@ def test_other_recordings_are_not_paired(tmp_path):
     assert "1 of the rows were tested on other recordings: no interval there" in made.notes
 
 
+def test_equal_names_of_other_recordings_are_not_paired(tmp_path):
+    """Recordings are named by their place: those of another folder have the same names."""
+    runs = series(tmp_path, "bptt", 80, [0, 1]) + series(tmp_path, "sltt", 90, [0, 1])
+    for info, data in zip(runs, ("one", "one", "two", "two"), strict=True):
+        info["tags"] = info["tags"] | {"data": data}
+    made = table.tabulate(runs, against=["method=bptt"])
+    assert made.rows[1].difference.low is None
+    assert "1 of the rows were tested on other recordings: no interval there" in made.notes
+    for info in runs[2:]:  # the same recordings, prepared in another way
+        info["params"] = info["params"] | {"dataset.preprocess.pool": 2}
+    assert table.tabulate(runs, against=["method=bptt"]).rows[1].difference.low is not None
+
+
 def test_one_seed_and_fewer_seeds_are_marked(tmp_path):
     runs = series(tmp_path, "bptt", 80) + series(tmp_path, "sltt", 90, [0]) + series(tmp_path, "tandem", 90, [1, 2, 5])
     made = table.tabulate(runs, against=["method=bptt"])

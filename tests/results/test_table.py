@@ -373,3 +373,49 @@ def test_a_sweeper_optimises_what_the_row_names():
     assert row.score_of(info) == 0.5
     assert row.score_of({"metrics": {"val/deployed_mse": None}, "row": {"score": "val/deployed_mse"}}) is None
     assert row.score_of({"metrics": {}, "row": {}}) is None
+
+
+def known_by(data="t1", drawn_from="d1", sources="s1", **tags):
+    return {"data": data, "data_drawn_from": drawn_from, "sources": sources, **tags}
+
+
+def with_tags(one, **tags):
+    return one | {"tags": one["tags"] | known_by(**tags)}
+
+
+def test_runs_that_were_trained_on_other_data_make_other_rows():
+    runs = [with_tags(run(0)), with_tags(run(1)), with_tags(run(2), drawn_from="d2")]
+    found = table.tabulate(runs)
+    assert [(row.seeds, dict(row.settings)) for row in found.rows] == [
+        (("0", "1"), {"data_drawn_from": "d1"}),
+        (("2",), {"data_drawn_from": "d2"}),
+    ]
+    runs = [with_tags(run(0)), with_tags(run(1), data="t2")]
+    assert [dict(row.settings) for row in table.tabulate(runs).rows] == [{"data": "t1"}, {"data": "t2"}]
+
+
+def test_a_repeated_seed_on_other_data_is_not_dropped():
+    runs = [with_tags(run(0, accuracy=0.9)), with_tags(run(0, accuracy=0.2), drawn_from="d2")]
+    found = table.tabulate(runs)
+    assert [row.values["deployed/accuracy"] for row in found.rows] == [(0.9,), (0.2,)]
+    assert not any("repeated" in note for note in found.notes)
+
+
+def test_an_extended_run_is_a_row_of_its_own():
+    runs = [with_tags(run(0, **{"trainer.epochs": 2})), with_tags(run(1, **{"trainer.epochs": 2}), extended_from="1")]
+    found = table.tabulate(runs)
+    assert [dict(row.settings) for row in found.rows] == [{"extended_from": "1"}, {"extended_from": "–"}]
+
+
+def test_rows_of_several_codes_are_told():
+    same_commit = [with_tags(run(0)), with_tags(run(1), sources="s2")]
+    (note,) = [note for note in table.tabulate(same_commit).notes if "sources" in note]
+    assert note.startswith("1 of the rows mix versions of the code that decides the numbers")
+    assert not any("sources" in note for note in table.tabulate([with_tags(run(0)), with_tags(run(1))]).notes)
+
+
+def test_a_spread_of_operations_has_the_unit_on_both_sides():
+    values = (302.66e3, 192.66e3)
+    runs = [run(seed) | {"row": run(seed)["row"] | {"deployed/synops": v}} for seed, v in enumerate(values)]
+    found = table.tabulate(runs)
+    assert written("deployed/synops", found.rows[0].values["deployed/synops"], found.figures) == "247.66k ± 77.78k"
