@@ -64,6 +64,6 @@ def named(names: Iterable[str], what: str) -> dict[str, str]:
     return {field: found[field][0] for field in FIELDS if field in found}
 
 
-def is_header(names: Sequence[str]) -> bool:
-    """Whether the words of a line are names of columns: at least two of the four fields."""
-    return len({field_of(name)[0] for name in names} - {None}) > 1
+def is_header(names: Sequence[str], at_least: int = 2) -> bool:
+    """Whether the words of a line are names of columns: so many of the four fields are among them."""
+    return len({field_of(name)[0] for name in names} - {None}) >= at_least

@@ -23,6 +23,7 @@ from cil_spl.data.events import check_events
 from cil_spl.data.fields import FIELDS, is_header, named
 
 SUFFIXES = (".bin", ".npy", ".npz", ".csv", ".txt")
+_COMMENTS = ("#", "%", "//")
 _TRUTH = {"true": 1.0, "false": 0.0}
 _SHORTER = "cut the recording into shorter ones"
 _MORE_IN_MEMORY = 8  # bytes in memory for a byte of text, or of N-MNIST's packed events
@@ -97,10 +98,12 @@ def _text(path: Path) -> np.ndarray:
     separator: str | None = None
     columns: list[array[float]] = []
     for line in _lines(path):
-        comment = line.startswith("#")
+        comment = line.startswith(_COMMENTS)
         if comment:
-            cells = _names_in(line.lstrip("#"))
-            if not is_header(cells):
+            text = line.lstrip("#%/")
+            cells = _names_in(text)
+            # Two of the names may stand in a sentence, too, which no comma parts so.
+            if not is_header(cells, at_least=3 if _separator(text) is None else 2):
                 continue
         else:
             separator = separator if columns else _separator(line)
@@ -155,7 +158,7 @@ def _same_header(names: Sequence[str], found: Sequence[str], path: Path) -> Sequ
 
 def _number(text: str) -> float | None:
     try:
-        return float(text)
+        return float(text) if "_" not in text else None
     except ValueError:
         return _TRUTH.get(text.lower())  # as pandas writes polarities
 

@@ -139,6 +139,10 @@ def text(header: str = "", order: str = "xytp", separator: str = ",", end: str =
         text(separator=" ", end="\r\n"),
         text("# y,x,t,p", "yxtp", end="\r"),
         "# mine, at time 3\n\n" + text("# x,y,t,p") + "\n# the end\n",
+        text("% t x y p", "txyp", " "),
+        text("// y,x,t,p", "yxtp"),
+        text("# time and row follow"),
+        text("# rotated: x and y"),
         ",x,y,t,p\n" + "".join(f"{i},{row}\n" for i, row in enumerate(ROWS)),  # pandas with its index
         "x,y,t,p,label\n" + "".join(f"{row},7\n" for row in ROWS),
         "x,y,t,p\n1.0,2.0,1e1,True\n33,0,10,False\n5,6,4000,TRUE\n",
@@ -167,6 +171,7 @@ def test_columns_are_found_by_their_header(tmp_path, suffix, content):
         ("1,2,3,1,5\n", "event 0 is 1,2,3,1,5; needs 4 numbers"),
         ("1,2,3,1,\n", "needs 4 numbers"),
         ("1;2,5;3;1\n", "needs 4 numbers"),
+        ("1,2,1_0,1\n", "event 0 is 1,2,1_0,1; needs 4 numbers"),
         ("0.003811 96 133 0\n", "is not a whole number"),  # t x y p of DAVIS, in seconds
         ("1 2 0.003811 0\n", "which is not a whole number; times are whole microseconds: multiply seconds by 1e6"),
         ("1,2,3,1\n1,2,2,1\n", r"time runs backwards; sort them: events\[np.argsort"),
