@@ -41,6 +41,7 @@ METHODS = {
     "sltt": [],
     "sltt_k": [],
     "ottt": [],
+    "dsr": [],
     "ottt online": ["method.update=online"],
     "conversion": ["method.gains=[2,8]"],
     "tandem": [],

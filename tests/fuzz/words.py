@@ -29,7 +29,8 @@ VALUES = (
     "1.", ".5", "1e", "e", "- 1",
 )  # fmt: skip
 CHOICES = (
-    (), (), ("method=bptt",), ("method=conversion",), ("method=sltt",), ("method=sltt_k",), ("method=tandem",),
+    (), (), ("method=bptt",), ("method=conversion",), ("method=sltt",), ("method=sltt_k",), ("method=ottt",),
+    ("method=dsr",), ("method=tandem",),
     ("method=ptl",), ("method=qcfs",), ("method=cil_conversion",), ("dataset=nmnist",), ("dataset=dvs_gesture",),
     ("dataset=digits", "target=software", "method=bptt"), ("dataset=cifar10", "target=software", "method=bptt"),
     ("dataset=mnist", "task=reconstruction", "target=software", "method=bptt"), ("target=accelerator",),
