@@ -272,7 +272,7 @@ def load(
                 f"dataset.{key}={config[key]}: {config['name']} has {len(ready)} experiences; leave it null"
             )
     return tuple(
-        replace(one, drawn_from=splits.drawn_from) for splits in ready for one in experiences_of(splits, config)
+        replace(one, drawn_from=all_of.drawn_from) for all_of in ready for one in experiences_of(all_of, config)
     )
 
 
@@ -304,13 +304,9 @@ def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int,
     train = _limited(train, config, "n_train", seed)
     test = _limited(test, config, "n_test", 0)  # whatever the seed, so that runs with others are tested on the same
     if not len(val):
-        fraction = config.get("val_fraction", 0.1)
-        first, second = (
-            random_split(len(train), fraction, seed)
-            if train.classes is None
-            else stratified_split(train.target, fraction, seed)
-        )
-        train, val = train.subset(first), train.subset(second)
+        n, share = len(train), config.get("val_fraction", 0.1)
+        parts = random_split(n, share, seed) if train.classes is None else stratified_split(train.target, share, seed)
+        train, val = (train.subset(part) for part in parts)
     return replace(splits, train=train, val=val, test=test, drawn_from=drawn_from)
 
 

@@ -139,23 +139,17 @@ def connect(uri: str) -> Any:
             f"tracking.uri={redact(uri)}: MLflow does not write to folders any more; "
             "use sqlite:///FILE.db, the http address of a server, or tracking.enabled=false"
         )
-    if path is None:
-        with trouble(uri):
-            return _answering(uri)
-    with signals.held_back() as held, trouble(uri):  # a query that is cut short leaves the file locked
-        from filelock import FileLock
+    # A query that is cut short would leave a SQLite file locked; a server may be waited for in vain.
+    with contextlib.nullcontext(signals.Held()) if path is None else signals.held_back() as held, trouble(uri):
+        if path is not None:
+            from filelock import FileLock
 
-        _check_folder(path)
-        with FileLock(f"{path}.lock", timeout=120):
-            _set_up(path)
-        client = _answering(uri)
+            _check_folder(path)
+            with FileLock(f"{path}.lock", timeout=120):
+                _set_up(path)
+        client = client_of(uri)
+        client.search_experiments(max_results=1)
     held.deliver()
-    return client
-
-
-def _answering(uri: str) -> Any:
-    client = client_of(uri)
-    client.search_experiments(max_results=1)
     return client
 
 

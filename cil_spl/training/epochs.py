@@ -62,6 +62,17 @@ class Fitted:
             self.best_score, self.best_epoch = score, self.epochs
         return best
 
+    def note(self, metrics: dict[str, float]) -> None:
+        """Another epoch has run."""
+        self.epochs += 1
+        self.seconds += metrics[EPOCH_SECONDS]
+        self.history.append(metrics)
+
+    @property
+    def why(self) -> str:
+        """In brackets why it ended early; nothing where it did not."""
+        return "" if self.stopped == ALL_DONE else f" ({self.stopped})"
+
     def is_over(self, trainer: Trainer) -> bool:
         """Whether no epoch is left to run."""
         return self.stopped != ALL_DONE or self.epochs >= trainer.epochs
@@ -107,15 +118,12 @@ def fit(
     while not fitted.is_over(trainer):
         epoch = first_epoch + fitted.epochs
         began = time.monotonic()
-        title = f"{stage} {fitted.epochs + 1}/{trainer.epochs}"
         left = math.inf if trainer.max_seconds is None else trainer.max_seconds - fitted.seconds
+        title = f"{stage} {fitted.epochs + 1}/{trainer.epochs}"
         metrics = _train_epoch(step, _bar(ahead(batches.epoch(epoch)), len(batches), title, progress), epoch, left)
         metrics = ranks.agree(metrics | _scored(score) if ranks.first() else None)
-        took = ranks.agree(time.monotonic() - began)
-        metrics[EPOCH_SECONDS] = took
-        fitted.epochs += 1
-        fitted.seconds += took
-        fitted.history.append(metrics)
+        metrics[EPOCH_SECONDS] = ranks.agree(time.monotonic() - began)
+        fitted.note(metrics)
         if fitted.improves(metrics[f"val/{monitor}"], better):
             _save(best_file, {"keep": _states(keep), "epoch": fitted.epochs})
         fitted.stopped = _reason_to_stop(fitted, trainer)
@@ -126,8 +134,7 @@ def fit(
     ranks.gather(None)  # rank 0 has written
     if fitted.best_epoch:
         _put_back_best(keep, best_file)
-        why = "" if fitted.stopped == ALL_DONE else f" ({fitted.stopped})"
-        _log.info("%s: epoch %d of %d counts%s", stage, fitted.best_epoch, fitted.epochs, why)
+        _log.info("%s: epoch %d of %d counts%s", stage, fitted.best_epoch, fitted.epochs, fitted.why)
     return fitted
 
 

@@ -62,7 +62,7 @@ def learn(
         gradient: or several of them, each with the share of all updates up to which it is taken, ascending to 1.
         lr: learning rate.
         bins: time steps of the batches; None for those of the run.
-        updates: how many of them a batch brings.
+        updates: how many a batch brings.
         params: what learns.
         transform: changes gradients before a step.
         keep: what else training changes, by name, to be saved with the network.
@@ -78,14 +78,7 @@ def learn(
 
     def step(batch: Batch) -> dict[str, float | Tensor]:
         present = next((one for until, one in phases if update.steps < until * total), phases[-1][1])
-        taken = []
-        for one in mixed(present(batch), net, ctx.trainer.precision, ctx.device):
-            update()
-            neurons.keep_positive(net)
-            taken.append(one)
-        outputs = sum((one.outputs for one in taken[1:]), start=taken[0].outputs)
-        loss = taken[0].loss if len(taken) == 1 else sum(one.loss for one in taken) / len(taken)
-        return {"loss": loss, **ctx.task.train_metrics(outputs, ctx.task.target(batch))}
+        return _taken(ctx, net, update, mixed(present(batch), net, ctx.trainer.precision, ctx.device), batch)
 
     kept: dict[str, Stateful] = {"net": Weights(net), "update": update, **(keep or {})}
     fitted = ctx.fit(
@@ -99,10 +92,28 @@ def learn(
         first_epoch=first_epoch,
         mixed=True,
     )
-    until = phases[-2][0] if len(phases) > 1 else 0.0
-    if until < 1 and 0 < fitted.best_epoch * len(batches) <= until * total:
+    return _seen(ctx, fitted, phases[-2][0] if len(phases) > 1 else 1.0)
+
+
+def _taken(
+    ctx: TrainingContext, net: nn.Module, update: Update, steps: Iterator[Step], batch: Batch
+) -> dict[str, float | Tensor]:
+    """Take the steps of a batch; for the log the mean of their losses, and their outputs together."""
+    taken = []
+    for one in steps:
+        update()
+        neurons.keep_positive(net)
+        taken.append(one)
+    outputs = sum((one.outputs for one in taken[1:]), start=taken[0].outputs)
+    loss = taken[0].loss if len(taken) == 1 else sum(one.loss for one in taken) / len(taken)
+    return {"loss": loss, **ctx.task.train_metrics(outputs, ctx.task.target(batch))}
+
+
+def _seen(ctx: TrainingContext, fitted: Fitted, plain: float) -> Fitted:
+    """What training came to, and a word to the user where the chip in the loop came after the epoch that counts."""
+    if 0 < fitted.best_epoch <= plain * ctx.trainer.epochs < ctx.trainer.epochs:
         ctx.warn(
             f"epoch {fitted.best_epoch} of {fitted.epochs} counts, from before the chip was in the loop "
-            f"(method.plain={until:g}): it changed nothing in this network"
+            "(method.plain): it changed nothing in this network"
         )
     return fitted
