@@ -42,6 +42,7 @@ METHODS = {
     "sltt_k": [],
     "ottt": [],
     "dsr": [],
+    "opzo": [],
     "ottt online": ["method.update=online"],
     "conversion": ["method.gains=[2,8]"],
     "tandem": [],

@@ -77,6 +77,15 @@ def average(values: Mapping[str, float]) -> dict[str, float]:
     return {name: sum(part[name] for part in parts) / len(parts) for name in values}
 
 
+def mean(values: Any) -> None:
+    """Put the mean over ranks in the place of a tensor's values."""
+    if together():
+        import torch.distributed as dist
+
+        dist.all_reduce(values)
+        values /= dist.get_world_size()
+
+
 def together() -> bool:
     """Whether this process has joined others."""
     import sys

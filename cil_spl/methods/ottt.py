@@ -32,7 +32,7 @@ together, which is the same and faster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any, Literal
 
 import torch
@@ -134,6 +134,9 @@ def gradient(
     return of
 
 
+Back = Callable[[str, nn.Module], Tensor | str | None]
+
+
 class Traces:
     """What layers with weights do: with the traces of their input in the place of it, for the gradient of the weights.
 
@@ -142,10 +145,11 @@ class Traces:
     Args:
         net: whose layers these are.
         trace_input: whether layers that read the network's input have traces, too.
+        back: what a layer's gradient goes back through in the place of its weights, see :func:`synapse`.
     """
 
-    def __init__(self, net: Net, trace_input: bool) -> None:
-        plan = net.plan
+    def __init__(self, net: Net, trace_input: bool, back: Back = lambda name, module: None) -> None:
+        plan, self.back = net.plan, back
         weights = [layer.name for layer in plan.layers if plan.kinds[layer.name].weight]
         traced = [name for name in weights if trace_input or INPUT not in plan.weights_before(name)]
         self.leaks = {name: leak_after(net, name) for name in traced}
@@ -158,7 +162,8 @@ class Traces:
         if name in self.leaks:
             trace, self.last[name] = traced(x.detach(), self.last.get(name), self.leaks[name])
             pre = trace.flatten(0, 1)
-        return synapse(module, x.flatten(0, 1), pre=pre).unflatten(0, (steps, batch))  # T B ... -> (T B) ... -> T B ...
+        y = synapse(module, x.flatten(0, 1), pre=pre, back=self.back(name, module))  # T B ... -> (T B) ...
+        return y.unflatten(0, (steps, batch))  # (T B) ... -> T B ...
 
 
 def traced(x: Tensor, last: Tensor | None, leak: float) -> tuple[Tensor, Tensor]:

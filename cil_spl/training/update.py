@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from cil_spl.base import ranks
@@ -49,8 +48,7 @@ class Update:
         if ranks.together():
             for p in self.params:
                 p.grad = torch.zeros_like(p) if p.grad is None else p.grad
-                dist.all_reduce(p.grad)
-                p.grad /= dist.get_world_size()
+                ranks.mean(p.grad)
         if self.transform is not None:
             self.transform(self.params)
         if self.clip is not None:

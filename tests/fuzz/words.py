@@ -30,7 +30,7 @@ VALUES = (
 )  # fmt: skip
 CHOICES = (
     (), (), ("method=bptt",), ("method=conversion",), ("method=sltt",), ("method=sltt_k",), ("method=ottt",),
-    ("method=dsr",), ("method=tandem",),
+    ("method=dsr",), ("method=opzo",), ("method=tandem",),
     ("method=ptl",), ("method=qcfs",), ("method=cil_conversion",), ("dataset=nmnist",), ("dataset=dvs_gesture",),
     ("dataset=digits", "target=software", "method=bptt"), ("dataset=cifar10", "target=software", "method=bptt"),
     ("dataset=mnist", "task=reconstruction", "target=software", "method=bptt"), ("target=accelerator",),
