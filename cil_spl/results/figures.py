@@ -25,20 +25,39 @@ ON, OFF = "#c1440e", "#1f5a99"
 
 
 def learning_curve(history: Sequence[Mapping[str, float]], monitor: str) -> Figure:
-    """Loss, and the metric that epochs are judged by, over epochs, from the lines of metrics.jsonl."""
+    """Loss, and the metric that epochs are judged by, over epochs, from the lines of metrics.jsonl.
+
+    The deployed network's stands beside it where it was asked for, and stages of training are shaded in turn.
+    """
     figure = drawing.figure(7, 3)
     left, right = figure.subplots(1, 2)
     for axes, quantity in ((left, "loss"), (right, monitor)):
-        for split, colour in (("train", "C0"), ("val", "C1")):
-            points = [(h["step"], h[f"{split}/{quantity}"]) for h in history if f"{split}/{quantity}" in h]
+        for key, label, colour in (
+            (f"train/{quantity}", "train", "C0"),
+            (f"val/{quantity}", "val", "C1"),
+            (f"val/deployed_{quantity}", "val, deployed", "C2"),
+        ):
+            points = [(h["step"], h[key]) for h in history if key in h]
             if points:
-                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=split)
+                axes.plot(*zip(*points, strict=True), color=colour, marker=".", label=label)
+        for stage, first, last in _stages(history):
+            if stage % 2:
+                axes.axvspan(first - 0.5, last + 0.5, color="0.92", zorder=0)
         axes.set(xlabel="epoch", ylabel=quantity)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(alpha=0.3)
         if axes.lines:
             axes.legend(frameon=False)
     return figure
+
+
+def _stages(history: Sequence[Mapping[str, float]]) -> list[tuple[int, float, float]]:
+    """Each stage of training by its number, with its first and its last epoch."""
+    found: dict[int, list[float]] = {}
+    for line in history:
+        if "train/stage" in line:
+            found.setdefault(int(line["train/stage"]), []).append(line["step"])
+    return [(stage, min(steps), max(steps)) for stage, steps in found.items()]
 
 
 def activity(metrics: Mapping[str, Mapping[str, float]]) -> Figure:
