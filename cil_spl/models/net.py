@@ -40,6 +40,7 @@ class Net(nn.Module):
     def __init__(self, plan: Plan, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.plan = plan
+        self.remarks: tuple[str, ...] = ()  # what its user should know, of a network of their own
         if list(modules) != [layer.name for layer in plan.layers]:
             raise RequestError(
                 f"model {plan.name}: it has the modules {', '.join(modules)}; its plan needs, in this order, "
@@ -153,9 +154,15 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
 
 
 def master(module: Any) -> nn.Parameter:
-    """The weights of a layer that are trained: those that rounded ones are made of, where there are such."""
-    aware = parametrize.is_parametrized(module, "weight")
-    found: nn.Parameter = module.parametrizations.weight.original if aware else module.weight
+    """The weights of a layer that are trained: those that rounded ones are made of, where there are such.
+
+    Of weights that torch's ``weight_norm`` computes it is their amount, the first of the two that they are made of.
+    """
+    if not parametrize.is_parametrized(module, "weight"):
+        free: nn.Parameter = module.weight
+        return free
+    made_of = module.parametrizations.weight
+    found: nn.Parameter = made_of.original if hasattr(made_of, "original") else made_of.original0
     return found
 
 
