@@ -110,7 +110,7 @@ def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> t
         with torch.no_grad():
             weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
-            integers = to_integers(weight, theta, low, precision)
+            integers = to_integers(weight, theta, low, precision, scaled_by=net.scaled_by)
         warnings += warnings_of(f"layer {stage.weight.name}", integers, precision) + _late_start(neuron, stage)
         c, height, width = stage.input_shape
         linear = stage.weight.kind == "linear"

@@ -41,6 +41,7 @@ class Net(nn.Module):
         super().__init__()
         self.plan = plan
         self.remarks: tuple[str, ...] = ()  # what its user should know, of a network of their own
+        self.scaled_by = ""  # the option that says how large its weights are beside its thresholds, for messages
         if list(modules) != [layer.name for layer in plan.layers]:
             raise RequestError(
                 f"model {plan.name}: it has the modules {', '.join(modules)}; its plan needs, in this order, "
@@ -71,6 +72,7 @@ class Net(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Net:
         twin = Net(self.plan, {name: copy.deepcopy(module, memo) for name, module in self.named_children()})
         twin.compute_by(self.backend)
+        twin.scaled_by = self.scaled_by
         for module, copied in zip(self.modules(), twin.modules(), strict=True):
             copied.training = module.training
             if parametrize.is_parametrized(copied):  # torch keeps the attribute on a class, which a copy would share
