@@ -13,6 +13,7 @@ from cil_spl.base import fence
 from cil_spl.base.errors import RequestError
 from cil_spl.base.files import warn_once
 from cil_spl.chip.interchange import load as load_chip
+from cil_spl.chip.quantize import bake
 from cil_spl.data.datasets import input_shape
 from cil_spl.models.configured import network_of, plan_of
 from cil_spl.models.net import Net
@@ -78,6 +79,7 @@ def trained_network(run: Run, config: Any, task: Task) -> Net:
         plan = Plan.from_dict(left["plan"]) if "plan" in left else plan_of(config, task)
         _check_plan(plan, weights, *_shapes(config, task))
         net = network_of(config, task, plan, "snn")
+        bake(net)  # a run leaves an ordinary network, also of one whose weights are computed of others
         load_weights(net, weights)
     except RequestError as error:
         raise RequestError(f"{path}: {error}") from None

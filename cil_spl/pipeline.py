@@ -49,7 +49,7 @@ def run(cfg: DictConfig, folder: Path | str, *, resume: bool = False, extensions
         experiences = _data(cfg)
         tags = threads | {"backend": target.backend} | tags_of(cfg, experiences)
         with open_record(cfg, folder, tags=tags, resume=resume) as record:
-            for text in warnings:
+            for text in (*schema.remarks(cfg), *warnings):
                 record.warn(text)
             ctx = context_of(cfg, plan, experiences, task, record, start)
             trained = fence.make(cfg, "method", with_target(ctx, target, observer))
@@ -84,7 +84,7 @@ def validate(cfg: DictConfig, extensions: Sequence[str] = ()) -> tuple[DictConfi
     cfg = schema.check_config(cfg, extensions)
     with ready(cfg, schema.asked(cfg)) as (_, plan, _, _, warnings, _):
         look_at_store(cfg.tracking)
-    return cfg, plan, warnings
+    return cfg, plan, [*schema.remarks(cfg), *warnings]
 
 
 def data_tags(cfg: DictConfig) -> dict[str, str]:

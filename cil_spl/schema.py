@@ -122,6 +122,22 @@ def asked(cfg: DictConfig) -> Asked:
     return Asked(cfg.method.name, cfg.model.family, neuron, init_rate, observer, needs.converts, needs.spikes)
 
 
+def remarks(cfg: DictConfig) -> list[str]:
+    """What a checked config's method has to say of it.
+
+    Raises:
+        RequestError: the method cannot train so.
+    """
+    needs = requires(cfg)
+    found = [] if needs.check is None else list(needs.check(cfg))
+    if needs.converts and cfg.model.neuron.trained_threshold:
+        found.append(
+            f"model.neuron.trained_threshold=true: method={cfg.method.name} trains a CNN, which has no thresholds, so "
+            "it has no effect"
+        )
+    return found
+
+
 def check_experiences(cfg: DictConfig, n: int) -> None:
     """Refuse a method that trains on another number of experiences than the data set has."""
     needed = requires(cfg).experiences
@@ -293,6 +309,11 @@ def _check_together(cfg: DictConfig) -> None:
         )
     known.check_split(cfg.dataset)
     _check_surrogate(model.neuron)
+    groups = cfg.dataset.get("split_classes")
+    n = len(groups) if groups else cfg.dataset.get("permutations")
+    if n:
+        check_experiences(cfg, n)
+    remarks(cfg)
 
 
 def _check_kind(cfg: DictConfig) -> None:

@@ -300,3 +300,60 @@ def test_light_enough_for_the_command_line() -> None:
     code = "import sys, cil_spl.schema; print([m for m in ('torch', 'numpy', 'mlflow', 'sinabs') if m in sys.modules])"
     found: Any = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert found.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["method=sltt_k", "method.k=9"], r"method\.k=9: there are only frames\.bins=4 time steps"),
+        (["method=ottt", "method.update=online", "observer=chip"], r"method\.update=online: weights change at every"),
+        (["method=ptl", "method.pretrain=false"], r"method\.pretrain=false: start_from=null; name a trained ANN"),
+        (["method=ptl", "observer=chip", "observer.layers=output"], r"observer\.layers=output: method=ptl takes the"),
+        (["method=cil_bptt", "observer=none"], r"observer=none: method=cil_bptt needs a chip in the loop"),
+        (["method=cil_conversion", "observer=none"], r"observer=none: method=cil_conversion needs a chip in the loop"),
+        (
+            ["method=bptt", "dataset=digits", "target=software", "dataset.permutations=2"],
+            r"dataset=digits: it has 2 experiences, but method=bptt trains on 1",
+        ),
+        (
+            ["method=qcfs", "method.levels=99999999999999999999"],
+            r"method\.levels=9+: must be at least 1 and at most 10485",
+        ),
+        (
+            ["method=qcfs", "method.spikes=100000000"],
+            r"method\.spikes=100000000: must be at least 1 and at most 1048576",
+        ),
+        (
+            ["method=ptl", "method.levels=100000000"],
+            r"method\.levels=100000000: must be at least 1 and at most 1048576",
+        ),
+        (
+            ["method=ptl", f"method.calibration_batches={2**63}"],
+            r"method\.calibration_batches=9\d+: must be at least 1",
+        ),
+        (
+            ["method=conversion", "method.gains=[1, 1e9]"],
+            r"method\.gains=.*: each value must be more than 0 and at most",
+        ),
+        (["method=cil_bptt", "method.meter=100000"], r"method\.meter=100000: must be at least 0 and at most 1024"),
+        (
+            ["method=cil_conversion", "method.meter=100000"],
+            r"method\.meter=100000: must be at least 0 and at most 1024",
+        ),
+        (
+            ["dataset=digits", "target=software", "method=bptt", "dataset.permutations=100000"],
+            r"dataset\.permutations=1",
+        ),
+    ],
+)
+def test_what_a_method_cannot_train_is_refused_before_anything_is_read(overrides: list[str], message: str) -> None:
+    with pytest.raises(RequestError, match=message):
+        schema.check_config(config(*overrides))
+
+
+def test_a_trained_threshold_of_a_network_that_is_converted_is_said() -> None:
+    trained = "model.neuron.trained_threshold=true"
+    for method in ("qcfs", "ptl", "tandem", "conversion", "cil_conversion"):
+        (told,) = schema.remarks(schema.check_config(config(f"method={method}", trained)))
+        assert told.startswith(f"{trained}: method={method} trains a CNN, which has no thresholds, so it has no effect")
+    assert schema.remarks(schema.check_config(config("method=bptt", trained))) == []

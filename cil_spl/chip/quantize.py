@@ -8,6 +8,7 @@ before they are scaled.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -23,6 +24,7 @@ from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers, warnin
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold, norm_as_factor
 from cil_spl.models.net import Net
+from cil_spl.models.plain import check_rewritable
 from cil_spl.models.plan import Plan, pair
 from cil_spl.models.stages import Stage, destinations, followers, stages
 
@@ -108,8 +110,8 @@ def quantize(net: Net, precision: Precision = CHIP, *, leaky: bool = False) -> t
         with torch.no_grad():
             weight = weighted.weight.detach().float().cpu() / stage.fold
             theta, low = neuron.spike_threshold.detach().float().cpu(), neuron.min_v_mem.detach().float().cpu()
-            integers = to_integers(weight, theta, low, precision)
-        warnings += warnings_of(f"layer {stage.weight.name}", integers, precision)
+            integers = to_integers(weight, theta, low, precision, scaled_by=net.scaled_by)
+        warnings += warnings_of(f"layer {stage.weight.name}", integers, precision) + _late_start(neuron, stage)
         c, height, width = stage.input_shape
         linear = stage.weight.kind == "linear"
         shape = (-1, c, height, width) if linear else integers.weight.shape  # F (C H W) -> F C H W
@@ -136,8 +138,19 @@ def _below(integers: Integers, v_init: float) -> int:
     return min(round(v_init * float(integers.scale)), int(integers.threshold) - 1)
 
 
+def _late_start(neuron: sl.LIF, stage: Stage) -> list[str]:
+    """What to say of neurons whose trained threshold has come down to where they start."""
+    start, theta = torch.as_tensor(neurons.initial(neuron)), neuron.spike_threshold.detach().cpu()
+    if not bool((start.detach().cpu() >= theta).any()):
+        return []
+    return [
+        f"layer {stage.neuron}: v_init={_shown(start)} is not below the trained spike_threshold={_shown(theta)}; "
+        "rounded, it is one less than the threshold, as on a chip a neuron fires at an event only"
+    ]
+
+
 def check_net(net: Net, leaky: bool = False) -> None:
-    """Refuse a network whose neurons the chip's rule cannot round.
+    """Refuse a user's own network that the chip's rule cannot round.
 
     Args:
         leaky: see :func:`quantize`.
@@ -145,8 +158,16 @@ def check_net(net: Net, leaky: bool = False) -> None:
     Raises:
         RequestError: naming the layer.
     """
+    check_rewritable(net)
     for stage in stages(net.plan):
-        check_neuron(net.get_submodule(stage.neuron), stage, leaky)
+        neuron = net.get_submodule(stage.neuron)
+        check_neuron(neuron, stage, leaky)
+        start, theta = torch.as_tensor(neurons.initial(cast(sl.LIF, neuron))), cast(sl.LIF, neuron).spike_threshold
+        if bool((start >= theta).any()):
+            raise RequestError(
+                f"layer {stage.neuron}: v_init={_shown(start)} must be below its spike_threshold={_shown(theta)}: on a "
+                "chip a neuron fires at an event only; lower v_init, or use target=software"
+            )
 
 
 def check_roundable(plan: Plan, net: Net | None, wanted: str, instead: str) -> None:
@@ -161,9 +182,9 @@ def check_roundable(plan: Plan, net: Net | None, wanted: str, instead: str) -> N
         RequestError: names the layer, and both words.
     """
     try:
-        stages(plan)
         if net is not None:
             check_net(net, leaky=True)
+        stages(plan)
     except RequestError as error:
         raise RequestError(f"{wanted} rounds by the chip's rule: {error}, with {instead}") from None
 
@@ -186,6 +207,12 @@ def check_neuron(neuron: nn.Module, stage: Stage, leaky: bool = False) -> None:
             f"layer {stage.neuron}: min_v_mem=None cannot be quantised: the scale would be spent on the lower bound "
             "and every weight rounded to zero; use model.neuron.min_v_mem=-1"
         )
+    low = neurons.lower_bound(cast(sl.LIF, neuron))
+    if low is not None and low.numel() > cast(sl.LIF, neuron).spike_threshold.numel():
+        raise RequestError(
+            f"layer {stage.neuron}: min_v_mem has {low.numel()} values, and a core of the chip has one; use one "
+            "number, or target=software"
+        )
     _check_finite(cast(sl.LIF, neuron), stage)
 
 
@@ -198,8 +225,11 @@ def _check_finite(neuron: sl.LIF, stage: Stage) -> None:
         ("min_v_mem", low, "at most 0", low <= 0),
     ):
         if not bool((torch.isfinite(value) & sound).all()):
-            shown = f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
-            raise RequestError(f"layer {stage.neuron}: {key}={shown}; needed are finite numbers {allowed}")
+            raise RequestError(f"layer {stage.neuron}: {key}={_shown(value)}; needed are finite numbers {allowed}")
+
+
+def _shown(value: Tensor) -> str:
+    return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
 
 
 def integer_twin(chip: ChipNetwork, like: Net) -> Net:
@@ -209,7 +239,6 @@ def integer_twin(chip: ChipNetwork, like: Net) -> Net:
     """
     by_name = {layer.name: layer for layer in chip.layers}
     neuron_of = {stage.neuron: stage.weight.name for stage in stages(like.plan)}
-    names = {fn: name for name, fn in neurons.SPIKE_FNS.items()}
     like = fold(like)
     modules: dict[str, nn.Module] = {}
     for name, module in like.named_children():
@@ -229,17 +258,17 @@ def integer_twin(chip: ChipNetwork, like: Net) -> Net:
                 new = nn.Linear(cast(nn.Linear, module).in_features, cast(nn.Linear, module).out_features, bias=False)
             new.weight = nn.Parameter(weight.reshape(new.weight.shape), requires_grad=False)
         elif name in neuron_of:
-            layer, old = by_name[neuron_of[name]], cast(sl.IAF, module)
-            new = neurons.make(
-                kind="iaf" if isinstance(old, sl.IAF) else "lif",
-                tau_mem=None if isinstance(old, sl.IAF) else float(old.tau_mem),
-                spike_fn=names[old.spike_fn],
-                reset_fn=layer.reset,
-                spike_threshold=layer.threshold,
-                min_v_mem=layer.min_v_mem,
-                v_init=float(layer.v_init),
-            )
+            new = _integer_neurons(by_name[neuron_of[name]], module)
         elif isinstance(module, nn.AvgPool2d):
             new = sl.SumPool2d(module.kernel_size)
         modules[name] = new
     return Net(like.plan, modules)
+
+
+def _integer_neurons(layer: ChipLayer, like: nn.Module) -> nn.Module:
+    """The same neurons, their leak and what they take of their input too, at a chip's threshold and lower bound."""
+    new: Any = copy.deepcopy(like).cpu()
+    new.spike_threshold = nn.Parameter(torch.tensor(float(layer.threshold)))
+    new.min_v_mem = nn.Parameter(torch.tensor(float(layer.min_v_mem)))
+    new.v_init = float(layer.v_init)
+    return cast(nn.Module, new.requires_grad_(False))

@@ -49,7 +49,12 @@ class Integers:
 
 
 def to_integers(
-    weight: Any, spike_threshold: Any, min_v_mem: Any, precision: Precision = CHIP, keys: tuple[str, str] = KEYS
+    weight: Any,
+    spike_threshold: Any,
+    min_v_mem: Any,
+    precision: Precision = CHIP,
+    keys: tuple[str, str] = KEYS,
+    scaled_by: str = "",
 ) -> Integers:
     """The chip's rule for one core; float32 in, float32 whole numbers out.
 
@@ -58,6 +63,7 @@ def to_integers(
         spike_threshold, min_v_mem: of the same kind and place, one number each.
         precision: bits of weights and states.
         keys: names of the threshold and the lower bound, for messages.
+        scaled_by: the option, with its value, that says how large the weights are beside the threshold, for messages.
 
     Raises:
         RequestError: a weight or a threshold is not a finite number; the threshold rounds to 0.
@@ -71,7 +77,8 @@ def to_integers(
     scale = by_weight if weights_limit else by_threshold
     threshold = (spike_threshold * scale).round()
     if not abs(threshold - 2**15) < 2**15:  # from 1 on, and a number: one question, as a GPU answers each slowly
-        raise _no_threshold(float(spike_threshold), float(min_v_mem), float(high), float(low), weights_limit, keys)
+        limit = precision.bits if weights_limit else None
+        raise _no_threshold(float(spike_threshold), float(min_v_mem), float(high), float(low), limit, keys, scaled_by)
     return Integers(
         weight=(weight * scale).round(),
         threshold=threshold,
@@ -82,8 +89,9 @@ def to_integers(
 
 
 def _no_threshold(
-    threshold: float, bound: float, high: float, low: float, weights_limit: bool, keys: tuple[str, str]
+    threshold: float, bound: float, high: float, low: float, bits: int | None, keys: tuple[str, str], scaled_by: str
 ) -> RequestError:
+    """Why there is none, and what to do; ``bits`` of the weights where these limit the scale."""
     for key, value in zip(keys, (threshold, bound), strict=True):
         if not math.isfinite(value):
             return RequestError(f"{key}={value:g}: needed is a finite number")
@@ -92,7 +100,19 @@ def _no_threshold(
     largest = f"weights up to {max(abs(high), abs(low)):g}"
     if threshold < 1e-30:
         return RequestError(f"{keys[0]}={threshold:g}, beside {largest}, is too small for float32; scale both up")
-    beside = largest if weights_limit else f"{keys[1]}={bound:g}"
+    if bits is not None:
+        enough = [n for n in range(bits + 1, 9) if round(threshold * float(scale_to_fit(high, low, n)))]
+        if enough:
+            return RequestError(
+                f"quantize.bits={bits}: {keys[0]}={threshold:g} rounds to 0 beside {largest}, and such neurons fire "
+                f"without end; use quantize.bits={enough[0]} or more"
+            )
+        if scaled_by:
+            return RequestError(
+                f"{scaled_by}: it makes {largest}, beside which {keys[0]}={threshold:g} rounds to 0, and such neurons "
+                "fire without end; lower it"
+            )
+    beside = largest if bits is not None else f"{keys[1]}={bound:g}"
     return RequestError(
         f"{keys[0]}={threshold:g} rounds to 0 beside {beside}, and such neurons fire without end; raise it"
     )

@@ -118,7 +118,7 @@ class SampleDataset:
         | None
     ) = None
     outputs: Literal["own", "all"] = "own"
-    permutations: Annotated[int, Ge(1)] | None = None
+    permutations: Annotated[int, Ge(1), Le(1000)] | None = None
     permutation_seed: Annotated[int, Ge(0)] = 0
     augment: Annotated[Mapping[str, Any] | None, Keys(AugmentImages)] = field(default_factory=dict)
 

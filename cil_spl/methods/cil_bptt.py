@@ -55,7 +55,7 @@ def train(
     straight_through_output: bool = True,
     init_rate: Annotated[float, Gt(0)] = 1.0,
     plain: Annotated[float, Ge(0), Le(1)] = 0.5,
-    meter: Annotated[int, Ge(0)] = 0,
+    meter: Annotated[int, Ge(0), Le(1024)] = 0,
 ) -> Trained:
     """Train a spiking network with a chip in the loop.
 

@@ -55,7 +55,7 @@ def train(
     count_scale: Annotated[float, Gt(0)] = 0.25,
     init_rate: Annotated[float, Gt(0)] = 1.0,
     plain: Annotated[float, Ge(0), Le(1)] = 0.5,
-    meter: Annotated[int, Ge(0)] = 0,
+    meter: Annotated[int, Ge(0), Le(1024)] = 0,
 ) -> Trained:
     """Train a CNN whose output is a chip's.
 

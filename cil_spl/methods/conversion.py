@@ -52,8 +52,8 @@ def train(
     *,
     lr: Annotated[float, Gt(0)] = 2e-3,
     percentile: Annotated[float, Ge(50), Le(100)] = 99.0,
-    gains: Annotated[Sequence[Annotated[float, Gt(0)]], MinLen(1)] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
-    normalize_batches: Annotated[int, Ge(1)] = 8,
+    gains: Annotated[Sequence[Annotated[float, Gt(0), Le(2**20)]], MinLen(1)] = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0),
+    normalize_batches: Annotated[int, Ge(1), Le(2**20)] = 8,
     init_rate: Annotated[float, Gt(0)] = 1.0,
 ) -> Trained:
     """Train a CNN and convert it.
@@ -151,6 +151,7 @@ def convert(ctx: TrainingContext, ann: Net, activation: Mapping[str, Scale], gai
     """
     ann = fold(ann)
     net = build(ann.plan, family="snn", neuron=ctx.neuron).to(ctx.device)
+    net.scaled_by = f"method.gains=[{gain:g}]"
     return carry_over(ann, net, *events_per_unit(ann.plan, activation, gain, ctx.shown), bins=ctx.frames.bins)
 
 

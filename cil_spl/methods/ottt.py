@@ -50,7 +50,22 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="snn", observer="optional", neuron={"reset_fn": ("subtract",)})
+
+def check(cfg: Any) -> list[str]:
+    """Refuse online updates with a chip in the loop.
+
+    Raises:
+        RequestError: names both keys.
+    """
+    if cfg.method["update"] == "online" and cfg.observer is not None:
+        raise RequestError(
+            "method.update=online: weights change at every time step, and a chip in the loop runs a batch with one set "
+            "of them; use method.update=accumulate, or observer=none"
+        )
+    return []
+
+
+REQUIRES = Requires(family="snn", observer="optional", neuron={"reset_fn": ("subtract",)}, check=check)
 
 
 def train(
@@ -75,16 +90,8 @@ def train(
         trace_input: whether the layers that read the input have traces of it too.
         at_once: time steps that are computed together: with fewer, less memory and more time; one with ``online``.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
-
-    Raises:
-        RequestError: online updates with a chip in the loop.
     """
     online = update == "online"
-    if online and ctx.observer is not None:
-        raise RequestError(
-            "method.update=online: weights change at every time step, and a chip in the loop runs a batch with one set "
-            "of them; use method.update=accumulate, or observer=none"
-        )
     net = ctx.build("snn")
     ctx.scale(net, init_rate)
     along = gradient(
@@ -186,7 +193,7 @@ def leak_after(net: Net, name: str) -> float:
         RequestError: it feeds neurons of several leaks.
     """
     plan = net.plan
-    found = {leak_of(net.get_submodule(one)) for one in neurons_after(plan, name)}
+    found = {leak for one in neurons_after(plan, name) for leak in leaks_of(net.get_submodule(one))}
     if len(found) > 1:
         raise RequestError(
             f"model layer {name}: it feeds neurons of several time constants, so that its input has no one trace; "
@@ -195,7 +202,7 @@ def leak_after(net: Net, name: str) -> float:
     if found:
         return found.pop()
     before = [layer.name for layer in plan.layers if layer.kind == "neuron"]
-    return leak_of(net.get_submodule(before[-1])) if before else 1.0
+    return max(leaks_of(net.get_submodule(before[-1]))) if before else 1.0
 
 
 def neurons_after(plan: Plan, name: str) -> list[str]:
@@ -213,6 +220,6 @@ def neurons_after(plan: Plan, name: str) -> list[str]:
     return found
 
 
-def leak_of(layer: Any) -> float:
-    """alpha of a layer of neurons; 1 for integrate-and-fire."""
-    return float(layer.alpha_mem_calculated)
+def leaks_of(layer: Any) -> set[float]:
+    """alpha of a layer of neurons, several where its channels differ; 1 for integrate-and-fire."""
+    return set(layer.alpha_mem_calculated.detach().flatten().tolist())

@@ -65,8 +65,24 @@ from cil_spl.training.frozen_spikes import Kept
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=True)
 NEEDS_ANN = "name a trained ANN, such as start_from=RUN/checkpoints/pretrain-best.pt of another run"
+
+
+def check(cfg: Any) -> list[str]:
+    """Refuse stages without an ANN, and a chip that tells the counts of its output alone.
+
+    Raises:
+        RequestError: names the key.
+    """
+    if not cfg.method.pretrain and cfg.start_from is None:
+        raise RequestError(f"method.pretrain=false: start_from=null; {NEEDS_ANN}")
+    if cfg.observer is not None and cfg.observer.get("layers") == "output":
+        raise RequestError("observer.layers=output: method=ptl takes the counts of the layers before it from the chip "
+                           "too; use observer.layers=all")  # fmt: skip
+    return []
+
+
+REQUIRES = Requires(family="cnn", observer="optional", converts=True, spikes=True, check=check)
 
 
 def train(
@@ -78,9 +94,9 @@ def train(
     stage_epochs: Annotated[int, Ge(0)] = 20,
     patience: Annotated[int, Ge(1)] = 2,
     monitor: Literal["loss", "score"] = "loss",
-    levels: Annotated[int, Ge(1)] | None = None,
+    levels: Annotated[int, Ge(1), Le(2**20)] | None = None,
     percentile: Annotated[float, Ge(50), Le(100)] = 99.9,
-    calibration_batches: Annotated[int, Ge(1)] = 8,
+    calibration_batches: Annotated[int, Ge(1), Le(2**20)] = 8,
     train_converted: bool = True,
     augment_stages: bool = True,
     bits: Annotated[int, Ge(2), Le(16)] | None = None,
@@ -204,6 +220,7 @@ class Hybrid:
         self.by_channel = ctx.neuron.get("threshold_per") == "channel"
         one = {"threshold_per": "layer"} if self.by_channel else {}  # those of channels stand in the weights
         self.spiking = carry.spiking_twin(net, ctx.neuron, **one).to(ctx.device)
+        self.spiking.scaled_by = f"method.levels={levels}"
         self.stages = parts_of(net.plan)
         self.weights_of = {stage.end: feeding(net.plan, stage) for stage in self.stages}
         self.quantize = carry.as_is if bits is None else carry.to_bits(bits)

@@ -61,8 +61,24 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
+
+def check(cfg: Any) -> list[str]:
+    """What a config says of neurons and this method does otherwise."""
+    start, half = cfg.model.neuron.v_init, cfg.model.neuron.spike_threshold / 2
+    if start in (0.0, half):
+        return []
+    return [
+        f"model.neuron.v_init={start:g}: method=qcfs starts neurons at half their threshold, {half:g}, so it has no "
+        "effect"
+    ]
+
+
 REQUIRES = Requires(
-    family="cnn", observer="optional", converts=True, neuron={"kind": ("iaf",), "reset_fn": ("subtract",)}
+    family="cnn",
+    observer="optional",
+    converts=True,
+    neuron={"kind": ("iaf",), "reset_fn": ("subtract",)},
+    check=check,
 )
 
 LEAST = 0.01  # of what lambda starts at; at 0 or below it an activation says nothing
@@ -72,10 +88,10 @@ def train(
     ctx: TrainingContext,
     *,
     lr: Annotated[float, Gt(0)] = 2e-3,
-    levels: Annotated[int, Ge(1)] = 4,
-    spikes: Annotated[int, Ge(1)] | None = None,
+    levels: Annotated[int, Ge(1), Le(2**20)] = 4,
+    spikes: Annotated[int, Ge(1), Le(2**20)] | None = None,
     percentile: Annotated[float, Ge(50), Le(100)] = 99.0,
-    calibration_batches: Annotated[int, Ge(1)] = 8,
+    calibration_batches: Annotated[int, Ge(1), Le(2**20)] = 8,
     plain: Annotated[float, Ge(0), Le(1)] = 0.5,
     count_scale: Annotated[float, Gt(0)] = 1.0,
     init_rate: Annotated[float, Gt(0)] = 1.0,
@@ -97,9 +113,6 @@ def train(
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
     """
     data, neuron = ctx.experiences[0], Neuron(**ctx.neuron)
-    if neuron.v_init not in (0.0, neuron.spike_threshold / 2):
-        ctx.warn(f"model.neuron.v_init={neuron.v_init:g}: method=qcfs starts neurons at half their threshold, "
-                 f"{neuron.spike_threshold / 2:g}, so it has no effect")  # fmt: skip
     net = ctx.build("cnn")
     ctx.scale(net, init_rate, bins=1)
     starts = _starts(ctx, net, percentile, calibration_batches)
@@ -107,6 +120,9 @@ def train(
     put_activations(net, starts, levels, bounded=single, by_channel=neuron.threshold_per == "channel")
     spiking = spiking_net(ctx, net)
     S = spikes or (ctx.frames.bins if single else 4 * levels)
+    spiking.scaled_by = (
+        f"method.spikes={spikes}" if spikes else f"frames.bins={S}" if single else f"method.levels={levels}"
+    )
     val = ctx.batches(data.val, train=False, bins=1)
 
     def score() -> dict[str, float]:

@@ -31,7 +31,21 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="snn", observer="optional")
+
+def check(cfg: Any) -> list[str]:
+    """Refuse more time steps with a backward pass than there are.
+
+    Raises:
+        RequestError: names both keys.
+    """
+    if cfg.method.k > cfg.frames.bins:
+        raise RequestError(
+            f"method.k={cfg.method.k}: there are only frames.bins={cfg.frames.bins} time steps; use at most so many"
+        )
+    return []
+
+
+REQUIRES = Requires(family="snn", observer="optional", check=check)
 
 
 def train(
@@ -54,14 +68,7 @@ def train(
         straight_through_output: whether the gradient of the output neurons passes unchanged.
         at_once: see :func:`cil_spl.methods.sltt.train`.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
-
-    Raises:
-        RequestError: ``k`` is more than there are time steps.
     """
-    if k > ctx.frames.bins:
-        raise RequestError(
-            f"method.k={k}: there are only frames.bins={ctx.frames.bins} time steps; use at most so many"
-        )
     net = ctx.build("snn")
     ctx.scale(net, init_rate)
     subsets = Subsets(k, ctx.seed)

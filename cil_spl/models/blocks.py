@@ -61,6 +61,8 @@ def reason_against(block: Block, net: nn.Module, x: Tensor) -> str | None:
         return "its convolution has groups, dilation or another padding than zeros"
     if not _fits(block, conv, x):
         return "its convolution is made for other maps"
+    if not neurons.is_spiking(neuron):
+        return "its neurons do not spike"
     if _watched(neuron):
         return "its neurons have hooks"
     if x.device.type != "cpu" or x.dtype not in fused.TYPES or conv.weight.dtype != x.dtype:

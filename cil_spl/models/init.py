@@ -55,5 +55,5 @@ def _gain(net: Net, name: str) -> float:
     for i in net.plan.readers[name]:
         module = net.get_submodule(net.plan.layers[i].name)
         if isinstance(module, sl.LIF) and not isinstance(module, sl.IAF) and module.norm_input:
-            return 1 - float(module.alpha_mem_calculated)
+            return 1 - float(module.alpha_mem_calculated.mean())
     return 1.0

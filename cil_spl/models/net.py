@@ -40,6 +40,8 @@ class Net(nn.Module):
     def __init__(self, plan: Plan, modules: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.plan = plan
+        self.remarks: tuple[str, ...] = ()  # what its user should know, of a network of their own
+        self.scaled_by = ""  # the option that says how large its weights are beside its thresholds, for messages
         if list(modules) != [layer.name for layer in plan.layers]:
             raise RequestError(
                 f"model {plan.name}: it has the modules {', '.join(modules)}; its plan needs, in this order, "
@@ -70,6 +72,7 @@ class Net(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Net:
         twin = Net(self.plan, {name: copy.deepcopy(module, memo) for name, module in self.named_children()})
         twin.compute_by(self.backend)
+        twin.scaled_by = self.scaled_by
         for module, copied in zip(self.modules(), twin.modules(), strict=True):
             copied.training = module.training
             if parametrize.is_parametrized(copied):  # torch keeps the attribute on a class, which a copy would share
@@ -153,9 +156,15 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
 
 
 def master(module: Any) -> nn.Parameter:
-    """The weights of a layer that are trained: those that rounded ones are made of, where there are such."""
-    aware = parametrize.is_parametrized(module, "weight")
-    found: nn.Parameter = module.parametrizations.weight.original if aware else module.weight
+    """The weights of a layer that are trained: those that rounded ones are made of, where there are such.
+
+    Of weights that torch's ``weight_norm`` computes it is their amount, the first of the two that they are made of.
+    """
+    if not parametrize.is_parametrized(module, "weight"):
+        free: nn.Parameter = module.weight
+        return free
+    made_of = module.parametrizations.weight
+    found: nn.Parameter = made_of.original if hasattr(made_of, "original") else made_of.original0
     return found
 
 

@@ -220,8 +220,9 @@ def is_spiking(module: nn.Module) -> bool:
 def keep_positive(net: nn.Module) -> None:
     """Hold trained thresholds at :data:`LEAST_THRESHOLD` or above, wherever a step has taken them."""
     for module in net.modules():
-        if isinstance(module, sl.LIF) and module.spike_threshold.requires_grad:
-            module.spike_threshold.clamp_(min=LEAST_THRESHOLD)
+        threshold = module.spike_threshold if isinstance(module, sl.LIF) else None  # sinabs' ExpLeak has none
+        if threshold is not None and threshold.requires_grad:
+            threshold.clamp_(min=LEAST_THRESHOLD)
 
 
 def weights_of(net: nn.Module) -> dict[str, Tensor]:

@@ -9,8 +9,11 @@ a built-in model is. Whatever else is in it stays one layer of its own that no c
 
 from __future__ import annotations
 
+import re
+import traceback
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import sinabs.layers as sl
@@ -24,8 +27,10 @@ from cil_spl.models.fold import BATCH_NORMS
 from cil_spl.models.kinds import Shape, pair
 from cil_spl.models.layers import Add, Bias, ScaleNorm
 from cil_spl.models.net import Net, evaluating
-from cil_spl.models.plan import Layer, Plan
+from cil_spl.models.plain import as_parametrizations, computes_as_torch, is_chain, reason_against, remarks_of
+from cil_spl.models.plan import INPUT, Layer, Plan
 
+TAKEN = (INPUT, "plan", "backend", "training")
 Make = Callable[..., nn.Module]
 
 
@@ -42,21 +47,57 @@ def network(name: str, make: Make, args: Mapping[str, Any], input_shape: tuple[i
         RequestError: it gives no module, one that cannot take the input, or other outputs than there should be.
     """
     where = f"model._target_={getattr(make, '__module__', '')}.{getattr(make, '__qualname__', make)}"
+    made = _made(make, args, input_shape, n_outputs, where)
+    remarks = _in_float32(made, where)
+    as_parametrizations(made)
+    if isinstance(made, Net):
+        net = made
+        for key, module in net.named_children():
+            if neurons.is_spiking(module) and (reason := reason_against(module)):
+                raise RequestError(f"{where}: layer {key}: {reason}, which no layer of a plan does; leave it out")
+    else:
+        parts: Any = made if is_chain(made) else nn.Sequential(made)
+        net = _net(name, parts, input_shape, where)
+    output = net.plan.shapes()[net.plan.output]
+    if output != (n_outputs,):
+        raise RequestError(f"{where}: its output has the shape {output}; the data set and the task need ({n_outputs},)")
+    if not any(p.requires_grad for p in net.parameters()):
+        raise RequestError(
+            f"{where}: none of its parameters requires a gradient, so there is nothing to train; leave the weights of "
+            "a layer free (requires_grad_(True))"
+        )
+    net.remarks = (*remarks, *remarks_of(net))
+    return net
+
+
+def _made(
+    make: Make, args: Mapping[str, Any], input_shape: tuple[int, int, int], n_outputs: int, where: str
+) -> nn.Module:
+    """What the user's function gives; whatever it raises is said in one sentence, with its line."""
     try:
         made = make(input_shape, n_outputs, **args)
     except TypeError as error:
         raise RequestError(f"{where}: {error}; it is called as make(input_shape, n_outputs, **model.args)") from None
-    if isinstance(made, Net):
-        net = made
-    elif isinstance(made, nn.Module):
-        parts = made if isinstance(made, nn.Sequential) and not hasattr(made, "over_time") else nn.Sequential(made)
-        net = _net(name, parts, input_shape, where)
-    else:
+    except (RequestError, MemoryError):
+        raise
+    except Exception as error:  # a user's function may raise anything
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__)[1:] if frame.filename != __file__]
+        own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+        at = f" ({Path(own[-1].filename).name}, line {own[-1].lineno})" if own else ""
+        raise RequestError(f"{where}: it raised {type(error).__name__}: {error}{at}; correct it there") from error
+    if not isinstance(made, nn.Module):
         raise RequestError(f"{where}: it gives {type(made).__name__}; it has to give a torch.nn.Module")
-    output = net.plan.shapes()[net.plan.output]
-    if output != (n_outputs,):
-        raise RequestError(f"{where}: its output has the shape {output}; the data set and the task need ({n_outputs},)")
-    return net
+    return made
+
+
+def _in_float32(made: nn.Module, where: str) -> list[str]:
+    """Bring a network's parameters and buffers to float32, in which everything here computes; what to say of it."""
+    found = {str(p.dtype).removeprefix("torch.") for p in (*made.parameters(), *made.buffers())
+             if p.is_floating_point() and p.dtype != torch.float32}  # fmt: skip
+    if not found:
+        return []
+    made.float()
+    return [f"{where}: its {' and '.join(sorted(found))} numbers become float32, in which networks are trained"]
 
 
 def _net(name: str, parts: nn.Sequential, input_shape: tuple[int, int, int], where: str) -> Net:
@@ -64,11 +105,11 @@ def _net(name: str, parts: nn.Sequential, input_shape: tuple[int, int, int], whe
     modules: OrderedDict[str, nn.Module] = OrderedDict()
     shape: Shape = input_shape
     for key, module in parts.named_children():
-        layer_name = f"layer{key}" if key.isdigit() else key
+        layer_name = _name(f"layer{key}" if key.isdigit() else key, where)
         module = Stateful(module, where) if _has_state(module) else module
         if any(isinstance(p, UninitializedParameter) for p in module.parameters()):
             _shape(module, shape, where)  # a lazy layer takes its shape from what it sees first
-        if _plain_neurons(module) and not hasattr(module, "v_init"):
+        if _is_plain(module) and not hasattr(module, "v_init"):
             module.v_init = 0.0  # type: ignore[assignment]
         kind, params = layer_of(module, shape, where)
         layers.append(Layer(layer_name, kind, params))
@@ -77,14 +118,29 @@ def _net(name: str, parts: nn.Sequential, input_shape: tuple[int, int, int], whe
     return Net(Plan(name, input_shape, tuple(layers)), modules)
 
 
+def _name(name: str, where: str) -> str:
+    """A layer's name, which results, files and messages use.
+
+    Raises:
+        RequestError: it cannot be one.
+    """
+    if not re.fullmatch("[A-Za-z0-9_-]+", name):
+        raise RequestError(f"{where}: layer {name}: a name needs letters, digits, _ and -; for example stem")
+    if hasattr(Net, name) or name in TAKEN:
+        raise RequestError(f"{where}: layer {name}: this name is taken; choose another, for example {name}1")
+    return name
+
+
 def layer_of(module: nn.Module, shape: Shape, where: str) -> tuple[str, dict[str, Any]]:
     """Kind and parameters of a module as a plan has them; ``module`` or ``stateful`` for one that it has not."""
     if isinstance(module, nn.Conv2d) and _plain_conv(module):
         params = {"out_channels": module.out_channels, "kernel_size": module.kernel_size, "stride": module.stride}
         return "conv", params | {"padding": module.padding, "bias": module.bias is not None}
-    if isinstance(module, nn.Linear) and type(module).forward is nn.Linear.forward:
+    if isinstance(module, nn.Conv2d) or not (_is_plain(module) or isinstance(module, Add) or computes_as_torch(module)):
+        return _own_kind(module, shape, where)
+    if isinstance(module, nn.Linear):
         return "linear", {"out_features": module.out_features, "bias": module.bias is not None}
-    if _plain_neurons(module) or isinstance(module, nn.ReLU):
+    if _is_plain(module) or isinstance(module, nn.ReLU):
         return "neuron", {}
     if isinstance(module, (nn.AvgPool2d, sl.SumPool2d)) and _plain_pool(module):
         return "avgpool" if isinstance(module, nn.AvgPool2d) else "sumpool", {"kernel_size": module.kernel_size}
@@ -98,8 +154,11 @@ def layer_of(module: nn.Module, shape: Shape, where: str) -> tuple[str, dict[str
         return "bias", {}
     if isinstance(module, Add):
         raise RequestError(f"{where}: an Add in a chain has nothing to add; give a Net with a plan for branches")
-    kind = "stateful" if isinstance(module, Stateful) else "module"
-    return kind, {"shape": _shape(module, shape, where)}
+    return _own_kind(module, shape, where)
+
+
+def _own_kind(module: nn.Module, shape: Shape, where: str) -> tuple[str, dict[str, Any]]:
+    return "stateful" if isinstance(module, Stateful) else "module", {"shape": _shape(module, shape, where)}
 
 
 def _plain_conv(conv: nn.Conv2d) -> bool:
@@ -111,6 +170,7 @@ def _plain_conv(conv: nn.Conv2d) -> bool:
         and conv.padding_mode == "zeros"
         and type(conv).forward is nn.Conv2d.forward
         and type(conv)._conv_forward is nn.Conv2d._conv_forward
+        and not vars(conv).keys() & {"forward", "_conv_forward"}
     )
 
 
@@ -121,23 +181,13 @@ def _plain_pool(module: nn.Module) -> bool:
     )
 
 
-def _plain_neurons(module: nn.Module) -> bool:
-    """Whether a layer computes what :func:`cil_spl.models.neurons.run` does: no synaptic state, a known reset."""
-    if not neurons.is_spiking(module):
-        return False
-    layer: Any = module
-    return (
-        layer.tau_syn is None
-        and layer.spike_fn in neurons.SPIKE_FNS.values()
-        and type(layer.reset_fn) in neurons.RESET_FNS.values()
-        and getattr(layer.reset_fn, "subtract_value", None) is None
-        and layer.spike_threshold.numel() == 1
-    )
+def _is_plain(module: nn.Module) -> bool:
+    return neurons.is_spiking(module) and reason_against(module) is None
 
 
 def _has_state(module: nn.Module) -> bool:
     """Whether a module that is not itself a layer of neurons carries something from step to step."""
-    if _plain_neurons(module):
+    if _is_plain(module):
         return False
     return bool(getattr(module, "over_time", False)) or any(isinstance(m, sl.StatefulLayer) for m in module.modules())
 

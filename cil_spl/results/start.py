@@ -18,6 +18,9 @@ from cil_spl.data.batches import check_frames
 from cil_spl.data.events import Splits
 from cil_spl.models.build import check_cnn
 from cil_spl.models.configured import network_of, plan_of
+from cil_spl.models.net import Net
+from cil_spl.models.neurons import is_spiking
+from cil_spl.models.plain import check_hooks
 from cil_spl.models.plan import Plan
 from cil_spl.results import runs
 from cil_spl.targets.target import Asked, Target, released
@@ -52,10 +55,12 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     """
     task = fence.make(cfg, "task")
     plan = plan_of(cfg, task)
+    own = None if cfg.model["_target_"] is None else network_of(cfg, task, plan, cfg.model.family)
     if cfg.model.family == "cnn":
         check_cnn(plan, asked.converts)
-    elif cfg.model["_target_"] is not None:
-        asked = replace(asked, net=network_of(cfg, task, plan, "snn"))
+        _check_own_cnn(own, asked)
+    else:
+        asked = replace(asked, net=own)
     _check_aware(cfg, plan, asked)
     for group in ("dataset", "test_dataset"):
         if cfg.get(group) is not None:
@@ -63,9 +68,26 @@ def ready(cfg: Any, asked: Asked) -> Iterator[Ready]:
     check_memory(cfg, plan, 1)
     start = starting_weights(cfg, task, plan)
     with released(fence.make(cfg, "target")) as target:
-        warnings = target.check(plan, asked)
+        warnings = [*(own.remarks if own is not None else ()), *target.check(plan, asked)]
         observer = fence.make(cfg, "observer", target, plan, precision_of(cfg))
         yield Ready(task, plan, target, observer, warnings, start)
+
+
+def _check_own_cnn(own: Net | None, asked: Asked) -> None:
+    """Refuse neurons in a user's own CNN, and hooks where a spiking network is made of it or its norm is folded."""
+    if own is None:
+        return
+    folds = any(layer.kind in ("norm", "bias") for layer in own.plan.layers)
+    why = f"method={asked.method} makes a spiking network of it" if asked.converts else "its norm is folded"
+    for layer in own.plan.layers:
+        module = own.get_submodule(layer.name)
+        if is_spiking(module):
+            raise RequestError(
+                f"layer {layer.name}: {type(module).__name__} spikes, and model.family=cnn has rectifiers; use "
+                "nn.ReLU, or a method that trains spikes, such as method=bptt model=bptt_snn"
+            )
+        if layer.kind not in ("module", "stateful") and (asked.converts or folds):
+            check_hooks(layer.name, module, why)
 
 
 def _check_aware(cfg: Any, plan: Plan, asked: Asked) -> None:

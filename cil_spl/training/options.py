@@ -5,7 +5,7 @@ Without torch: a config is checked before it is known whether anything is to be 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -47,6 +47,8 @@ class Requires:
         converts: whether it makes a spiking network of the CNN that it trains.
         spikes: whether that network alone is its result, so that a target which runs a CNN has no use for it.
         neuron: what of ``model.neuron`` it needs: by key, the values that it can do with.
+        check: what else of the checked config it has to say, before any data is read: it gives warnings, and raises a
+            RequestError where it cannot train so.
     """
 
     family: Literal["snn", "cnn"] | None = None
@@ -55,3 +57,4 @@ class Requires:
     converts: bool = False
     spikes: bool = False
     neuron: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
+    check: Callable[[Any], Sequence[str]] | None = None

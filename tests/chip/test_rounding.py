@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip.rounding import scale_to_fit, to_integers
+from cil_spl.chip.rounding import Precision, scale_to_fit, to_integers
 
 
 def in_numpy(weight: list[float], *thresholds: float) -> tuple[Any, ...]:
@@ -103,3 +103,16 @@ def test_zeros_leave_the_scale_to_the_thresholds(numbers: Any) -> None:
 def test_torch_is_not_needed() -> None:
     check = "import sys, cil_spl.chip.rounding, cil_spl.chip.silicon; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], check=False).returncode == 0
+
+
+def test_a_threshold_that_is_lost_names_the_cause() -> None:
+    """At 2 bits the scale is 1 / 3, at 3 bits 3 / 3: then a threshold of 1 is one step."""
+    weight, theta, low = np.float32([3.0, -1.0]), np.float32(1.0), np.float32(-1.0)
+    with pytest.raises(
+        RequestError, match=r"^quantize\.bits=2: .* rounds to 0 beside weights up to 3, .*quantize\.bits=3 or more"
+    ):
+        to_integers(weight, theta, low, Precision(bits=2), scaled_by="method.levels=4")
+    with pytest.raises(RequestError, match=r"^method\.levels=9: it makes weights up to 3000, .* lower it$"):
+        to_integers(1000 * weight, theta, low, scaled_by="method.levels=9")
+    with pytest.raises(RequestError, match=r"^model\.neuron\.spike_threshold=1 rounds to 0 beside weights up to 3000"):
+        to_integers(1000 * weight, theta, low)

@@ -263,3 +263,81 @@ def test_their_mistakes_are_answered_as_well(cilspl, own, word, message):
     assert said.code == 2, said.out
     assert said.err.startswith(f"cilspl: {message}"), said.err
     assert said.err.count("\n") == 1
+
+
+MODEL = """
+import sinabs.layers as sl
+from torch import nn
+from torch.nn.utils import parametrizations
+
+
+def small(shape, n, *, kind="plain"):
+    rectified = kind.endswith("cnn")
+    neurons = [nn.ReLU() if rectified else sl.IAFSqueeze(batch_size=1, min_v_mem=-1.0) for _ in range(2)]
+    conv = nn.Conv2d(shape[0], 4, 3, padding=1, bias=False)
+    if kind == "normed":
+        conv = parametrizations.weight_norm(conv)
+    if kind.startswith("hooked"):
+        conv.register_forward_hook(lambda module, given, out: 2 * out)
+    if kind == "late":
+        neurons[0].v_init = 1.5
+    net = nn.Sequential(conv, neurons[0], nn.AvgPool2d(2), nn.Flatten(), nn.Linear(64, n, bias=False), neurons[1])
+    return net.double() if kind == "double" else net
+
+
+CNN = False
+"""
+
+
+@pytest.fixture
+def own_model(own):
+    (own / "own_model.py").write_text(MODEL)
+    yield [
+        *(word for word in WORDS if not word.startswith(("model", "method", "extensions"))),
+        "method=bptt", "model=bptt_snn", "model._target_=own_model.small", "extensions=[own_model,own_data]",
+    ]  # fmt: skip
+    sys.modules.pop("own_model", None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("hooked", "layer layer0: Conv2d has a forward hook, which is lost where a chip has its weights alone"),
+        ("late", "layer layer1: v_init=1.5 must be below its spike_threshold=1"),
+    ],
+)
+def test_what_a_chip_would_lose_of_a_network_is_refused_before_training(cilspl, own, own_model, kind, message):
+    for target in ("speck", "software"):
+        words = [*own_model, f"target={target}", *(["target.precision=int8"] if target == "software" else [])]
+        said = cilspl("run", *words, f"+model.args.kind={kind}", "hydra.run.dir=runs/one")
+        assert said.code == 2
+        assert message in said.err
+        assert not (own / "runs" / "one").exists()
+    assert cilspl("validate", *own_model, "target=software", f"+model.args.kind={kind}").code == 0
+
+
+def test_a_cnn_loses_no_hook_and_does_not_spike(cilspl, own, own_model):
+    words = [word for word in own_model if not word.startswith(("method", "model="))]
+    words += ["model=cnn", "method=conversion"]
+    said = cilspl("validate", *words, "+model.args.kind=hooked_cnn")
+    assert said.code == 2
+    assert "layer layer0: Conv2d has a forward hook, which is lost where method=conversion makes a spiking" in said.err
+    assert cilspl("validate", *words, "+model.args.kind=cnn").code == 0
+    said = cilspl("validate", *words)
+    assert said.code == 2
+    assert "layer layer1: IAFSqueeze spikes, and model.family=cnn has rectifiers; use nn.ReLU, or" in said.err
+
+
+def test_a_network_whose_weights_are_computed_is_left_as_an_ordinary_one(cilspl, own, own_model):
+    said = cilspl("run", *own_model, "+model.args.kind=normed", "hydra.run.dir=runs/normed")
+    assert said.code == 0, said.err
+    (own / "one.csv").write_text("x,y,t,p\n" + "".join(f"6,{n % 8},{n},1\n" for n in range(60)))
+    modules = [word for name in ("own_model", "own_data") for word in ("--extensions", name)]
+    said = cilspl("predict", "runs/normed", "one.csv", *modules)
+    assert said.code == 0, said.err
+
+
+def test_a_network_in_double_precision_is_trained_and_that_is_said(cilspl, own, own_model):
+    said = cilspl("validate", *own_model, "+model.args.kind=double")
+    assert said.code == 0, said.err
+    assert "its float64 numbers become float32, in which networks are trained" in said.out + said.err

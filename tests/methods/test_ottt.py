@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from cil_spl.base.errors import RequestError
@@ -260,9 +261,12 @@ def test_online_updates_end_with_a_learning_rate_of_zero(tmp_path: Path) -> None
     assert update.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
 
 
-def test_online_updates_with_a_chip_in_the_loop_are_refused(tmp_path: Path) -> None:
+def test_online_updates_with_a_chip_in_the_loop_are_refused() -> None:
+    online, chip = {"update": "online"}, {"layers": "all"}
     with pytest.raises(RequestError, match=r"method\.update=online: .* use method\.update=accumulate"):
-        ottt.train(replace(context(tmp_path), observer=Copy()), update="online")  # type: ignore[arg-type]
+        ottt.check(OmegaConf.create({"method": online, "observer": chip}))
+    assert ottt.check(OmegaConf.create({"method": online, "observer": None})) == []
+    assert ottt.check(OmegaConf.create({"method": {"update": "accumulate"}, "observer": chip})) == []
 
 
 def test_layers_with_several_leaks_have_no_trace(tmp_path: Path) -> None:
@@ -272,6 +276,10 @@ def test_layers_with_several_leaks_have_no_trace(tmp_path: Path) -> None:
     net.get_submodule("spike1").tau_mem.data.fill_(1.0)
     assert ottt.leak_after(net, "conv1") == pytest.approx(0.3678794)
     assert ottt.leak_after(net, "linear2") == pytest.approx(0.7165313)
+    net.get_submodule("spike1").tau_mem.data = torch.tensor([1.0, 3.0]).view(2, 1, 1)
+    with pytest.raises(RequestError, match="model layer conv1: it feeds neurons of several time constants"):
+        ottt.leak_after(net, "conv1")
+    net.get_submodule("spike1").tau_mem.data = torch.tensor(1.0)
     conv, spike, pool, *rest = PLAN.layers
     two = (conv, replace(spike, inputs=("conv1",)), Layer("other", "neuron", {}, ("conv1",)))
     both = (Layer("both", "add", {}, ("spike1", "other")), replace(pool, inputs=("both",)))

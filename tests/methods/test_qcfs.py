@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from cil_spl.chip.quantize import integer_twin, quantize
@@ -21,6 +22,7 @@ from cil_spl.models.build import build, plan_from
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
 from cil_spl.models.neurons import Observation
+from cil_spl.models.options import Neuron
 from cil_spl.models.plan import Plan
 from cil_spl.targets.accelerator import int8_twin
 from cil_spl.tasks import evaluation as ev
@@ -277,8 +279,7 @@ def test_branches_that_are_added_share_a_lambda(tmp_path: Path) -> None:
 def test_neurons_start_at_half_their_threshold_on_the_chip_and_from_a_file(
     neuron: dict[str, Any], tmp_path: Path
 ) -> None:
-    told: list[str] = []
-    ctx = context(tmp_path, neuron=CHIP | neuron, trainer=Trainer(epochs=1, batch_size=10), warn=told.append)
+    ctx = context(tmp_path, neuron=CHIP | neuron, trainer=Trainer(epochs=1, batch_size=10))
     net = qcfs.train(ctx).net
     chip, _ = quantize(net)
     twin = integer_twin(chip, net)
@@ -291,7 +292,7 @@ def test_neurons_start_at_half_their_threshold_on_the_chip_and_from_a_file(
         for name in ("spike1", "spike2"):
             half = ctx.neuron["spike_threshold"] / 2
             assert float(neurons.initial(one.get_submodule(name))) == half  # type: ignore[arg-type]
-    assert [text for text in told if "v_init" in text] == (
+    assert qcfs.check(OmegaConf.create({"model": {"neuron": asdict(Neuron(**ctx.neuron))}})) == (
         ["model.neuron.v_init=0.3: method=qcfs starts neurons at half their threshold, 0.5, so it has no effect"]
         if "v_init" in neuron
         else []

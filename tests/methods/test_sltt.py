@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from torch import Tensor
 
 from cil_spl.base.errors import RequestError
@@ -184,6 +185,7 @@ def test_it_learns_and_a_seed_repeats(train: Any, tmp_path: Path) -> None:
         assert torch.equal(a, b)
 
 
-def test_more_steps_than_there_are(tmp_path: Path) -> None:
+def test_more_steps_than_there_are() -> None:
     with pytest.raises(RequestError, match=r"method\.k=4: there are only frames\.bins=3"):
-        sltt_k.train(context(tmp_path), k=4)
+        sltt_k.check(OmegaConf.create({"method": {"k": 4}, "frames": {"bins": 3}}))
+    assert sltt_k.check(OmegaConf.create({"method": {"k": 3}, "frames": {"bins": 3}})) == []
