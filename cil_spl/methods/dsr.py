@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.methods.ottt import leak_of
+from cil_spl.methods.ottt import leak_of, leaks_of
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
@@ -58,7 +58,23 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="snn", observer="optional", neuron={"reset_fn": ("subtract",), "threshold_per": ("layer",)})
+
+def check(cfg: Any) -> list[str]:
+    """Refuse rounded weights.
+
+    Raises:
+        RequestError: names the key.
+    """
+    if cfg.quantize.aware or cfg.model.aware:
+        raise RequestError(
+            "quantize.aware=true: method=dsr trains weights for spikes that have their threshold as amplitude, and "
+            "others lie on the chip; use quantize.aware=false"
+        )
+    return []
+
+
+NEURON = {"reset_fn": ("subtract",), "threshold_per": ("layer",)}
+REQUIRES = Requires(family="snn", observer="optional", neuron=NEURON, check=check)
 
 
 def train(
@@ -88,13 +104,8 @@ def train(
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
 
     Raises:
-        RequestError: rounded weights, feedback.
+        RequestError: feedback.
     """
-    if ctx.precision.aware:
-        raise RequestError(
-            "quantize.aware=true: method=dsr trains weights for spikes that have their threshold as amplitude, and "
-            "others lie on the chip; use quantize.aware=false"
-        )
     if ctx.plan.has_feedback():
         raise RequestError("method=dsr: a network with feedback has no clamps that it approximates; use method=bptt")
     net = ctx.build("snn")
@@ -172,7 +183,7 @@ def leak_in(net: Net) -> float:
     Raises:
         RequestError: there are several.
     """
-    found = {leak_of(layer) for _, layer in spiking_layers(net)}
+    found = {leak for _, layer in spiking_layers(net) for leak in leaks_of(layer)}
     if len(found) > 1:
         raise RequestError("method=dsr: neurons of several time constants have no common average; use one tau_mem")
     return found.pop() if found else 1.0

@@ -202,7 +202,7 @@ def leak_after(net: Net, name: str) -> float:
     if found:
         return found.pop()
     before = [layer.name for layer in plan.layers if layer.kind == "neuron"]
-    return max(leaks_of(net.get_submodule(before[-1]))) if before else 1.0
+    return leak_of(net.get_submodule(before[-1])) if before else 1.0
 
 
 def neurons_after(plan: Plan, name: str) -> list[str]:
@@ -218,6 +218,11 @@ def neurons_after(plan: Plan, name: str) -> list[str]:
                 seen.add(layer.name)
                 waiting.append(layer.name)
     return found
+
+
+def leak_of(layer: Any) -> float:
+    """alpha of a layer of neurons that have one."""
+    return max(leaks_of(layer))
 
 
 def leaks_of(layer: Any) -> set[float]:

@@ -19,7 +19,9 @@ from cil_spl.models.forward import forward
 from cil_spl.models.neurons import Observation
 from cil_spl.models.plan import Layer
 from cil_spl.training.context import Frames
+from cil_spl.training.epochs import Fitted
 from cil_spl.training.learn import Step
+from cil_spl.training.options import Trainer
 from tests.methods.test_methods import NEURON, PLAN, context
 from tests.methods.test_sltt import OPTIONS, assert_same, gradients, peak_of_saved_bytes, setting
 
@@ -246,16 +248,18 @@ def test_the_learning_rate_falls_over_all_online_updates(tmp_path: Path, monkeyp
     assert asked["updates"] == 1
 
 
-def test_online_updates_end_with_a_learning_rate_of_zero(tmp_path: Path) -> None:
-    ctx = context(tmp_path, frames=Frames(bins=5))
+def test_online_updates_end_with_a_learning_rate_of_zero(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ctx = context(tmp_path, frames=Frames(bins=5), trainer=Trainer(epochs=1, batch_size=10))
     kept: dict[str, Any] = {}
 
-    def fit(**options: Any) -> None:
+    def fit(self: Any, **options: Any) -> Fitted:
         kept.update(options)
         for batch in options["batches"].epoch(0):
             options["step"](batch)
+        return Fitted()
 
-    ottt.train(replace(ctx, trainer=replace(ctx.trainer, epochs=1), fit=fit), update="online")  # type: ignore[call-arg]
+    monkeypatch.setattr(type(ctx), "fit", fit)
+    ottt.train(ctx, update="online")
     update = kept["keep"]["update"]
     assert update.steps == 5 * len(kept["batches"])
     assert update.optimizer.param_groups[0]["lr"] == pytest.approx(0, abs=1e-12)
