@@ -58,7 +58,24 @@ from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
 from cil_spl.training.options import Requires
 
-REQUIRES = Requires(family="snn", observer="optional", neuron={"reset_fn": ("subtract",), "threshold_per": ("layer",)})
+
+def check(cfg: Any) -> list[str]:
+    """Refuse rounded weights in training."""
+    if cfg.quantize.aware or cfg.model.aware:
+        key = "quantize.aware" if cfg.quantize.aware else "model.aware"
+        raise RequestError(
+            f"{key}=true: method=dsr trains weights for spikes that have their threshold as amplitude, and others lie "
+            f"on the chip; use {key}=false"
+        )
+    return []
+
+
+REQUIRES = Requires(
+    family="snn",
+    observer="optional",
+    neuron={"reset_fn": ("subtract",), "threshold_per": ("layer",)},
+    check=check,
+)
 
 
 def train(
@@ -88,13 +105,8 @@ def train(
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
 
     Raises:
-        RequestError: rounded weights, feedback.
+        RequestError: feedback.
     """
-    if ctx.precision.aware:
-        raise RequestError(
-            "quantize.aware=true: method=dsr trains weights for spikes that have their threshold as amplitude, and "
-            "others lie on the chip; use quantize.aware=false"
-        )
     if ctx.plan.has_feedback():
         raise RequestError("method=dsr: a network with feedback has no clamps that it approximates; use method=bptt")
     net = ctx.build("snn")

@@ -202,7 +202,7 @@ def leak_after(net: Net, name: str) -> float:
     if found:
         return found.pop()
     before = [layer.name for layer in plan.layers if layer.kind == "neuron"]
-    return max(leaks_of(net.get_submodule(before[-1]))) if before else 1.0
+    return leak_of(net.get_submodule(before[-1])) if before else 1.0
 
 
 def neurons_after(plan: Plan, name: str) -> list[str]:
@@ -218,6 +218,18 @@ def neurons_after(plan: Plan, name: str) -> list[str]:
                 seen.add(layer.name)
                 waiting.append(layer.name)
     return found
+
+
+def leak_of(layer: Any) -> float:
+    """alpha of a layer of neurons, all of which have the same.
+
+    Raises:
+        RequestError: they have several.
+    """
+    found = leaks_of(layer)
+    if len(found) > 1:
+        raise RequestError(f"{type(layer).__name__}: its channels have several time constants; use one tau_mem")
+    return found.pop()
 
 
 def leaks_of(layer: Any) -> set[float]:

@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from cil_spl.base.errors import RequestError
-from cil_spl.chip.rounding import Precision
 from cil_spl.methods import dsr
 from cil_spl.models import neurons
 from cil_spl.models.build import plan_from
@@ -214,8 +213,6 @@ def test_it_learns_and_a_seed_repeats(neuron: dict[str, Any], norm: str | None, 
 
 
 def test_what_it_cannot_train_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(RequestError, match=r"quantize\.aware=true: method=dsr"):
-        dsr.train(context(tmp_path, precision=Precision(aware=True)))
     back = Plan("loop", PLAN.input_shape, (*PLAN.layers[:-1], replace(PLAN.layers[-1]), Layer("d", "delay", {})))
     with pytest.raises(RequestError, match="a network with feedback"):
         dsr.train(context(tmp_path, plan=back))
