@@ -309,6 +309,10 @@ def test_light_enough_for_the_command_line() -> None:
         (["method=ottt", "method.update=online", "observer=chip"], r"method\.update=online: weights change at every"),
         (["method=ptl", "method.pretrain=false"], r"method\.pretrain=false: start_from=null; name a trained ANN"),
         (["method=ptl", "observer=chip", "observer.layers=output"], r"observer\.layers=output: method=ptl takes the"),
+        (
+            ["method=dsr", "quantize.aware=true"],
+            r"quantize\.aware=true: method=dsr trains weights for spikes",
+        ),
         (["method=cil_bptt", "observer=none"], r"observer=none: method=cil_bptt needs a chip in the loop"),
         (["method=cil_conversion", "observer=none"], r"observer=none: method=cil_conversion needs a chip in the loop"),
         (

@@ -46,7 +46,7 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
-from cil_spl.methods.ottt import leak_of, leaks_of
+from cil_spl.methods.ottt import leak_of
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
@@ -60,21 +60,22 @@ from cil_spl.training.options import Requires
 
 
 def check(cfg: Any) -> list[str]:
-    """Refuse rounded weights.
-
-    Raises:
-        RequestError: names the key.
-    """
+    """Refuse rounded weights in training."""
     if cfg.quantize.aware or cfg.model.aware:
+        key = "quantize.aware" if cfg.quantize.aware else "model.aware"
         raise RequestError(
-            "quantize.aware=true: method=dsr trains weights for spikes that have their threshold as amplitude, and "
-            "others lie on the chip; use quantize.aware=false"
+            f"{key}=true: method=dsr trains weights for spikes that have their threshold as amplitude, and others lie "
+            f"on the chip; use {key}=false"
         )
     return []
 
 
-NEURON = {"reset_fn": ("subtract",), "threshold_per": ("layer",)}
-REQUIRES = Requires(family="snn", observer="optional", neuron=NEURON, check=check)
+REQUIRES = Requires(
+    family="snn",
+    observer="optional",
+    neuron={"reset_fn": ("subtract",), "threshold_per": ("layer",)},
+    check=check,
+)
 
 
 def train(
@@ -183,7 +184,7 @@ def leak_in(net: Net) -> float:
     Raises:
         RequestError: there are several.
     """
-    found = {leak for _, layer in spiking_layers(net) for leak in leaks_of(layer)}
+    found = {leak_of(layer) for _, layer in spiking_layers(net)}
     if len(found) > 1:
         raise RequestError("method=dsr: neurons of several time constants have no common average; use one tau_mem")
     return found.pop() if found else 1.0

@@ -221,8 +221,15 @@ def neurons_after(plan: Plan, name: str) -> list[str]:
 
 
 def leak_of(layer: Any) -> float:
-    """alpha of a layer of neurons that have one."""
-    return max(leaks_of(layer))
+    """alpha of a layer of neurons, all of which have the same.
+
+    Raises:
+        RequestError: they have several.
+    """
+    found = leaks_of(layer)
+    if len(found) > 1:
+        raise RequestError(f"{type(layer).__name__}: its channels have several time constants; use one tau_mem")
+    return found.pop()
 
 
 def leaks_of(layer: Any) -> set[float]:

@@ -69,16 +69,11 @@ NEEDS_ANN = "name a trained ANN, such as start_from=RUN/checkpoints/pretrain-bes
 
 
 def check(cfg: Any) -> list[str]:
-    """Refuse stages without an ANN, and a chip that tells the counts of its output alone.
-
-    Raises:
-        RequestError: names the key.
-    """
+    """Refuse stages without an ANN, and a chip that tells the counts of its output alone."""
     if not cfg.method.pretrain and cfg.start_from is None:
         raise RequestError(f"method.pretrain=false: start_from=null; {NEEDS_ANN}")
     if cfg.observer is not None and cfg.observer.get("layers") == "output":
-        raise RequestError("observer.layers=output: method=ptl takes the counts of the layers before it from the chip "
-                           "too; use observer.layers=all")  # fmt: skip
+        raise RequestError("observer.layers=output: method=ptl takes the counts of all layers; use observer.layers=all")
     return []
 
 
@@ -124,8 +119,6 @@ def train(
         count_scale: factor on the outputs before the softmax.
         init_rate: see :func:`cil_spl.models.init.scale_to_rate`.
     """
-    if not pretrain and ctx.start is None:
-        raise RequestError(f"method.pretrain=false: start_from=null; {NEEDS_ANN}")
     net = ctx.build("cnn")
     ctx.scale(net, init_rate, bins=1)
     epochs = train_ann(ctx, net, lr, count_scale) if pretrain else 0
@@ -215,8 +208,7 @@ class Hybrid:
     def __init__(
         self, ctx: TrainingContext, net: Net, *, levels: int, percentile: float, n_batches: int, bits: int | None
     ) -> None:
-        self.ctx, self.net, self.levels = ctx, net, levels
-        self.percentile, self.n_batches = percentile, n_batches
+        self.ctx, self.net, self.levels, self.percentile, self.n_batches = ctx, net, levels, percentile, n_batches
         self.by_channel = ctx.neuron.get("threshold_per") == "channel"
         one = {"threshold_per": "layer"} if self.by_channel else {}  # those of channels stand in the weights
         self.spiking = carry.spiking_twin(net, ctx.neuron, **one).to(ctx.device)
@@ -268,8 +260,7 @@ class Hybrid:
 
     def thresholds(self) -> dict[str, float]:
         """The threshold of each layer of neurons in the ANN's units; of several channels the largest."""
-        spiking = [stage.end for stage in self.stages if stage.spikes]
-        return {name: float((1 / self._spikes_per_unit(name)).max()) for name in spiking}
+        return {one.end: float((1 / self._spikes_per_unit(one.end)).max()) for one in self.stages if one.spikes}
 
     def state_dict(self) -> dict[str, Any]:
         """What it knows besides the weights."""
@@ -333,11 +324,7 @@ class Hybrid:
             counts[self.given[0]] = spikes.sum(0)  # T B ... -> B ...
         values = {}
         for name in names:
-            if name not in counts:
-                raise RequestError(f"observer.layers=output: method=ptl takes the counts of layer {name} from the chip "
-                                   "too; use observer.layers=all")  # fmt: skip
-            c = counts[name]
-            per_unit = self._spikes_per_unit(name).to(c)
+            c, per_unit = counts[name], self._spikes_per_unit(name).to(counts[name])
             value = c / (per_feature(per_unit, c) if per_unit.dim() else per_unit)
             values[name] = value.contiguous(memory_format=torch.channels_last) if value.dim() == 4 else value
         return values

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor
 
 from cil_spl.base.errors import RequestError
@@ -214,9 +213,6 @@ def test_it_learns_and_a_seed_repeats(neuron: dict[str, Any], norm: str | None, 
 
 
 def test_what_it_cannot_train_is_refused(tmp_path: Path) -> None:
-    for group, other in (("quantize", "model"), ("model", "quantize")):
-        with pytest.raises(RequestError, match=r"quantize\.aware=true: method=dsr"):
-            dsr.check(OmegaConf.create({group: {"aware": True}, other: {"aware": False}}))
     back = Plan("loop", PLAN.input_shape, (*PLAN.layers[:-1], replace(PLAN.layers[-1]), Layer("d", "delay", {})))
     with pytest.raises(RequestError, match="a network with feedback"):
         dsr.train(context(tmp_path, plan=back))
