@@ -165,6 +165,8 @@ def typed_values(words: Sequence[str], beside: str) -> dict[str, Any]:
 
     found: dict[str, Any] = {}
     for word in words:
+        if word.startswith("-"):
+            raise RequestError(f"{word}: beside {beside} only key=value can be typed; leave it out")
         try:
             override = OverridesParser.create().parse_override(word)
         except HydraException as error:
