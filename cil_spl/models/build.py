@@ -151,7 +151,7 @@ def _block(
         flat.add(found[-1].name)
         sources, is_flat = [found[-1].name], True
     put(name, kind, _params(kind, block, n_outputs), sources)
-    if block.get("norm"):
+    if block.get("norm") and block["norm"] != "weight":
         put(f"norm{i}", "norm", {"norm": block["norm"]})
     if block.get("neuron"):
         put(f"spike{i}", "neuron")
@@ -164,12 +164,14 @@ def _block(
 
 def _params(kind: str, block: Mapping[str, Any], n_outputs: int) -> dict[str, Any]:
     features = n_outputs if block[kind] == "classes" else block[kind]
-    bias = {"bias": True} if block.get("bias") else {}
+    more: dict[str, Any] = {"bias": True} if block.get("bias") else {}
+    if block.get("norm") == "weight":
+        more["standardise"] = float(block["scale"])
     if kind == "conv":
         params: dict[str, Any] = {"out_channels": features, "kernel_size": pair(block["kernel"])}
-        return params | {"stride": pair(block["stride"]), "padding": pair(block["padding"])} | bias
+        return params | {"stride": pair(block["stride"]), "padding": pair(block["padding"])} | more
     if kind == "linear":
-        return {"out_features": features} | bias
+        return {"out_features": features} | more
     if kind not in BLOCKS:
         return dict(block[kind])
     return {"decay": block["weigh_time"]} if kind == "weigh_time" else {}

@@ -1,6 +1,7 @@
 """Exact rewriting of a network: what stands between weights and neurons becomes part of the weights.
 
     norm, per channel     W <- g W,  b <- g b + h         g = gamma / sqrt(var + eps), h = beta - g mean
+    standardised weights  W <- What                       (layers.Standardised)
     bias                  b <- b + c
     thresholds            W_c <- W_c theta / theta_c      one theta for all channels; bounds go with the thresholds
     amplitudes            W <- W a                        spikes of amplitude a become spikes of amplitude 1
@@ -58,7 +59,8 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
     scaled = any(value != 1 for value in (amplitudes or {}).values())
     channels = any(neurons.is_spiking(m) and m.spike_threshold.numel() > 1 for m in net.modules())  # type: ignore[operator]
     biased = any(getattr(net.get_submodule(name), "bias", None) is not None for name in between)
-    if not (gone or scaled or channels or (T != 1 and biased)):
+    computed = any(plan.named(name).params.get("standardise") is not None for name in between)
+    if not (gone or scaled or channels or computed or (T != 1 and biased)):
         return net
     old: dict[str, nn.Module] = dict(copy.deepcopy(net).named_children())
     incoming = _amplitudes(plan, amplitudes or {})
@@ -77,7 +79,8 @@ def fold(net: Net, *, T: int = 1, amplitudes: Mapping[str, float] | None = None)
                 module.weight.mul_(incoming[plan.inputs(i)[0]])  # type: ignore[operator]
             if bias is not None:
                 module.bias = nn.Parameter(bias / T)
-            layer = replace(layer, params={**layer.params, "bias": module.bias is not None})
+            kept = {key: value for key, value in layer.params.items() if key != "standardise"}
+            layer = replace(layer, params={**kept, "bias": module.bias is not None})
         elif neurons.is_spiking(module) and layer.name in after:
             _one_threshold(module)
         before = layers[-1].name if layers else INPUT

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from cil_spl.models import neurons
-from cil_spl.models.layers import over_steps
+from cil_spl.models.layers import over_steps, standardised
 from cil_spl.models.net import Net, evaluating, master, walk
 
 
@@ -40,7 +40,8 @@ def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
             alive = out[out != 0]
             std = alive.std() if alive.numel() > 1 else out.new_tensor(0.0)
             if std > 0:
-                master(module).mul_(spread / std / _gain(net, name))
+                norm = standardised(module)
+                (master(module) if norm is None else norm.gain).mul_(spread / std / _gain(net, name))
                 out = over_steps(module, x)
         return out
 

@@ -135,16 +135,26 @@ def _existing(name: str, out: Shape, source: Shape) -> Shape:
 def _conv_module(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> nn.Module:
     from torch import nn
 
-    return nn.Conv2d(
+    conv = nn.Conv2d(
         inputs[0][0], p["out_channels"], p["kernel_size"], p.get("stride", 1), p.get("padding", 0),
         bias=bool(p.get("bias", False)),
     )  # fmt: skip
+    return _standardised(conv, p)
 
 
 def _linear_module(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> nn.Module:
     from torch import nn
 
-    return nn.Linear(inputs[0][0], p["out_features"], bias=bool(p.get("bias", False)))
+    return _standardised(nn.Linear(inputs[0][0], p["out_features"], bias=bool(p.get("bias", False))), p)
+
+
+def _standardised(module: nn.Module, p: Mapping[str, Any]) -> nn.Module:
+    """A layer whose weights are standardised, where the plan asks for it."""
+    if p.get("standardise") is not None:
+        from cil_spl.models.layers import standardise
+
+        standardise(module, p["standardise"])
+    return module
 
 
 def _avgpool_module(name: str, p: Mapping[str, Any], inputs: Sequence[Shape]) -> nn.Module:

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 
 def over_steps(module: nn.Module, *inputs: Tensor) -> Tensor:
@@ -43,6 +44,43 @@ class ScaleNorm(nn.Module):
             with torch.no_grad():
                 self.running_square.lerp_(square.detach(), self.momentum)
         return x * per_feature(self.weight / (square + self.eps).sqrt(), x)
+
+
+class Standardised(nn.Module):
+    """Weights of mean 0 and variance 1 / fan-in for each output, times a gain that is trained and a factor that is not.
+
+    What = gain (W - mean W) / sqrt(var W fan_in + 1e-4): scaled weight standardisation (A. Brock, S. De, S. L. Smith,
+    ICLR 2021), which needs no statistics of a batch.
+
+    Shape:
+        (F, ...) → the same.
+    """
+
+    def __init__(self, features: int, scale: float = 1.0) -> None:
+        super().__init__()
+        self.scale = float(scale)
+        self.gain = nn.Parameter(torch.ones(features))
+
+    def forward(self, weight: Tensor) -> Tensor:
+        flat = weight.flatten(1)
+        centred = flat - flat.mean(1, keepdim=True)
+        return (centred * (self.scale * self.gain / self.spread(weight))[:, None]).view_as(weight)
+
+    def spread(self, weight: Tensor) -> Tensor:
+        """What the weights of each output are divided by. Shape: (F, ...) → (F,)."""
+        flat = weight.flatten(1)
+        return (flat.var(1) * flat.shape[1] + 1e-4).sqrt()
+
+
+def standardise(module: Any, scale: float) -> None:
+    """Let a layer compute with standardised weights."""
+    parametrize.register_parametrization(module, "weight", Standardised(len(module.weight), scale))
+
+
+def standardised(module: Any) -> Standardised | None:
+    """What standardises a layer's weights; None where nothing does."""
+    made_of = module.parametrizations.weight if parametrize.is_parametrized(module, "weight") else ()
+    return next((one for one in made_of if isinstance(one, Standardised)), None)
 
 
 class Bias(nn.Module):

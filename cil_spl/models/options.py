@@ -89,14 +89,19 @@ Inputs = Annotated[
 
 @dataclass(frozen=True)
 class Conv:
-    """A block of ``model.layers``: convolution, then normalisation, neurons and pooling where asked for."""
+    """A block of ``model.layers``: convolution, then normalisation, neurons and pooling where asked for.
+
+    With ``norm: weight`` the weights are standardised and multiplied by ``scale``: 2.74 = 1 / sqrt(p (1 - p)) undoes
+    what the spread of single spikes takes, p = P(N(0, 1) >= 1).
+    """
 
     conv: Features
     kernel: Size = 3
     stride: Size = 1
     padding: Border = 0
     bias: bool = False
-    norm: Literal["batch", "scale"] | None = None
+    norm: Literal["batch", "scale", "weight"] | None = None
+    scale: Annotated[float, Gt(0)] = 1.0
     neuron: bool = True
     pool: Size = 1
     pool_kind: Literal["avgpool", "sumpool"] = "avgpool"
@@ -110,7 +115,8 @@ class Linear:
 
     linear: Features
     bias: bool = False
-    norm: Literal["batch", "scale"] | None = None
+    norm: Literal["batch", "scale", "weight"] | None = None
+    scale: Annotated[float, Gt(0)] = 1.0
     neuron: bool = True
     inputs: Inputs = None
     name: str | None = None
@@ -196,6 +202,11 @@ def check_layers(blocks: Sequence[Any]) -> list[dict[str, Any]]:
                 "your own needs the module that registers it among `extensions`"
             )
         found.append(checked(BLOCKS[kind], block, where) if kind in BLOCKS else _own(kind, block, where))
+        if found[-1].get("scale", 1.0) != 1 and found[-1]["norm"] != "weight":
+            raise RequestError(
+                f"{where}.scale={found[-1]['scale']:g}: it goes with norm: weight alone, which multiplies the "
+                "standardised weights; leave it out"
+            )
         name = found[-1]["name"]
         if name is not None and not re.fullmatch(NAME, name):
             raise RequestError(

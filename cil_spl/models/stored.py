@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -65,6 +66,9 @@ def _check_layer(i: int, layer: Any) -> None:
             sizes = value if isinstance(value, list | tuple) and key not in SINGLE and len(value) == 2 else (value,)
             if not all(_is_size(size, least) for size in sizes):
                 raise RequestError(f"{where}: {key}={shown(value)}; needed are whole numbers from {least} on")
+        scale = params.get("standardise")
+        if scale is not None and (type(scale) not in (int, float) or not 0 < scale < math.inf):
+            raise RequestError(f"{where}: standardise={shown(scale)}; needed is a number above 0")
         if params.get("norm", NORMS[0]) not in NORMS:
             raise RequestError(f"{where}: norm={shown(params['norm'])}; allowed are {', '.join(NORMS)}")
 

@@ -25,6 +25,7 @@ from cil_spl.models import answers, neurons
 from cil_spl.models.build import build
 from cil_spl.models.configured import network_of
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.layers import standardised
 from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation, load_weights, weights_of
 from cil_spl.models.options import Backend
@@ -87,7 +88,7 @@ def begin(net: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
     Raises:
         RequestError: they are of another model.
     """
-    given = {name.replace(MASTER, ".weight"): value for name, value in start.items()}
+    given = {name.replace(MASTER, ".weight"): value for name, value in start.items()} | _standardised_of(net, start)
     own = weights_of(net)
     learned = [name for name, p in net.named_parameters() if p.requires_grad]
     taken = {
@@ -106,6 +107,18 @@ def begin(net: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
         for name in taken
         if name.endswith(".spike_threshold") and not torch.equal(taken[name].to(own[name]), own[name])
     ]
+
+
+def _standardised_of(net: nn.Module, start: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What standardised weights are made of, of an earlier run's: the same, or ones and gains that give its weights."""
+    found: dict[str, Tensor] = {}
+    for name, module in net.named_modules():
+        norm = standardised(module)
+        whole = start.get(f"{name}{MASTER}", start.get(f"{name}.weight"))
+        if norm is not None and whole is not None:
+            gain = f"{name}.parametrizations.weight.0.gain"
+            found |= {f"{name}{MASTER}": whole, gain: start.get(gain, norm.spread(whole) / norm.scale)}
+    return found
 
 
 def _number(value: Tensor) -> str:
