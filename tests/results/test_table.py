@@ -256,6 +256,13 @@ def test_each_run_is_gone_through_a_few_times_however_many_there_are(filters):
     assert Counted.times <= 4 * len(runs)
 
 
+def test_a_group_that_is_there_is_not_null():
+    runs = [run(0, observer=None), run(1, **{"observer.name": "chip", "observer.layers": "all"})]
+    assert [row.seeds for row in table.tabulate(runs, ["observer=null"]).rows] == [("0",)]
+    assert [row.seeds for row in table.tabulate(runs, ["observer.name=chip"]).rows] == [("1",)]
+    assert [row.seeds for row in table.tabulate(runs, ["method=bptt"]).rows] == [("0",), ("1",)]
+
+
 def test_a_filter_without_a_value_is_refused_where_there_is_no_run():
     with pytest.raises(RequestError, match="--filter bptt: needs key=value"):
         table.tabulate([], ["bptt"])
