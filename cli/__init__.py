@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             if sys.stdout is not None:
                 sys.stdout.flush()
     except OSError as error:  # `cilspl table | head`; a full disk, a lost mount
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
+        with contextlib.suppress(OSError, AttributeError):  # no file where a program has put another thing there
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
         if not isinstance(error, BrokenPipeError):
             complain(f"{words[0]}: {error}")
         return FAILED
