@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
@@ -60,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left to write has no reader
         if not isinstance(error, BrokenPipeError):
             complain(f"{words[0]}: {error}")
-        return FAILED
+        return WRONG if error.errno == errno.ENAMETOOLONG else FAILED  # whoever typed such a name meant another
 
 
 def _answer(words: list[str]) -> int:

@@ -50,6 +50,17 @@ def test_a_full_disk_is_one_sentence(words, buffered):
     assert done.stderr == f"cilspl: {words}: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.parametrize(
+    "words",
+    ["validate start_from={}", "evaluate {}", "predict {} a.csv", "chip show {}", "table --from {}", "runs {}"],
+)
+def test_a_name_that_no_file_can_have_is_a_wrong_request(cilspl, here, words):
+    said = cilspl(*words.format("x" * 5000).split())
+    assert said.code == 2
+    assert "File name too long" in said.err
+    assert said.err.count("\n") == 1
+
+
 def test_version(cilspl):
     assert cilspl("--version").out == f"cilspl {__version__}\n"
 
