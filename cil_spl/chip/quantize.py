@@ -24,6 +24,7 @@ from cil_spl.chip.rounding import CHIP, Integers, Precision, to_integers, warnin
 from cil_spl.models import neurons
 from cil_spl.models.fold import fold, norm_as_factor
 from cil_spl.models.net import Net
+from cil_spl.models.neurons import written
 from cil_spl.models.plain import check_rewritable
 from cil_spl.models.plan import Plan, pair
 from cil_spl.models.stages import Stage, destinations, followers, stages
@@ -144,7 +145,7 @@ def _late_start(neuron: sl.LIF, stage: Stage) -> list[str]:
     if not bool((start.detach().cpu() >= theta).any()):
         return []
     return [
-        f"layer {stage.neuron}: v_init={_shown(start)} is not below the trained spike_threshold={_shown(theta)}; "
+        f"layer {stage.neuron}: v_init={written(start)} is not below the trained spike_threshold={written(theta)}; "
         "rounded, it is one less than the threshold, as on a chip a neuron fires at an event only"
     ]
 
@@ -165,8 +166,8 @@ def check_net(net: Net, leaky: bool = False) -> None:
         start, theta = torch.as_tensor(neurons.initial(cast(sl.LIF, neuron))), cast(sl.LIF, neuron).spike_threshold
         if bool((start >= theta).any()):
             raise RequestError(
-                f"layer {stage.neuron}: v_init={_shown(start)} must be below its spike_threshold={_shown(theta)}: on a "
-                "chip a neuron fires at an event only; lower v_init, or use target=software"
+                f"layer {stage.neuron}: v_init={written(start)} must be below its spike_threshold={written(theta)}: on "
+                "a chip a neuron fires at an event only; lower v_init, or use target=software"
             )
 
 
@@ -225,11 +226,7 @@ def _check_finite(neuron: sl.LIF, stage: Stage) -> None:
         ("min_v_mem", low, "at most 0", low <= 0),
     ):
         if not bool((torch.isfinite(value) & sound).all()):
-            raise RequestError(f"layer {stage.neuron}: {key}={_shown(value)}; needed are finite numbers {allowed}")
-
-
-def _shown(value: Tensor) -> str:
-    return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
+            raise RequestError(f"layer {stage.neuron}: {key}={written(value)}; needed are finite numbers {allowed}")
 
 
 def integer_twin(chip: ChipNetwork, like: Net) -> Net:

@@ -271,9 +271,7 @@ def load(
             raise RequestError(
                 f"dataset.{key}={config[key]}: {config['name']} has {len(ready)} experiences; leave it null"
             )
-    return tuple(
-        replace(one, drawn_from=all_of.drawn_from) for all_of in ready for one in experiences_of(all_of, config)
-    )
+    return tuple(one for splits in ready for one in experiences_of(splits, config))
 
 
 def _ready(splits: Splits, test: Data | None, config: dict[str, Any], seed: int, duration_us: int | None) -> Splits:

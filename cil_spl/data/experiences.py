@@ -80,7 +80,7 @@ def _of_classes(splits: Splits, classes: Sequence[int], outputs: str) -> Splits:
                     f"dataset.split_classes: class {k} has no {what} samples; leave it out, or take more of them"
                 )
         parts[name] = part.subset(np.flatnonzero(np.isin(part.target, classes)))
-    return Splits(**parts, outputs=tuple(classes) if outputs == "own" else None)
+    return replace(splits, **parts, outputs=tuple(classes) if outputs == "own" else None)
 
 
 def _permuted(splits: Splits, number: int, seed: int) -> Splits:

@@ -83,9 +83,9 @@ def gradient(
     return of
 
 
-def output_neurons(net: Net, unchanged: bool) -> Fire:
-    """What neurons do: the gradient of the output's passes unchanged where asked."""
-    return straight_through([net.plan.output] if unchanged else [])
+def output_neurons(net: Net, unchanged: bool, *, through_time: bool = True) -> Fire:
+    """What neurons do: the gradient of the output's passes unchanged where asked, and none through time."""
+    return straight_through([net.plan.output] if unchanged else [], through_time)
 
 
 def loss_of(ctx: TrainingContext, out: Tensor, batch: Batch, loss: str, count_scale: float) -> Tensor:

@@ -39,7 +39,6 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 import sinabs.activation as sina
-import sinabs.layers as sl
 import torch
 from annotated_types import Ge, Gt, Le
 from torch import Tensor, nn
@@ -51,8 +50,8 @@ from cil_spl.models import neurons
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
 from cil_spl.models.layers import WeighTime
-from cil_spl.models.net import Net, evaluating
-from cil_spl.models.neurons import Observation
+from cil_spl.models.net import Net, evaluating, spiking_layers
+from cil_spl.models.neurons import Observation, input_gain
 from cil_spl.models.plan import INPUT, Layer, Plan
 from cil_spl.training.context import Trained, TrainingContext
 from cil_spl.training.learn import Gradient, Step, learn
@@ -111,7 +110,7 @@ def train(
         raise RequestError("method=dsr: a network with feedback has no clamps that it approximates; use method=bptt")
     net = ctx.build("snn")
     ctx.scale(net, init_rate)
-    for _, layer in spiking_layers(net):
+    for layer in spiking_layers(net).values():
         layer.spike_threshold.requires_grad_(train_thresholds and layer.spike_fn is sina.SingleSpike)
 
     def spiking() -> Net:
@@ -184,31 +183,21 @@ def leak_in(net: Net) -> float:
     Raises:
         RequestError: there are several.
     """
-    found = {leak_of(layer) for _, layer in spiking_layers(net)}
+    found = {leak_of(layer) for layer in spiking_layers(net).values()}
     if len(found) > 1:
         raise RequestError("method=dsr: neurons of several time constants have no common average; use one tau_mem")
     return found.pop() if found else 1.0
 
 
-def spiking_layers(net: Net) -> list[tuple[str, Any]]:
-    """Layers of neurons, by name."""
-    return [(name, module) for name, module in net.named_children() if neurons.is_spiking(module)]
-
-
 def amplitude(layer: Any) -> Tensor:
     """Of a spike in training: the threshold over the gain of the input. Without axes."""
-    return layer.spike_threshold.detach().squeeze() / gain(layer)
-
-
-def gain(layer: Any) -> float:
-    """The factor that a layer of neurons has on its input: 1 - alpha where sinabs norms it."""
-    return 1 - leak_of(layer) if not isinstance(layer, sl.IAF) and layer.norm_input else 1.0
+    return layer.spike_threshold.detach().squeeze() / input_gain(layer)
 
 
 @torch.no_grad()
 def bound(net: Net, least: float) -> None:
     """Hold trained thresholds at ``least`` or above."""
-    for _, layer in spiking_layers(net):
+    for layer in spiking_layers(net).values():
         if layer.spike_threshold.requires_grad:
             layer.spike_threshold.clamp_(min=least)
 
@@ -221,8 +210,7 @@ def spikes_of(spiking: Net, ctx: TrainingContext, batch: Batch) -> dict[str, Ten
         ctx.observer.open(batch)
         return {name: seen.counts for name, seen in ctx.observer.windows().items()}
     with evaluating(spiking):
-        names = [name for name, _ in spiking_layers(spiking)]
-        return forward(spiking, batch.frames.to(ctx.device), record=names)[2]
+        return forward(spiking, batch.frames.to(ctx.device), record=list(spiking_layers(spiking)))[2]
 
 
 class Clamps:
@@ -258,12 +246,12 @@ class Clamps:
                 spikes = neurons.run(name, layer, current.detach() + more, at_first)[0]
         weights = weights_of_steps(len(current), self.leak).to(current)
         single = layer.spike_fn is sina.SingleSpike
-        slope = self.threshold_scale / gain(layer)
+        slope = self.threshold_scale / input_gain(layer)
         a = amplitude(layer).to(current)
         out = _Clamp.apply(
             current, layer.spike_threshold, a * spikes, weights, a if single else None, slope, name in self.straight
         )
-        return out, torch.zeros_like(current[0]).detach()
+        return out, current.detach().new_zeros(current.shape[1:])
 
 
 class _Clamp(torch.autograd.Function):
@@ -296,17 +284,17 @@ def head_start(layer: Any, firing_level: float) -> tuple[float, float]:
     Shifted by (1 - firing_level) theta, a membrane fires at theta; a leak has to be made good.
     """
     start = (1 - firing_level) * float(layer.spike_threshold)
-    return start, start * (1 - leak_of(layer)) / gain(layer)
+    return start, start * (1 - leak_of(layer)) / input_gain(layer)
 
 
 @torch.no_grad()
 def in_spikes(net: Net, firing_level: float) -> Net:
     """The ordinary spiking network: spikes of amplitude 1, a start for the firing level, a leaky sum of the outputs."""
-    spiking = fold(net, amplitudes={name: float(amplitude(layer)) for name, layer in spiking_layers(net)})
+    spiking = fold(net, amplitudes={name: float(amplitude(layer)) for name, layer in spiking_layers(net).items()})
     spiking = copy.deepcopy(spiking) if spiking is net else spiking
     plan, modules = spiking.plan, dict(spiking.named_children())
     biased: set[str] = set()
-    for name, layer in spiking_layers(spiking):
+    for name, layer in spiking_layers(spiking).items():
         layer.spike_threshold.requires_grad_(False)
         layer.v_init, more = head_start(layer, firing_level)
         if more:

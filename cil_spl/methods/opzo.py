@@ -44,12 +44,12 @@ from torch import Tensor, nn
 
 from cil_spl.base import ranks
 from cil_spl.data.batches import Batch
-from cil_spl.methods.dsr import gain, spiking_layers
+from cil_spl.methods.bptt import output_neurons
 from cil_spl.methods.ottt import Traces, leak_of
 from cil_spl.methods.sltt import at_once_on_chip, part_by_part, parts_are_steps, parts_of, total
 from cil_spl.models import neurons
-from cil_spl.models.forward import forward, straight_through
-from cil_spl.models.net import Net, master, weighted
+from cil_spl.models.forward import forward
+from cil_spl.models.net import Net, master, spiking_layers, weighted
 from cil_spl.models.neurons import Observation
 from cil_spl.models.synapse import CUT
 from cil_spl.training.checkpoints import Weights
@@ -140,7 +140,8 @@ def gradient(
 
     def layer_by_layer(batch: Batch) -> Iterator[Step]:
         seen, steps = at_once_on_chip(ctx, net, batch), range(len(batch.frames))
-        weigh, fire = Traces(net, trace_input, errors.weights), straight_through(straight, through_time=False)
+        weigh = Traces(net, trace_input, errors.weights)
+        fire = output_neurons(net, straight_through_output, through_time=False)
         options: dict[str, Any] = {"count_scale": count_scale, "at_once": at_once, "fire": fire, "weigh": weigh}
         yield total(part_by_part(net, ctx, batch, seen, steps, **options))
 
@@ -173,23 +174,23 @@ def _parts(
         x, observed = frames[first:end], seen(first, end)
         fire = Noisy(errors, first, straight, noisy=not observed)
         out, states[0], _ = forward(net, x, states[0], observed, fire=fire, weigh=weigh)
-        told = fire
-        if observed:  # a chip has no noise: what it would change is asked of the twin
+        heads = {OUTPUT: out} | errors.read(fire.spikes)
+        told, noisy_heads = fire, heads
+        if observed and errors.feedback != "random":  # a chip has no noise: what it would change is asked of the twin
             told = Noisy(errors, first, straight, noisy=True)
             with torch.no_grad():
                 noisy_out, states[1], _ = forward(net, x, states[1], fire=told)
-        outs = {OUTPUT: noisy_out if observed else out.detach()} | errors.read(told.spikes)
-        errors.learn(told.noise, outs)
-        heads = {OUTPUT: out} | errors.read(fire.spikes)
+                noisy_heads = {OUTPUT: noisy_out} | errors.read(told.spikes)
+        errors.learn(told.noise, noisy_heads)
         losses = {head: loss_of(one) for head, one in heads.items() if head != OUTPUT}
         o = out.detach().requires_grad_()
         loss = loss_of(o)
         (e,) = torch.autograd.grad(loss, o)
         found = {OUTPUT: e}
         if errors.middle is not None:
-            m = heads[errors.middle].detach().requires_grad_()
-            found[errors.middle] = torch.autograd.grad(loss_of(m), m)[0]
-        each = errors.losses(ctx, outs[OUTPUT], batch, count_scale, n)
+            middle = errors.middle
+            (found[middle],) = torch.autograd.grad(losses[middle], heads[middle], retain_graph=True)
+        each = errors.losses(ctx, noisy_heads[OUTPUT].detach(), batch, count_scale, n)
         value = (out * e).sum() + sum(losses.values())
         for name, spikes in fire.spikes.items():
             value = value + (spikes * errors.of(name, found, each, told.noise).view_as(spikes)).sum()
@@ -233,7 +234,7 @@ class Noisy:
         # On the membrane for one spike test: what was added is taken off at the next step.
         added = added * layer.spike_threshold.detach()
         gone = torch.cat([torch.zeros_like(added[:1]), leak_of(layer) * added[:-1]])
-        shifted = current + (added - gone) / gain(layer)
+        shifted = current + (added - gone) / neurons.input_gain(layer)
         self.spikes[name], v = neurons.run(name, layer, shifted, v_mem, observed, through_time=False)
         return self.spikes[name], v - added[-1]
 
@@ -242,7 +243,7 @@ class Errors:
     """What hidden layers of neurons get in the place of a backward pass.
 
     Args:
-        net: the network; of its weights nothing is read but by ``sign``.
+        net: the network; of its weights ``sign`` alone reads more than how large they are at first.
         seed: of the noise and of random matrices; others as in :func:`train`.
 
     Attributes:
@@ -269,7 +270,7 @@ class Errors:
         shapes = net.plan.shapes()
         self.feedback, self.noise, self.noise_kind, self.noise_on = feedback, noise, noise_kind, noise_on
         self.antithetic, self.momentum, self.centre = antithetic, momentum, centre
-        self.layers = [name for name, _ in spiking_layers(net) if name != net.plan.output]
+        self.layers = [name for name in spiking_layers(net) if name != net.plan.output]
         self.generator = torch.Generator().manual_seed(seed)
         self.learned = 0
         outputs = math.prod(shapes[net.plan.output])
@@ -326,11 +327,9 @@ class Errors:
             return z * (math.sqrt(n) / z.flatten(1).norm(dim=1)).view(-1, *[1] * (z.dim() - 1))  # B -> B 1 ...
         return z
 
-    @torch.no_grad()
     def read(self, spikes: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Outputs of the layers' own read-outs."""
-        with torch.enable_grad():
-            return {name: self.readouts[name](spikes[name].flatten(2)) for name in self.readouts}
+        return {name: self.readouts[name](spikes[name].flatten(2)) for name in self.readouts}
 
     @torch.no_grad()
     def learn(self, noise: Mapping[str, Tensor], outs: Mapping[str, Tensor]) -> None:

@@ -41,8 +41,8 @@ from torch import Tensor, nn
 
 from cil_spl.base.errors import RequestError
 from cil_spl.data.batches import Batch
+from cil_spl.methods.bptt import output_neurons
 from cil_spl.methods.sltt import at_once_on_chip, part_by_part, total
-from cil_spl.models.forward import straight_through
 from cil_spl.models.net import Net
 from cil_spl.models.plan import INPUT, Plan
 from cil_spl.models.synapse import synapse
@@ -118,7 +118,7 @@ def gradient(
     at_once: int = 1,
 ) -> Gradient:
     """What each step's loss says at the traces, summed over the steps or one after the other; options as in train."""
-    fire = straight_through([net.plan.output] if straight_through_output else [], through_time=False)
+    fire = output_neurons(net, straight_through_output, through_time=False)
     online = update == "online"
 
     def of(batch: Batch) -> Iterator[Step]:

@@ -36,7 +36,8 @@ from annotated_types import Ge, Gt
 from torch import Tensor
 
 from cil_spl.data.batches import Batch
-from cil_spl.models.forward import Fire, Weigh, at, forward, plain, straight_through
+from cil_spl.methods.bptt import output_neurons
+from cil_spl.models.forward import Fire, Weigh, at, forward, plain
 from cil_spl.models.kinds import POOLS
 from cil_spl.models.net import Net
 from cil_spl.models.neurons import Observation
@@ -90,7 +91,7 @@ def gradient(
     Args:
         steps: of so many time steps, those whose gradient is taken; the others are run without one.
     """
-    fire = straight_through([net.plan.output] if straight_through_output else [], through_time=False)
+    fire = output_neurons(net, straight_through_output, through_time=False)
 
     def of(batch: Batch) -> Iterator[Step]:
         chosen = steps(len(batch.frames))

@@ -39,11 +39,10 @@ from annotated_types import Gt
 from torch import Tensor, nn
 
 from cil_spl.data.batches import Batch
-from cil_spl.models import neurons
 from cil_spl.models.carry import Scale, carry_over, spiking_twin
 from cil_spl.models.fold import fold
 from cil_spl.models.forward import forward
-from cil_spl.models.net import Net, evaluating, walk, weighted
+from cil_spl.models.net import Net, evaluating, spiking_layers, walk, weighted
 from cil_spl.models.neurons import substitute
 from cil_spl.models.plan import INPUT
 from cil_spl.training.context import Trained, TrainingContext
@@ -120,7 +119,7 @@ def spike_counts(
         ctx.observer.open(batch)
         return {name: seen.counts.sum(0) for name, seen in ctx.observer.windows().items()}  # T B ... -> B ...
     if names is None:
-        names = [name for name, module in spiking.named_children() if neurons.is_spiking(module)]
+        names = list(spiking_layers(spiking))
     with evaluating(spiking):
         out, _, counts = forward(spiking, batch.frames.to(ctx.device), ends=False, total=names)
     return {**counts, spiking.plan.output: out.sum(0)}  # T B K -> B K

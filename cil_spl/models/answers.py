@@ -14,7 +14,7 @@ from cil_spl.models import neurons
 from cil_spl.models.fold import norm_as_factor
 from cil_spl.models.forward import forward
 from cil_spl.models.kinds import POOLS, WEIGHTED, Shape, pair
-from cil_spl.models.net import Net, evaluating, walk
+from cil_spl.models.net import Net, evaluating, spiking_layers, walk
 from cil_spl.models.plan import INPUT, Layer, Plan
 from cil_spl.models.stages import followers
 from cil_spl.tasks.evaluation import Activity, Answer, decision_times
@@ -28,7 +28,7 @@ def stepped_answer(net: Net, device: torch.device | None = None) -> Answer:
     """
     device = device or torch.device("cpu")
     net = net.to(device)
-    names = [name for name, module in net.named_children() if neurons.is_spiking(module)]
+    names = list(spiking_layers(net))
     plan = net.plan
     owner, dense = owners(plan), macs_of(plan)
     reach = {name: there.to(device) for name, there in reaches(plan).items()}

@@ -8,7 +8,6 @@ unit-variance initialisation, D. Mishkin, J. Matas, ICLR 2016).
 
 from __future__ import annotations
 
-import sinabs.layers as sl
 import torch
 from torch import Tensor, nn
 
@@ -54,7 +53,7 @@ def scale_to_rate(net: Net, frames: Tensor, spread: float = 1.0) -> None:
 def _gain(net: Net, name: str) -> float:
     """By how much the neurons after a layer weaken their input: sinabs' LIF takes (1 - alpha) of it."""
     for i in net.plan.readers[name]:
-        module = net.get_submodule(net.plan.layers[i].name)
-        if isinstance(module, sl.LIF) and not isinstance(module, sl.IAF) and module.norm_input:
-            return 1 - float(module.alpha_mem_calculated.mean())
+        gain = neurons.input_gain(net.get_submodule(net.plan.layers[i].name))
+        if gain != 1:
+            return gain
     return 1.0

@@ -155,6 +155,11 @@ def weighted(net: nn.Module) -> dict[str, nn.Module]:
     return {name: net.get_submodule(name) for name, kind in net.plan.kinds.items() if kind.weight}
 
 
+def spiking_layers(net: nn.Module) -> dict[str, Any]:
+    """Layers of spiking neurons, by name."""
+    return {name: module for name, module in net.named_children() if neurons.is_spiking(module)}
+
+
 def master(module: Any) -> nn.Parameter:
     """The weights of a layer that are trained: those that rounded ones are made of, where there are such.
 

@@ -107,6 +107,17 @@ def initial(layer: sl.LIF) -> float | Tensor:
     return float(getattr(layer, "v_init", 0.0))
 
 
+def written(value: Tensor) -> str:
+    """A threshold, a bound or a start for messages; of several channels the range."""
+    return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
+
+
+def input_gain(layer: Any) -> float:
+    """The factor that a layer has on its input: 1 - alpha where sinabs norms it, its mean where channels differ."""
+    leaky = isinstance(layer, sl.LIF) and not isinstance(layer, sl.IAF)
+    return 1 - float(layer.alpha_mem_calculated.mean()) if leaky and layer.norm_input else 1.0
+
+
 def one_threshold(layer: sl.LIF) -> tuple[Tensor | None, Tensor, Tensor | None]:
     """A layer whose channels have one threshold and one bound, and spike as they do.
 

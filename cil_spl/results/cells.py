@@ -97,7 +97,7 @@ def cells_of(table: Table) -> Grid:
     """What is printed; columns that no row fills are left out."""
     figures = table.figures
     shown = [f for f in figures.names if any(row.values[f] for row in table.rows)]
-    against = any(row.chosen or row.difference is not None for row in table.rows)
+    against = table.compares
     heads = ["Method", "Model", "Data set", "Target", "Bins", "Seeds", "n"]
     first = len(heads)
     heads += [f"{figures.heads[f]} (%)" if f in figures.shares else figures.heads[f] for f in shown]

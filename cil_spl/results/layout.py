@@ -45,7 +45,7 @@ def _csv(table: Table) -> str:
     settings = sorted({key for row in table.rows for key in row.settings})
     printed = cells_of(table)
     numbers = [k for k, head in enumerate(printed.heads) if k >= len(IDENTITY) + 1]
-    against = any(row.chosen or row.difference is not None for row in table.rows)
+    against = table.compares
     heads = [*IDENTITY, *map(one_line, settings), "seeds", "n"]
     for figure in _in_csv(table):
         heads += [one_line(f"{figure} mean"), one_line(f"{figure} sd")]

@@ -73,6 +73,11 @@ class Table:
     figures: Figures
     notes: tuple[str, ...] = field(default=(NOTE,))
 
+    @property
+    def compares(self) -> bool:
+        """Whether rows are compared, with one of them or each with a network of its own."""
+        return any(row.chosen or row.difference is not None for row in self.rows)
+
 
 def tabulate(
     runs: Iterable[Mapping[str, Any]],

@@ -27,7 +27,7 @@ from cil_spl.models.configured import network_of
 from cil_spl.models.init import scale_to_rate
 from cil_spl.models.layers import standardised
 from cil_spl.models.net import Net
-from cil_spl.models.neurons import Observation, load_weights, weights_of
+from cil_spl.models.neurons import Observation, load_weights, weights_of, written
 from cil_spl.models.options import Backend
 from cil_spl.models.plan import Plan
 from cil_spl.tasks import evaluation as ev
@@ -102,8 +102,8 @@ def begin(net: nn.Module, start: Mapping[str, Tensor]) -> list[str]:
     except RequestError as error:
         raise RequestError(f"start_from: {error}") from None
     return [
-        f"start_from: layer {name.rpartition('.')[0]} keeps the threshold {_number(taken[name])} of the run that it "
-        f"starts from; model.neuron.spike_threshold={_number(own[name])} has no effect on it"
+        f"start_from: layer {name.rpartition('.')[0]} keeps the threshold {written(taken[name])} of the run that it "
+        f"starts from; model.neuron.spike_threshold={written(own[name])} has no effect on it"
         for name in taken
         if name.endswith(".spike_threshold") and not torch.equal(taken[name].to(own[name]), own[name])
     ]
@@ -119,10 +119,6 @@ def _standardised_of(net: nn.Module, start: Mapping[str, Tensor]) -> dict[str, T
             gain = f"{name}.parametrizations.weight.0.gain"
             found |= {f"{name}{MASTER}": whole, gain: start.get(gain, norm.spread(whole) / norm.scale)}
     return found
-
-
-def _number(value: Tensor) -> str:
-    return f"{float(value):g}" if value.numel() == 1 else f"{float(value.min()):g} to {float(value.max()):g}"
 
 
 _CALIBRATION_VALUES = 1 << 27  # of frames that are looked at together

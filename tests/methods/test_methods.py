@@ -18,6 +18,7 @@ from cil_spl.models.build import build, plan_from
 from cil_spl.models.carry import events_per_unit
 from cil_spl.models.forward import forward
 from cil_spl.models.init import scale_to_rate
+from cil_spl.models.net import Net
 from cil_spl.models.options import Backend
 from cil_spl.tasks import evaluation as ev
 from cil_spl.tasks.classification import classification
@@ -60,6 +61,15 @@ def context(folder: Path, **changes: Any) -> TrainingContext:
     }
     torch.manual_seed(0)
     return TrainingContext(**(options | changes))
+
+
+def accuracy(ctx: TrainingContext, net: Net) -> float:
+    """Of a network in time steps on the test recordings, by its largest output."""
+    right = []
+    for batch in ctx.batches(ctx.experiences[0].test, train=False).epoch(0):
+        out, _, _ = forward(net, batch.frames)
+        right.append(out.sum(0).argmax(1) == batch.target)
+    return float(torch.cat(right).float().mean())
 
 
 @pytest.mark.parametrize("options", [{}, {"loss": "steps"}], ids=str)
